@@ -1,0 +1,117 @@
+"""What a room offers: the plug-ins in its own files and those that other packages bring by entry point.
+
+A room's package `unstuck.<room>` holds one plug-in a file: a function named like the file. `rules/dead_units.py` holds
+`dead_units`, which the command line calls `dead-units`. A file whose name starts with an underscore is none. Other
+packages bring theirs as entry points of the group `unstuck.<room>`:
+
+    [project.entry-points."unstuck.rules"]
+    my-rule = "my_package.my_rule:my_rule"
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from unstuck.errors import NotFoundError
+
+Plugin = Callable[..., Any]
+
+
+def find(room: str) -> dict[str, Plugin]:
+    """Every plug-in of a room that could be loaded.
+
+    Args:
+        room: Name of the package under `unstuck`, "rules".
+
+    Returns:
+        Functions by name ("dead-units"): the room's own, then those of other packages, both in alphabetical order.
+    """
+    return dict(_load(room).plugins)
+
+
+def get(room: str, name: str) -> Plugin:
+    """The plug-in of this name.
+
+    Args:
+        room: Name of the package under `unstuck`, "rules".
+        name: As on the command line, "dead-units".
+
+    Returns:
+        Its function.
+
+    Raises:
+        NotFoundError: There is none of this name; the message says which is close, or which there are.
+    """
+    plugins = _load(room).plugins
+    if name not in plugins:
+        raise NotFoundError(_not_found(room, name, list(plugins)))
+    return plugins[name]
+
+
+def problems(room: str) -> list[str]:
+    """Why plug-ins of other packages are left out of a room, one sentence each, to be shown as warnings."""
+    return list(_load(room).problems)
+
+
+@dataclass
+class _Room:
+    plugins: dict[str, Plugin] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+
+@functools.cache
+def _load(room: str) -> _Room:
+    found = _Room(_own(room))
+    for entry in sorted(entry_points(group=f"unstuck.{room}"), key=lambda entry: entry.name):
+        _add(found, entry, room)
+    return found
+
+
+def _own(room: str) -> dict[str, Plugin]:
+    package = importlib.import_module(f"unstuck.{room}")
+    names = sorted(module.name for module in pkgutil.iter_modules(package.__path__) if module.name[0] != "_")
+    return {_kebab(name): _function(importlib.import_module(f"unstuck.{room}.{name}"), name) for name in names}
+
+
+def _function(module: Any, name: str) -> Plugin:
+    plugin = getattr(module, name, None)
+    assert callable(plugin), f"{module.__name__} must hold a function named {name}"
+    return plugin
+
+
+def _add(found: _Room, entry: EntryPoint, room: str) -> None:
+    name = _kebab(entry.name)
+    whose = f"the {_singular(room)} {name!r} of {entry.dist.name if entry.dist else entry.value}"
+    if name in found.plugins:
+        found.problems.append(f"{whose} is left out: there is one of that name already")
+        return
+    try:
+        plugin = entry.load()
+    except Exception as error:  # noqa: BLE001 - another package's code may fail in any way, and must not stop ours
+        found.problems.append(f"{whose} is left out: it could not be loaded ({type(error).__name__}: {error})")
+        return
+    if callable(plugin):
+        found.plugins[name] = plugin
+    else:
+        found.problems.append(f"{whose} is left out: {entry.value} is not a function")
+
+
+def _not_found(room: str, name: str, names: list[str]) -> str:
+    close = difflib.get_close_matches(name.lower(), names, n=1)
+    there_are = f"there are {', '.join(sorted(names))}" if names else "there are none"
+    return f"no {_singular(room)} {name!r}; {f'did you mean {close[0]!r}?' if close else there_are}"
+
+
+def _singular(room: str) -> str:
+    return f"{room[:-3]}y" if room.endswith("ies") else room.removesuffix("s")
+
+
+def _kebab(name: str) -> str:
+    return name.replace("_", "-")

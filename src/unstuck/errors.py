@@ -1,0 +1,21 @@
+"""The errors `unstuck` raises: each is an `UnstuckError` and the built-in it stands for."""
+
+
+class UnstuckError(Exception):
+    """Base of every error a user can cause; on the command line it is one line on stderr and exit code 2."""
+
+
+class MisuseError(UnstuckError, ValueError):
+    """An argument or option that can't be used as given."""
+
+
+class NotFoundError(UnstuckError, LookupError):
+    """A name that nothing is registered under."""
+
+
+class RecordError(UnstuckError, OSError):
+    """A record that can't be read or written."""
+
+
+class ScriptError(UnstuckError, ValueError):
+    """A script that can't be started: missing, a folder, or not a Python program."""

@@ -1,0 +1,216 @@
+"""The verdict in the terminal: one screen, readable at 80 columns, without colour, and without Unicode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.padding import Padding
+from rich.segment import Segment
+from rich.table import Table
+from rich.text import Text
+
+from unstuck.evidence import Record
+from unstuck.report import _words as words
+from unstuck.report._curves import Course, by_step, courses, ended_in_nan, spark
+from unstuck.report._profile import Profile, profile
+from unstuck.verdict import Finding, Verdict
+
+WIDEST = 100
+TALLEST = 30
+_LABEL = 15
+_BARS = "cyan"
+_REST = {"sick": "Also found", "healthy": "Worth knowing", "unknown": "Found all the same"}
+_Row = tuple[str, RenderableType]
+_COLOURS = {"sick": "red", "healthy": "green", "unknown": "yellow", "error": "red", "warning": "yellow", "note": "cyan"}
+_ASCII = str.maketrans({
+    "✗": "x", "✓": "+", "·": "-", "…": "~", "→": ">", "×": "x", "–": "-", "─": "-", "│": "|", "├": "|", "└": "`",
+    **dict(zip("▁▂▃▄▅▆▇█", "_.:-=+*#", strict=True)),
+})  # fmt: skip
+
+
+def render(verdict: Verdict, record: Record, *, width: int | None = None) -> RenderableType:
+    """The verdict as something that rich can print.
+
+    Args:
+        verdict: The judgement over one run.
+        record: The record it was made of.
+        width: Columns to fill at most; the console's width when None. Lines never get longer than 100.
+
+    Returns:
+        A renderable of about 24 lines, never much above 30; plain ASCII on a console that can't show more.
+    """
+    return _Report(verdict, record, width)
+
+
+class _Report:
+    def __init__(self, verdict: Verdict, record: Record, width: int | None) -> None:
+        self.verdict, self.record, self.width = verdict, record, width
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        width = min(self.width or WIDEST, options.max_width, WIDEST)
+        options = options.update(width=width, height=None)
+        for segment in self._fitting(console, options, width):
+            text = segment.text
+            if options.ascii_only:
+                text = text.translate(_ASCII).encode("ascii", "replace").decode("ascii")
+            yield Segment(text, segment.style, segment.control)
+
+    def _fitting(self, console: Console, options: ConsoleOptions, width: int) -> list[Segment]:
+        segments: list[Segment] = []
+        for most in range(4, 0, -1):
+            with np.errstate(all="ignore"):  # what is broken is shown as it is
+                segments = list(console.render(Group(*self._parts(width, most)), options))
+            if sum(segment.text.count("\n") for segment in segments) <= TALLEST:
+                break
+        return segments
+
+    def _parts(self, width: int, most: int) -> Iterator[RenderableType]:
+        verdict, record = self.verdict, self.record
+        root = verdict.findings[0] if verdict.verdict == "sick" and verdict.findings else None
+        rest = verdict.findings[1:] if root else verdict.findings
+        yield _headline(verdict, record)
+        yield Text()
+        if root:
+            yield from _decisive(root)
+        yield _table(_rows(verdict, record, root, width))
+        if root and root.explains:
+            yield from _explained(root, most)
+        if rest:
+            yield Text()
+            yield Text(_REST[verdict.verdict], "bold")
+            yield from _others(rest, most)
+        yield Text("─" * width, style="dim")
+        yield _table(_footer(verdict, record))
+
+
+def _headline(verdict: Verdict, record: Record) -> RenderableType:
+    badge = Text(
+        f"{words.VERDICT_MARKS[verdict.verdict]} {verdict.verdict.upper()}", f"bold {_COLOURS[verdict.verdict]}"
+    )
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column()
+    grid.add_row(badge, _Short(Text(words.headline(verdict, record), "bold"), lines=3))
+    return grid
+
+
+def _decisive(finding: Finding) -> Iterator[RenderableType]:
+    yield Text.assemble(
+        (finding.cause, f"bold {_COLOURS[finding.severity]}"),
+        f"  {finding.severity}, {words.confidence(finding.confidence)}",
+    )
+    yield Padding(_Short(Text(words.sentence(finding.says)), lines=3), (0, 0, 0, 2))
+    yield Text()
+
+
+def _rows(verdict: Verdict, record: Record, root: Finding | None, width: int) -> Iterator[_Row]:
+    if root:
+        yield "where", _line(words.places(root.layers, record))
+        picture = profile(root, record)
+        if picture:
+            yield f"by {picture.axis}", _Short(_depth(picture, width - _LABEL), lines=2)
+    for course in courses(verdict, record):
+        yield course.name, _line(_course(course, width - _LABEL, broken=ended_in_nan(record)))
+    if root and root.evidence:
+        yield "evidence", _Short(Text("; ".join(words.evidence(root.evidence))), lines=2)
+    if root and root.treated_by:
+        yield "fits", _line(words.remedies(root))
+
+
+def _course(course: Course, room: int, *, broken: bool) -> Text:
+    first, last = words.number(course.first), words.number(course.last)
+    note = f"  {course.note}" if course.note else ""
+    width = max(8, min(36, room - len(first) - len(last) - cell_len(note) - 2))
+    bars = spark(by_step(course.series, width, broken=broken), course.scale)
+    return Text.assemble(f"{first} ", (bars, _BARS), f" {last}", (note, "dim"))
+
+
+def _depth(picture: Profile, room: int) -> Text:
+    first, last = (words.place(name, 16) for name in (picture.names[0], picture.names[-1]))
+    values = picture.squeezed(max(8, min(40, room - cell_len(first) - cell_len(last) - 2)))
+    wide = max(1, min(3, 24 // len(values)))
+    bars = "".join(bar * wide for bar in spark(values, picture.scale))
+    used = cell_len(first) + len(bars) + cell_len(last) + 2
+    gap = "  " if used + 2 + cell_len(picture.caption) <= room else "\n"
+    return Text.assemble(f"{first} ", (bars, _BARS), f" {last}{gap}", (picture.caption, "dim"))
+
+
+def _explained(root: Finding, most: int) -> Iterator[RenderableType]:
+    yield Text("  this explains")
+    branches = list(_branches(root.explains, "  "))
+    yield from branches[:most]
+    if len(branches) > most:
+        yield Text(f"  … and {len(branches) - most} more", "dim")
+
+
+def _branches(symptoms: Sequence[Finding], indent: str) -> Iterator[Text]:
+    for i, finding in enumerate(symptoms):
+        is_last = i == len(symptoms) - 1
+        branch = (f"{indent}{'└─' if is_last else '├─'} ", "dim")
+        yield _line(Text.assemble(branch, _told(finding)))
+        yield from _branches(finding.explains, indent + ("   " if is_last else "│  "))
+
+
+def _others(findings: Sequence[Finding], most: int) -> Iterator[RenderableType]:
+    for finding in findings[:most]:
+        mark = (f"  {words.SEVERITY_MARKS[finding.severity]} ", f"bold {_COLOURS[finding.severity]}")
+        yield _line(Text.assemble(mark, _told(finding)))
+    if len(findings) > most:
+        yield Text(f"  … and {len(findings) - most} more", "dim")
+
+
+def _footer(verdict: Verdict, record: Record) -> Iterator[_Row]:
+    program = record.program
+    for item in program.models[:1]:
+        yield "model", _line(words.model(item, record) + _more(program.models, 1))
+    for item in program.optimizers[:1]:
+        yield "optimizer", _line(words.optimizer(item) + _more(program.optimizers, 1))
+    yield "run", _Short(Text(words.run(record)), lines=2)
+    if program.not_found:
+        told = "; ".join(map(words.clean, program.not_found[:2]))
+        yield "not found", _Short(Text(told + _more(program.not_found, 2)), lines=2)
+    for kind, path in (("record", verdict.run.get("record") or record.path), ("page", verdict.run.get("html"))):
+        if path:
+            yield kind, Text(words.clean(path), overflow="fold")
+
+
+def _more(items: Sequence[object], told: int) -> str:
+    return f" (+{len(items) - told} more)" if len(items) > told else ""
+
+
+def _told(finding: Finding) -> Text:
+    weight = (f" ({finding.severity}, {finding.confidence:.2f}): ", "dim")
+    return Text.assemble(finding.cause, weight, words.clean(finding.says))
+
+
+def _table(rows: Iterable[_Row]) -> Table:
+    table = Table.grid()
+    table.add_column(width=_LABEL, style="dim", no_wrap=True, overflow="ellipsis")
+    table.add_column(ratio=1)
+    for label, content in rows:
+        table.add_row(Padding(_line(label), (0, 2)), content)
+    return table
+
+
+def _line(content: str | Text) -> Text:
+    line = Text(content) if isinstance(content, str) else content
+    line.no_wrap, line.overflow = True, "ellipsis"
+    return line
+
+
+class _Short:
+    """Text on so many lines at most, with an ellipsis where more was cut off."""
+
+    def __init__(self, text: Text, *, lines: int) -> None:
+        self.text, self.lines = text, lines
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        lines = self.text.wrap(console, options.max_width)
+        for i, line in enumerate(lines[: self.lines]):
+            if i == self.lines - 1 and len(lines) > self.lines:
+                line.append("…")
+                line.truncate(options.max_width, overflow="ellipsis")
+            yield line

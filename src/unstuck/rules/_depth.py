@@ -1,0 +1,95 @@
+"""The layers that learn, by depth: who comes before whom, and how large the gradient is at each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from unstuck.evidence import Layer, Parameter, Record, Series
+
+LINEAR = frozenset({"linear", "conv", "conv_transpose", "matmul"})
+RECURRENT = frozenset({"rnn", "lstm", "gru", "rnn_cell", "lstm_cell", "gru_cell"})
+NORMS = frozenset({"batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm"})
+RELU_LIKE = frozenset({"relu", "relu6"})
+RESHAPING = frozenset({"reshape", "flatten", "dropout", "cat"})
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """A layer with a trainable weight matrix.
+
+    Attributes:
+        layer: The layer.
+        weights: Its trainable parameters of two dimensions and more.
+        depth: Layers with weights on the longest path from the input to it, itself not counted.
+    """
+
+    layer: Layer
+    weights: tuple[Parameter, ...]
+    depth: int
+
+    @property
+    def name(self) -> str:
+        """The layer's name."""
+        return self.layer.name
+
+
+def weighted(record: Record) -> list[Weighted]:
+    """Layers that hold a trainable weight matrix and take part in training, by depth; embeddings and the loss left out."""
+    depths = _depths(record)
+    found = []
+    for layer in record.program.layers:
+        if layer.op in ("embedding", "loss") or layer.op in NORMS or layer.role == "loss":
+            continue
+        weights = tuple(p for p in (record.parameters.get(n) for n in layer.parameters) if p is not None and is_weight(p))
+        if weights:
+            found.append(Weighted(layer, weights, depths[layer.name]))
+    return sorted(found, key=lambda w: w.depth)
+
+
+def is_weight(parameter: Parameter) -> bool:
+    """A trainable matrix or kernel: biases and scales are left out, some have no gradient by design."""
+    return parameter.trainable and sum(size > 1 for size in parameter.shape) >= 1 and len(parameter.shape) >= 2
+
+
+def main_group(record: Record, layers: Iterable[Weighted]) -> list[Weighted]:
+    """The layers of one model: that of which most are there, where several are trained."""
+    by_model: dict[str, list[Weighted]] = {}
+    for item in layers:
+        by_model.setdefault(item.layer.model, []).append(item)
+    return max(by_model.values(), key=len, default=[])
+
+
+def gradient(record: Record, item: Weighted) -> Series:
+    """Root mean square of the gradient of a layer's weights, of the one where it is largest, at the sampled steps."""
+    series = [s for s in (record.series("grad_rms", p.name).finite for p in item.weights) if len(s)]
+    return max(series, key=lambda s: s.median(), default=Series(np.zeros(0, np.int64), np.zeros(0)))
+
+
+def sources(record: Record, layer: Layer) -> list[Layer]:
+    """Layers whose output this one takes, looking through reshaping and dropout."""
+    found, todo, seen = [], list(layer.inputs), {layer.name}
+    while todo:
+        name = todo.pop(0)
+        source = record.layers.get(name)
+        if source is None or name in seen:
+            continue
+        seen.add(name)
+        if source.op in RESHAPING and not source.parameters:
+            todo.extend(source.inputs)
+        else:
+            found.append(source)
+    return found
+
+
+def _depths(record: Record) -> dict[str, int]:
+    """Weighted layers before each layer; an input that comes later in forward order closes a loop and is left out."""
+    depths: dict[str, int] = {}
+    own: dict[str, int] = {}
+    for layer in record.program.layers:
+        weights = any((p := record.parameters.get(n)) is not None and len(p.shape) >= 2 for n in layer.parameters)
+        own[layer.name] = int(weights and layer.op != "embedding" and layer.op not in NORMS)
+        depths[layer.name] = max((depths[n] + own[n] for n in layer.inputs if n in depths), default=0)
+    return depths

@@ -1,0 +1,69 @@
+"""What the network's inputs look like: size, centre and spread of each feature."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from unstuck.evidence import Record
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Features of one input over the sampled batches.
+
+    Attributes:
+        place: Which input.
+        mean, std: By feature, shape `(features,)`.
+        low, high: By feature, shape `(features,)`.
+    """
+
+    place: str
+    mean: np.ndarray
+    std: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+    @property
+    def size(self) -> float:
+        """Root mean square over all features."""
+        return float(np.sqrt(np.mean(self.mean**2 + self.std**2))) if len(self.mean) else math.nan
+
+    @property
+    def off_centre(self) -> float:
+        """Typical distance of a feature's mean from 0, in its standard deviations; features that never vary are left out."""
+        varies = self.std > 1e-6 * np.maximum(np.abs(self.mean), 1e-12)
+        return float(np.median(np.abs(self.mean[varies]) / self.std[varies])) if varies.any() else math.nan
+
+    @property
+    def spread(self) -> float:
+        """Largest deviation of a feature over the smallest; features that never vary are left out."""
+        stds = self.std[self.std > 0]
+        return float(stds.max() / stds.min()) if len(stds) > 1 else 1.0
+
+
+def inputs(record: Record) -> list[Inputs]:
+    """All inputs whose features were measured, over all samples."""
+    found = []
+    for place in record.places("input_mean"):
+        mean, std, low, high = (_rows(record, f"input_{name}", place) for name in ("mean", "std", "min", "max"))
+        size = min(rows.shape[1] for rows in (mean, std, low, high))
+        if size:
+            mean, std = mean[:, :size], std[:, :size]
+            total = np.sqrt(np.mean(std**2, axis=0) + np.var(mean, axis=0))  # within batches and between them
+            found.append(Inputs(place, mean.mean(axis=0), total, low[:, :size].min(axis=0), high[:, :size].max(axis=0)))
+    return found
+
+
+def input_size(record: Record) -> float:
+    """Root mean square of the largest input, NaN when unknown."""
+    return max((i.size for i in inputs(record) if math.isfinite(i.size)), default=math.nan)
+
+
+def _rows(record: Record, signal: str, place: str) -> np.ndarray:
+    """Finite samples of a vector signal, shape `(samples, features)`."""
+    rows = [v.values for v in record.vectors(signal, place) if np.isfinite(v.values).all()]
+    size = min((len(r) for r in rows), default=0)
+    return np.stack([r[:size] for r in rows]).astype(np.float64) if size else np.zeros((0, 0))

@@ -1,0 +1,230 @@
+"""Is it learning at all, and how far from chance: what every rule weighs its evidence with.
+
+A signal that looks ill means little in a network that learns well, and much in one that is stuck at chance. `progress` puts
+a run into one of five states, by the score where there is one, else by the loss, each against the best constant prediction:
+
+| status | when |
+|---|---|
+| `diverges` | the loss is NaN or Inf at the end, or well above both its start and chance |
+| `at chance` | no better than a constant prediction, within the noise of the measurement |
+| `learns` | better than chance |
+| `learns well` | 85% of the way from chance to perfect, or a score of the evaluation there |
+| `unknown` | too few steps, or no chance is known and the loss tells nothing (GANs, policy gradients) |
+
+The noise floor of a task is not known, so `learns` says nothing against a network: a linear regression with an R2 of 0.5 may be as
+good as it gets.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from unstuck.evidence import LossCall, Record, Series
+from unstuck.rules._words import number
+from unstuck.verdict import Evidence, Severity
+
+Status = Literal["learns well", "learns", "at chance", "diverges", "unknown"]
+
+FEW = 5  # losses below which nothing is said
+WELL = 0.85  # of the way from chance to perfect
+SOME = 0.1  # of that way, beyond the noise: more than chance
+SOME_LOSS = 0.05  # of the chance loss: more than chance
+WELL_LOSS = 0.9
+BLOWN_UP = 3.0  # times start and chance
+_SCORE_WORDS = {"r2": "R2", "bit_accuracy": "bit accuracy"}
+
+
+@dataclass(frozen=True)
+class Learning:
+    """How a run went.
+
+    Attributes:
+        status: The state, see the module.
+        steps: Losses that were measured and finite.
+        first: Loss at the start, mean of the first three.
+        last: Loss at the end, mean over the last tenth.
+        lowest: Lowest mean over a twentieth of the run.
+        chance: Loss of the best constant prediction, NaN when unknown.
+        broke_at: Step from which on the loss is not finite, None while it is.
+        score: Name of the score, "" when there is none.
+        score_first, score_last: Training score in the first and last third of its samples.
+        score_chance: Score of the best constant prediction, NaN when unknown.
+        eval_score: Score of the last evaluation, NaN when there was none.
+        skill: Share of the way from chance to perfect, by training or evaluation, whichever is better; NaN when unknown.
+        loss_skill: Share of the chance loss that is gone, NaN when chance is unknown.
+    """
+
+    status: Status = "unknown"
+    steps: int = 0
+    first: float = math.nan
+    last: float = math.nan
+    lowest: float = math.nan
+    chance: float = math.nan
+    broke_at: int | None = None
+    score: str = ""
+    score_first: float = math.nan
+    score_last: float = math.nan
+    score_chance: float = math.nan
+    eval_score: float = math.nan
+    skill: float = math.nan
+    loss_skill: float = math.nan
+
+    @property
+    def well(self) -> bool:
+        """It learns well."""
+        return self.status == "learns well"
+
+    @property
+    def stuck(self) -> bool:
+        """It is at chance, or diverges."""
+        return self.status in ("at chance", "diverges")
+
+    def weigh(
+        self, *, stuck: Severity = "error", learns: Severity = "warning", well: Severity = "note", unknown: Severity = "note"
+    ) -> Severity:
+        """The severity that evidence has in this state."""
+        if self.stuck:
+            return stuck
+        return well if self.well else learns if self.status == "learns" else unknown
+
+    def words(self) -> str:
+        """Where it stands, for the end of a sentence: "accuracy is 0.11, chance 0.11"."""
+        if self.status == "diverges" and self.broke_at is not None:
+            return f"the loss is not finite from step {self.broke_at} on"
+        reached = self.eval_score if math.isnan(self.score_last) else self.score_last
+        if self.score and math.isfinite(reached):
+            said = f"{_SCORE_WORDS.get(self.score, self.score)} is {number(reached)}"
+            return f"{said}, chance {number(self.score_chance)}" if math.isfinite(self.score_chance) else said
+        if math.isfinite(self.chance):
+            return f"the loss is {number(self.last)}, chance {number(self.chance)}"
+        return f"the loss went from {number(self.first)} to {number(self.last)}"
+
+    def evidence(self, record: Record) -> tuple[Evidence, ...]:
+        """The number `words` rests on."""
+        series = record.series("score").finite
+        if self.score and len(series) and not self.broke_at:
+            return (Evidence("score", "", int(series.steps[-1]), self.score_last),)
+        loss = record.series("loss")
+        return (Evidence("loss", "", int(loss.steps[-1]), loss.last),) if len(loss) else ()
+
+
+def progress(record: Record) -> Learning:
+    """How far the run came, in numbers and as a status.
+
+    Args:
+        record: The run.
+
+    Returns:
+        The progress; `unknown` with NaNs where nothing was measured.
+    """
+    loss = record.series("loss")
+    good = loss.finite
+    broke_at = _broke_at(record, loss)
+    task, call = record.program.task, main_loss(record)
+    chance = task.chance_loss if task.chance_loss > 0 and (call is None or call.name != "hand-written") else math.nan
+    last = _mean(good.values[-max(FEW, len(good) // 10) :])
+    score_first, score_last, spread = _scores(record)
+    eval_score = record.series("eval_score").finite.last
+    skill = np.fmax(_skill(task.score, score_last, task.chance_score), _skill(task.score, eval_score, task.chance_score))
+    found = Learning(
+        "unknown", len(good), _mean(good.values[:3]), last, _lowest(good.values), chance, broke_at, task.score, score_first,
+        score_last, task.chance_score, eval_score, float(skill), 1 - last / chance,
+    )  # fmt: skip
+    return Learning(**{**found.__dict__, "status": _status(found, good, spread)})
+
+
+def main_loss(record: Record) -> LossCall | None:
+    """The loss the run is about, None when none was seen."""
+    return next((call for call in record.program.losses if call.trains), None)
+
+
+def batch_size(record: Record) -> float:
+    """Samples in a batch, 1 when unknown."""
+    size = record.series("batch_size").median()
+    return max(1.0, size if math.isfinite(size) else float(record.program.data.batch_size))
+
+
+def alternates(record: Record) -> bool:
+    """Several losses or optimizers pull at the network, as in a GAN: one loss alone says little."""
+    program = record.program
+    losses = {call.site for call in program.losses if call.trains}
+    updating = [o for o in program.optimizers if o.steps]
+    return len(updating) > 1 or len(record.places("loss")) > 1 or (len(losses) > 1 and len(program.models) > 1)
+
+
+def _status(found: Learning, good: Series, spread: float) -> Status:
+    if found.broke_at is not None:
+        return "diverges"
+    if found.steps < FEW:
+        return "unknown"
+    if _blown_up(found, good.values):
+        return "diverges"
+    if math.isfinite(found.skill):
+        if found.skill >= WELL:
+            return "learns well"
+        return "learns" if found.skill - 2 * spread > SOME or found.loss_skill > SOME_LOSS else "at chance"
+    if math.isfinite(found.loss_skill):
+        if found.loss_skill >= WELL_LOSS:
+            return "learns well"
+        return "learns" if found.loss_skill > SOME_LOSS else "at chance"
+    fell = found.first > 0 and good.values.min() >= 0 and found.last < found.first / 2
+    return "learns" if fell else "unknown"
+
+
+def _blown_up(found: Learning, values: np.ndarray) -> bool:
+    if values.min() < 0 or found.first <= 0:
+        return False
+    last = float(np.median(values[-max(FEW, len(values) // 10) :]))
+    if math.isfinite(found.chance):
+        return last > BLOWN_UP * max(found.first, found.chance)
+    return last > 10 * found.first
+
+
+def _broke_at(record: Record, loss: Series) -> int | None:
+    """The step from which on the loss is never finite again; NaN before that may only mean that it was not measured."""
+    bad = ~np.isfinite(loss.values)
+    if not len(bad) or not bad[-1]:
+        return None
+    tail = len(bad) - int(np.argmin(bad[::-1])) if not bad.all() else 0
+    told = bool(record.happened("non-finite")) or bool(np.isinf(loss.values[tail:]).any())
+    measured = tail > 0 and float(np.mean(~bad[:tail])) > 0.9 and len(bad) - tail >= 2
+    return int(loss.steps[tail]) if told or measured else None
+
+
+def _scores(record: Record) -> tuple[float, float, float]:
+    """Training score in the first and the last third of its samples, and the standard error of the latter as a skill."""
+    values = record.series("score").finite.values
+    if not len(values):
+        return math.nan, math.nan, 0.0
+    count = max(min(3, len(values)), len(values) // 3)
+    name, chance = record.program.task.score, record.program.task.chance_score
+    typical = np.median if name in ("r2", "perplexity") else np.mean
+    last = float(typical(values[-count:]))
+    if name not in ("accuracy", "bit_accuracy") or not chance < 1:
+        return float(typical(values[:count])), last, 0.0
+    error = math.sqrt(max(0.0, last * (1 - last)) / (count * batch_size(record)))
+    return float(typical(values[:count])), last, error / (1 - chance)
+
+
+def _skill(name: str, score: float, chance: float) -> float:
+    if not (math.isfinite(score) and math.isfinite(chance)):
+        return math.nan
+    if name == "perplexity":
+        return 1 - math.log(max(score, 1e-12)) / math.log(chance) if chance > 1 else math.nan
+    return (score - chance) / (1 - chance) if chance < 1 else math.nan
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(np.mean(values)) if len(values) else math.nan
+
+
+def _lowest(values: np.ndarray) -> float:
+    window = max(1, len(values) // 20)
+    if len(values) < window or not len(values):
+        return math.nan
+    sums = np.cumsum(np.insert(values.astype(np.float64), 0, 0.0))
+    return float(np.min(sums[window:] - sums[:-window]) / window)

@@ -1,0 +1,85 @@
+"""Gradients that are not cleared between updates, or are cleared before they are used."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from unstuck.evidence import Parameter, Record
+from unstuck.rules._depth import weighted
+from unstuck.rules._learning import progress
+from unstuck.rules._words import share
+from unstuck.verdict import Evidence, Finding
+
+
+def gradients_accumulate(record: Record, *, steps: float = 0.5, left: float = 0.05) -> list[Finding]:
+    """`zero_grad` is missing, or stands at the wrong place.
+
+    Without it every update follows the sum of all gradients since the first: the step grows and turns as old gradients, of weights
+    long gone, outweigh the new one. Between `backward` and `step` it throws the gradient away, and nothing is learned.
+
+    Told apart:
+        At the first backward pass of a step nothing should be left of the step before; what is left is measured against the
+        gradient that the update then uses. Accumulation over several backward passes an update is a pattern of its own: there
+        the gradients are clear at the first of them. Only parameters of the main optimizer count, since in a GAN the gradients of
+        the other network wait for their turn. Thrown away too early: the layers receive gradients, the parameters have none at any
+        update.
+
+    Wrong when:
+        Gradients are kept on purpose, as a momentum by hand.
+
+    Args:
+        record: The run.
+        steps: Share of the sampled steps (the first left out) at which gradients must be left over.
+        left: The least that must be left, relative to the gradient used: rounding leaves nothing, a gradient that was not cleared
+            about as much as it was.
+
+    Returns:
+        One finding at most.
+    """
+    program = record.program
+    if not program.optimizers or program.optimizers[0].closure:
+        return []
+    held = [p for p in program.parameters if 0 in p.optimizers and p.trainable and p.used]
+    thrown = _thrown_away(record, held)
+    if thrown is not None:
+        return [thrown]
+    if program.optimizers[0].backwards_per_step > 1.5:
+        return []
+    kept = {p.name: record.series("stale_rms", p.name).after(1).finite for p in held}
+    kept = {name: series for name, series in kept.items() if len(series)}
+    if not kept:
+        return []
+    biggest = max(kept, key=lambda name: float(np.mean(kept[name].values > left)))
+    series = kept[biggest]
+    often = float(np.mean([np.mean(s.values > left) for s in kept.values()]))
+    if len(series) < 2 or often < steps:
+        return []
+    learning = progress(record)
+    middle = series.median()
+    says = (
+        f"gradients are not cleared: at {share(often)} of the sampled steps those of the step before are still there when backward begins, "
+        f"{middle:.2g} times the gradient that is then used"
+    )
+    evidence = (Evidence("stale_rms", biggest, int(series.steps[-1]), series.last),)
+    confidence = 0.7 if program.optimizers[0].cleared else 0.96
+    severity = learning.weigh(learns="error", well="warning", unknown="warning")
+    return [Finding("gradients-accumulate", "gradients-accumulate", severity, confidence, says, (), evidence, ("zero-grad",))]
+
+
+def _thrown_away(record: Record, held: list[Parameter]) -> Finding | None:
+    """Layers receive gradients, yet no parameter has any at an update."""
+    layers = [w for w in weighted(record) if record.series("back_rms", w.name).median() > 0]
+    if not held or not layers or record.steps < 2:
+        return None
+    for p in held:
+        gradient = record.series("grad_rms", p.name).finite
+        if (p.got_grad and not len(gradient)) or bool((gradient.values > 0).any()):
+            return None
+    last = layers[-1]
+    back = record.series("back_rms", last.name)
+    says = (
+        f"gradients are cleared between backward and step: {last.name} receives a gradient, but no parameter has any left when the optimizer "
+        f"steps; {progress(record).words()}"
+    )
+    evidence = (Evidence("back_rms", last.name, int(back.steps[-1]), back.median()),)
+    return Finding("gradients-accumulate", "gradients-accumulate", "error", 0.9, says, (), evidence, ("zero-grad",))

@@ -1,0 +1,95 @@
+"""Linear layers with nothing between them."""
+
+from __future__ import annotations
+
+from unstuck.evidence import Layer, Record
+from unstuck.rules._depth import LINEAR, RELU_LIKE, Weighted, main_group, sources, weighted
+from unstuck.rules._learning import progress
+from unstuck.rules._words import names
+from unstuck.verdict import Evidence, Finding
+
+_AFFINE = frozenset({"add", "bias", "avg_pool", "batch_norm", "mul"})
+_CURVED = RELU_LIKE | frozenset(
+    "leaky_relu prelu elu selu celu gelu silu mish hardtanh hardsigmoid hardswish softplus softsign sigmoid logsigmoid tanh "
+    "softmax max_pool clamp layer_norm group_norm instance_norm rms_norm attention rnn lstm gru rnn_cell lstm_cell gru_cell "
+    "abs exp log pow sqrt norm max min where embedding".split()
+)  # fmt: skip
+
+
+def missing_nonlinearity(record: Record, *, narrower: float = 0.75) -> list[Finding]:
+    """Linear layers (dense or convolutional) follow each other with no activation between, so that together they are one linear map.
+
+    However many of them there are, they can learn no more than one, and train worse.
+
+    Told apart:
+        The graph of calls is followed from each linear layer back to the next, through reshaping, dropout, averaging, biases and batch
+        normalisation, none of which bends anything. A pair whose middle is narrower than both ends saves numbers on purpose
+        (bottlenecks, low-rank factors, the code of an autoencoder), as is a depthwise convolution before a pointwise one; such pairs
+        are not mentioned. It is a warning where the network does not learn well, else a note.
+
+    Wrong when:
+        A deep linear network is studied as such. A function of one's own in between may bend without being known.
+
+    Args:
+        record: The run.
+        narrower: Width of the middle, relative to the narrower end, below which the pair is taken for a bottleneck.
+
+    Returns:
+        One finding at most, naming the later layer of each pair.
+    """
+    layers = main_group(record, weighted(record))
+    by_name = {w.name: w for w in layers}
+    pairs = [(before, w) for w in layers if w.layer.op in LINEAR for before in _before(record, w.layer, by_name) if _plain(before, w, narrower)]
+    if not pairs:
+        return []
+    learning = progress(record)
+    curved = any(layer.op in _CURVED and layer.role == "hidden" for layer in record.program.layers)
+    first, second = pairs[0]
+    says = (
+        f"{second.name} takes the output of {first.name} with no activation between them"
+        if curved
+        else f"there is no activation anywhere between {first.name} and {pairs[-1][1].name}: the whole network is linear"
+    )
+    if len(pairs) > 1 and curved:
+        says += f", and so do {names([w.name for _, w in pairs[1:]])}"
+    severity = learning.weigh(stuck="warning")
+    confidence = 0.5 if curved else 0.7
+    evidence = (Evidence("linear_pairs", second.name, 0, float(len(pairs))),)
+    layers_named = tuple(dict.fromkeys(w.name for pair in pairs for w in pair))
+    return [
+        Finding(
+            "missing-nonlinearity", "missing-nonlinearity", severity, confidence, f"{says}; {learning.words()}", layers_named, evidence, ("activation",)
+        )
+    ]  # fmt: skip
+
+
+def _before(record: Record, layer: Layer, by_name: dict[str, Weighted]) -> list[Weighted]:
+    """Linear layers whose output reaches this one without being bent, where all that it takes comes so."""
+    found, todo, seen = [], sources(record, layer), {layer.name}
+    while todo:
+        source = todo.pop()
+        if source.name in seen:
+            continue
+        seen.add(source.name)
+        if source.name in by_name and source.op in LINEAR:
+            found.append(by_name[source.name])
+        elif source.op in _AFFINE and len(sources(record, source)) <= 1:
+            todo.extend(sources(record, source))
+        else:
+            return []
+    return found
+
+
+def _plain(first: Weighted, second: Weighted, narrower: float) -> bool:
+    one, other = first.weights[0].shape, second.weights[0].shape
+    if len(one) > 2 and one[1] == 1 and first.layer.op == "conv" and len(other) > 2:
+        return False
+    if first.layer.op == "matmul" or second.layer.op == "matmul":
+        width, ends = one[-1], (one[0], other[-1])
+    else:
+        width, ends = one[0], (_fan(one), other[0])
+    return first.layer.calls == 1 and width >= narrower * min(ends)
+
+
+def _fan(size: tuple[int, ...]) -> int:
+    return size[1] if len(size) > 1 else 1

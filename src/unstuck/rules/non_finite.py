@@ -1,0 +1,94 @@
+"""NaN or Inf, and where it began."""
+
+from __future__ import annotations
+
+import math
+
+from unstuck.evidence import Event, Record
+from unstuck.rules._learning import progress
+from unstuck.rules._words import names, number
+from unstuck.verdict import Evidence, Finding
+
+_STEEP = frozenset({"log", "div", "sqrt", "rsqrt", "pow", "exp", "norm", "logsigmoid", "softmax", "log_softmax", "xlogy", "acos", "asin", "atan2"})
+_SIGNALS = ("weight_nonfinite", "grad_nonfinite", "back_nonfinite", "act_nonfinite")
+
+
+def non_finite(record: Record, *, recovered: float = 0.02) -> list[Finding]:
+    """A value became NaN or Inf: in an input, an activation, the loss, a gradient or a weight.
+
+    From there it spreads to everything at the next update, so what counts is where it began. A logarithm of 0, a division by 0, the
+    slope of a square root at 0 and an exponential that overflows are places where it begins out of the blue; where the numbers grew
+    over many steps before, it is the end of a divergence, and what made them grow is the cause.
+
+    Told apart:
+        The watcher finds the first bad value in the graph of the first loss that is not finite. Single activations of minus infinity are
+        usual under a mask, so that activations alone are no evidence: loss, gradients or weights must be bad as well. With a gradient scaler
+        for mixed precision, an overflow now and then is how it finds its scale.
+
+    Wrong when:
+        The loss is infinite on purpose now and then (rejected samples), and the script leaves such steps out.
+
+    Args:
+        record: The run.
+        recovered: Share of the steps whose loss may be bad when the run goes on well after them.
+
+    Returns:
+        One finding at most, at the first place.
+    """
+    learning = progress(record)
+    event = next(iter(record.happened("non-finite")), None)
+    bad = [place for signal in _SIGNALS[:2] for place in record.places(signal) if _still_bad(record, signal, place)]
+    broken = learning.broke_at is not None or bool(bad)
+    if not broken and event is None:
+        return []
+    if not broken and event is not None and event.data.get("what") == "gradient" and "GradScaler" in record.program.features:
+        return []
+    share = _bad_share(record)
+    severity = "error" if broken else "note" if share <= recovered and not learning.stuck else "warning"
+    layers = (event.layer,) if event is not None and event.layer else tuple(dict.fromkeys(bad))[:8]
+    op = str(event.data.get("op") or "") if event is not None else ""
+    return [
+        Finding(
+            "non-finite", "non-finite", severity, 0.97 if broken else 0.7, _says(event, learning.broke_at, bad), layers,
+            _evidence(record, event), _remedies(event, op),
+        )
+    ]  # fmt: skip
+
+
+def _still_bad(record: Record, signal: str, place: str) -> bool:
+    series = record.series(signal, place)
+    return len(series) > 0 and not series.last == 0 and not math.isnan(series.last)
+
+
+def _bad_share(record: Record) -> float:
+    loss = record.series("loss")
+    return float((~(loss.values < math.inf)).mean()) if len(loss) else 0.0
+
+
+def _says(event: Event | None, broke_at: int | None, bad: list[str]) -> str:
+    if event is None:
+        where = f" in {names(bad)}" if bad else " in the loss"
+        return f"NaN or Inf{where}" + (f" from step {broke_at} on" if broke_at is not None else "")
+    what, op, before = event.data.get("what", "value"), event.data.get("op"), event.data.get("before")
+    place = f" of {event.layer}" if event.layer else ""
+    made = f", made by {op}" if op else ""
+    then = f"; the largest magnitude there was {number(before)} before" if isinstance(before, (int, float)) else ""
+    return f"the first NaN or Inf is in the {what}{place} at step {event.step}{made}{then}"
+
+
+def _evidence(record: Record, event: Event | None) -> tuple[Evidence, ...]:
+    found = []
+    if event is not None and isinstance(event.data.get("before"), (int, float)):
+        found.append(Evidence("act_max" if event.data.get("what") == "activation" else "grad_rms", event.layer, event.step, float(event.data["before"])))
+    loss = record.series("loss")
+    if len(loss):
+        found.append(Evidence("loss", "", int(loss.steps[-1]), loss.last))
+    return tuple(found)
+
+
+def _remedies(event: Event | None, op: str) -> tuple[str, ...]:
+    if event is not None and event.data.get("what") in ("input", "target"):
+        return ()
+    if op in _STEEP:
+        return ("output-loss", "learning-rate", "gradient-clipping")
+    return ("learning-rate", "gradient-clipping", "normalization")

@@ -1,0 +1,222 @@
+"""The last activation, the loss and the targets don't fit together."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from unstuck.evidence import LossCall, Record
+from unstuck.rules._learning import Learning, progress
+from unstuck.rules._words import number, share
+from unstuck.verdict import Evidence, Finding, Severity
+
+_PASSED = frozenset({"reshape", "flatten", "dropout"})
+_BOUNDED = frozenset({"sigmoid", "hardsigmoid", "tanh", "softsign", "hardtanh", "relu6", "logsigmoid"})
+_HALF = frozenset({"relu", "softplus", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish", "hardswish"})
+_SQUASHED = frozenset({"softmax", "sigmoid", "hardsigmoid"})
+_DISTANCES = frozenset({"mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss"})
+_HINGES = frozenset({"multi_margin_loss", "multilabel_margin_loss", "hinge_embedding_loss"})
+_CLASSES = ("class index", "one-hot", "probability")
+
+
+@dataclass(frozen=True)
+class _Misfit:
+    """What doesn't fit, how sure that is, and how severe where the network learns all the same."""
+
+    says: str
+    confidence: float
+    key: str = ""  # of the outputs' statistics the evidence is
+    stuck: Severity = "error"
+    learns: Severity = "warning"
+    well: Severity = "note"
+    unknown: Severity = "warning"
+
+
+def output_loss_mismatch(record: Record, *, rows: float = 0.9) -> list[Finding]:
+    """The last activation, the loss and the task don't fit.
+
+    Each loss function expects outputs of one kind, and takes the others without an error:
+
+    | loss | expects | common mistakes |
+    |---|---|---|
+    | cross-entropy | logits | softmax before it (applied twice: gradients shrink, the loss can't fall below 1.46 for 10 classes), ReLU or sigmoid before it |
+    | negative log likelihood | log-probabilities | logits or probabilities |
+    | binary cross-entropy | probabilities | softmax where several labels may be true |
+    | binary cross-entropy with logits | logits | sigmoid before it |
+    | KL divergence | log-probabilities | probabilities |
+    | log written by hand | probabilities | anything that may be negative |
+    | hinge | raw scores | softmax or sigmoid: a margin of 1 can't be reached |
+    | squared or absolute error | numbers | classes |
+
+    Told apart:
+        By the operations between the last layer with weights and the loss, and by the outputs themselves: rows that are not negative and
+        sum to one are probabilities, whatever made them. Rows whose exponentials sum to one are log-probabilities; log-softmax before a
+        cross-entropy is harmless and never named. A squared error on classes is legal, and is named only where the network does not
+        learn well.
+
+    Wrong when:
+        The operation is what the author wants: logits that are bounded on purpose, a margin smaller than 1.
+
+    Args:
+        record: The run.
+        rows: Share of the rows of output that must look like probabilities (or log-probabilities) to be taken for such.
+
+    Returns:
+        One finding at most, for the first loss that doesn't fit.
+    """
+    learning = progress(record)
+    for call in record.program.losses:
+        misfit = _misfit(call, rows) if call.trains else None
+        if misfit is not None:
+            return [_finding(call, misfit, learning)]
+    return []
+
+
+def _finding(call: LossCall, misfit: _Misfit, learning: Learning) -> Finding:
+    severity = learning.weigh(stuck=misfit.stuck, learns=misfit.learns, well=misfit.well, unknown=misfit.unknown)
+    evidence = (Evidence(f"output_{misfit.key}", call.layer, 0, call.output[misfit.key]),) if misfit.key in call.output else ()
+    where = f" at {call.site}" if call.site else ""
+    return Finding(
+        "output-loss-mismatch", "output-loss-mismatch", severity, misfit.confidence, misfit.says + where,
+        (call.layer,) if call.layer else (), evidence, ("output-loss",),
+    )  # fmt: skip
+
+
+def _misfit(call: LossCall, rows: float) -> _Misfit | None:
+    last = next((op for op in reversed(call.chain) if op not in _PASSED), "")
+    match call.name:
+        case "cross_entropy" | "linear_cross_entropy":
+            return _to_cross_entropy(call, last, rows)
+        case "nll_loss":
+            return _to_log_likelihood(call, last, rows)
+        case "kl_div":
+            return _to_divergence(call, rows)
+        case "binary_cross_entropy":
+            return _to_binary(call, last)
+        case "binary_cross_entropy_with_logits" | "multilabel_soft_margin_loss":
+            return _to_binary_with_logits(call, last)
+        case "hand-written":
+            return _to_hand_written(call, last, rows)
+    if call.name in _DISTANCES:
+        return _to_distance(call, last)
+    if call.name in _HINGES and last in _SQUASHED:
+        return _hinge(call, last)
+    return None
+
+
+def _to_cross_entropy(call: LossCall, last: str, rows: float) -> _Misfit | None:
+    if call.num_classes == 1 and call.target_kind in _CLASSES:
+        return _Misfit("the cross-entropy is taken over a single output, so that it is 0 whatever the network does", 0.98, well="error")
+    if last == "softmax" or (last != "log_softmax" and _share(call, "sums_to_one") >= rows and call.num_classes > 1):
+        floor = math.log(math.e + call.num_classes - 1) - 1 if call.num_classes > 1 else math.nan
+        bound = f", and can't fall below {number(floor)}" if math.isfinite(floor) else ""
+        return _Misfit(
+            f"softmax is applied twice: the cross-entropy, which applies its own, is given probabilities{bound}", 0.97, "sums_to_one",
+            well="warning",
+        )  # fmt: skip
+    if last in _BOUNDED:
+        return _Misfit(f"the logits of the cross-entropy end in {last}, so that no class can become certain", 0.9, "max", well="warning")
+    if last == "relu":
+        return _Misfit(
+            "the logits of the cross-entropy end in relu, so that a class whose logit falls below 0 gets no gradient", 0.92, "min"
+        )
+    return None
+
+
+def _to_log_likelihood(call: LossCall, last: str, rows: float) -> _Misfit | None:
+    if last in ("log_softmax", "logsigmoid") or not _known(call, "log_sums_to_one"):
+        return None
+    if _share(call, "log_sums_to_one") > 1 - rows or call.num_classes < 2:
+        return None
+    given = "probabilities" if _share(call, "sums_to_one") >= rows else "something else"
+    low, high = number(call.output.get("min", math.nan)), number(call.output.get("max", math.nan))
+    return _Misfit(
+        f"the negative log likelihood expects log-probabilities, but is given {given} (from {low} to {high}; "
+        f"{share(_share(call, 'log_sums_to_one'))} of the rows are log-probabilities)",
+        0.96, "log_sums_to_one", well="warning",
+    )  # fmt: skip
+
+
+def _to_divergence(call: LossCall, rows: float) -> _Misfit | None:
+    if not _known(call, "log_sums_to_one") or _share(call, "log_sums_to_one") > 1 - rows:
+        return None
+    if not _share(call, "sums_to_one") >= rows:
+        return None  # pixels or other independent probabilities: their logarithms need not sum to anything
+    return _Misfit("the KL divergence expects log-probabilities, but is given probabilities", 0.93, "sums_to_one")
+
+
+def _to_binary(call: LossCall, last: str) -> _Misfit | None:
+    if last == "softmax" and call.output_shape[-1:] == (1,):
+        return _Misfit("softmax over a single output is always 1", 0.97, "min", well="error")
+    if last == "softmax" and call.target_kind == "multi-label":
+        return _Misfit("several labels may be true at once, but the outputs end in softmax and sum to one", 0.93, "sums_to_one")
+    if last in ("linear", "conv", "matmul", "relu", "clamp") or call.chain in (("add",), ("bias",)):
+        return _Misfit(f"the binary cross-entropy expects probabilities, but the outputs end in {last}", 0.85, "min")
+    return None
+
+
+def _to_binary_with_logits(call: LossCall, last: str) -> _Misfit | None:
+    if last in ("sigmoid", "hardsigmoid"):
+        return _Misfit(
+            "sigmoid is applied twice: the loss, which applies its own, is given probabilities, and no answer can be surer than 0.73", 0.97,
+            "max", well="warning",
+        )  # fmt: skip
+    if last == "softmax":
+        return _Misfit("the binary cross-entropy with logits is given the outputs of a softmax", 0.95, "sums_to_one", well="warning")
+    if last in ("relu", "tanh"):
+        return _Misfit(f"the logits of the binary cross-entropy end in {last}", 0.85, "min")
+    return None
+
+
+def _to_distance(call: LossCall, last: str) -> _Misfit | None:
+    error = "absolute error" if call.name == "l1_loss" else "squared error"
+    if last == "softmax" and call.output_shape[-1:] == (1,):
+        return _Misfit("softmax over a single output is always 1", 0.97, "min", well="error")
+    if call.target_kind == "one-hot":
+        certain = 0.75 if call.name == "l1_loss" else 0.5
+        return _Misfit(f"classes are learned by their {error} instead of a cross-entropy", certain, unknown="note")
+    if call.target_kind == "real" and last == "softmax":
+        return _Misfit("numbers are to be predicted, but the outputs end in softmax and sum to one", 0.85, "sums_to_one")
+    if call.target_kind == "binary" and last in ("sigmoid", "tanh", "linear"):
+        return _Misfit(f"two classes are learned by their {error} instead of a cross-entropy", 0.35, stuck="warning", learns="note", unknown="note")
+    if call.name in _DISTANCES and _counts_classes(call):
+        classes = int(call.target["max"] - call.target["min"]) + 1
+        return _Misfit(
+            f"{classes} classes are learned as the numbers {number(call.target['min'])} to {number(call.target['max'])} by their {error}", 0.35,
+            stuck="warning", learns="note", unknown="note",
+        )  # fmt: skip
+    return None
+
+
+def _to_hand_written(call: LossCall, last: str, rows: float) -> _Misfit | None:
+    ops = call.loss_ops
+    if ops[:1] == ("mul",) and ({"clamp", "relu"} & set(ops)) and call.target_kind in ("one-hot", "binary", "multi-label"):
+        return _hinge(call, last) if last in _SQUASHED else None
+    if "log" in ops[:2] and call.target_kind in ("one-hot", "binary", "multi-label", "probability") and last not in _SQUASHED:
+        low, high = call.output.get("min", math.nan), call.output.get("max", math.nan)
+        if last != "clamp" and (low < 0 or high > 1.001) and not _share(call, "sums_to_one") >= rows:
+            return _Misfit(f"the logarithm in the loss is taken of outputs that are no probabilities: they run from {number(low)} to {number(high)}", 0.9, "min")
+    return None
+
+
+def _hinge(call: LossCall, last: str) -> _Misfit:
+    classes = f" of {call.num_classes} classes" if call.num_classes > 2 else ""
+    return _Misfit(f"the hinge loss asks for scores beyond 1 and -1, but the outputs{classes} end in {last} and stay between 0 and 1", 0.92, "max", well="warning")
+
+
+def _counts_classes(call: LossCall) -> bool:
+    """Targets of one output that are the whole numbers 0, 1, 2, ..."""
+    target, size = call.target, math.prod(call.output_shape[1:]) if call.output_shape else 0
+    if size != 1 or not target.get("integer") or call.target_kind != "real":
+        return False
+    values = target["max"] - target["min"] + 1
+    return target["min"] in (0, 1) and 3 <= values <= 30 and target.get("unique", 0) == values
+
+
+def _share(call: LossCall, key: str) -> float:
+    value = call.output.get(key)
+    return math.nan if value is None else float(value)
+
+
+def _known(call: LossCall, key: str) -> bool:
+    return math.isfinite(_share(call, key))

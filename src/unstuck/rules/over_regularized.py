@@ -1,0 +1,72 @@
+"""Dropout, weight decay or a penalty that keeps the network from fitting."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from unstuck.evidence import Record
+from unstuck.rules._depth import is_weight
+from unstuck.rules._learning import progress
+from unstuck.rules._words import names, number, share
+from unstuck.verdict import Evidence, Finding
+
+
+def over_regularized(record: Record, *, p: float = 0.5, layers: int = 2, shrunk: float = 0.1) -> list[Finding]:
+    """Regularisation is so strong that the network can't fit its training data.
+
+    Dropout above one half several times in a row leaves next to nothing of a signal: three times 0.8 lets one path in 125 through. Weight
+    decay, or a penalty in the loss, pulls the weights to zero faster than the data can pull them up.
+
+    Told apart:
+        Dropout by its rate and how many layers have it; decay by what it did: weights that shrank to a fraction of their start, while the
+        network is no better than chance. Where the network learns well there is nothing to say.
+
+    Wrong when:
+        Something else keeps it from learning as well. Try without regularisation first: a network must be able to fit before it
+        needs to be held back.
+
+    Args:
+        record: The run.
+        p: Dropout rate above which a layer counts (UMLAUT: 0.5).
+        layers: Such layers that are too many; one with a rate above 0.8 is, too.
+        shrunk: Size of the weights at the end relative to their start, the median over weights.
+
+    Returns:
+        One finding at most.
+    """
+    learning = progress(record)
+    if learning.well or learning.status in ("unknown", "diverges"):
+        return []
+    rates = {layer.name: float(layer.settings.get("p", 0.0)) for layer in record.program.layers if layer.op == "dropout"}
+    high = {name: value for name, value in rates.items() if value > p}
+    if len(high) >= layers or any(value > 0.8 for value in high.values()):
+        passed = math.prod(1 - value for value in high.values())
+        says = f"dropout of {number(max(high.values()))} in {names(list(high))} lets {share(passed)} of the paths through; {learning.words()}"
+        evidence = tuple(Evidence("dropout", name, 0, value) for name, value in list(high.items())[:4])
+        return [_finding(learning.weigh(stuck="error"), 0.75, says, tuple(high), evidence, ("dropout",))]
+    if learning.status != "at chance":
+        return []
+    left = _left(record)
+    if not left < shrunk:
+        return []
+    decay = next((float(o.settings.get("weight_decay") or 0.0) for o in record.program.optimizers), 0.0)
+    by = f" under a weight decay of {number(decay)}" if decay else ""
+    says = f"the weights shrink to {share(left)} of their size at the start{by}; {learning.words()}"
+    evidence = (Evidence("weight_left", "", record.steps - 1, left),)
+    return [_finding("error", 0.85 if decay else 0.6, says, (), evidence, ("weight-decay",))]
+
+
+def _finding(severity, confidence, says, layers, evidence, treated_by) -> Finding:  # noqa: ANN001
+    return Finding("over-regularized", "over-regularized", severity, confidence, says, layers, evidence, treated_by)
+
+
+def _left(record: Record) -> float:
+    """Size of the weights at the end relative to the start, median over weights; NaN when unknown."""
+    parts = []
+    for parameter in record.program.parameters:
+        series = record.series("weight_rms", parameter.name).finite
+        if is_weight(parameter) and len(series) > 1 and series.first > 0:
+            parts.append(series.last / series.first)
+    return float(np.median(parts)) if parts else math.nan

@@ -1,0 +1,105 @@
+"""Parameters that should be trained and never are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from unstuck.evidence import Parameter, Record
+from unstuck.rules._learning import Learning, progress
+from unstuck.rules._words import names, plural, share
+from unstuck.verdict import Evidence, Finding, Severity
+
+
+def parameters_not_trained(record: Record, *, frozen: float = 0.5) -> list[Finding]:
+    """Trainable parameters that the forward pass uses are never updated.
+
+    Four ways lead there: they are in no optimizer (layers kept in a plain list, a model replaced after the optimizer was made), no
+    gradient reaches them (a `detach`, `.data` or `no_grad` in the path), they are made anew at every step, or they are frozen.
+
+    Told apart:
+        Only parameters that took part in a forward pass that led to a backward are looked at; a layer that is defined and not used
+        is none of our business. Frozen parameters are legal: with `requires_grad = False` and values that were trained or loaded
+        before they are not mentioned, and random frozen values are a note, or a warning where the network does not learn and they
+        are most of it. Parameters outside every optimizer are often left out on purpose (only the head is tuned), so they are
+        a note where the network learns well.
+
+    Wrong when:
+        Random features are frozen on purpose (reservoirs, random projections).
+
+    Args:
+        record: The run.
+        frozen: Share of the numbers in the network that must be frozen before frozen values are mentioned at all.
+
+    Returns:
+        One finding at most: the way that concerns most numbers.
+    """
+    used = [p for p in record.program.parameters if p.used]
+    if not used or not record.steps:
+        return []
+    learning = progress(record)
+    total = sum(map(_size, used))
+    ways = [
+        _way(record, learning, total, [p for p in used if p.remade], "made anew at every step, so that their updates are lost", ("all-parameters",)),
+        _way(record, learning, total, _in_no_optimizer(record, used), "in no optimizer", ("all-parameters",)),
+        _way(record, learning, total, _without_gradient(record, used), "in the optimizer, but no gradient ever reaches them", ("all-parameters",)),
+        _frozen(record, learning, used, total, frozen),
+    ]  # fmt: skip
+    found = [way for way in ways if way is not None]
+    return [max(found, key=lambda f: (f.severity != "note", f.evidence[0].value))] if found else []
+
+
+def _in_no_optimizer(record: Record, used: Sequence[Parameter]) -> list[Parameter]:
+    if not record.program.optimizers:
+        return []
+    return [p for p in used if p.trainable and not p.optimizers and not p.changed and not p.remade]
+
+
+def _without_gradient(record: Record, used: Sequence[Parameter]) -> list[Parameter]:
+    """Parameters the optimizer holds and whose gradient is None at each update; where all are so, gradients were cleared too late."""
+    missing = [p for p in used if p.trainable and p.optimizers and not p.got_grad and not p.remade]
+    held = [p for p in used if p.trainable and p.optimizers]
+    reached = any(record.series("back_rms", layer).median() > 0 for p in missing for layer in p.layers)
+    return [] if len(missing) == len(held) and reached else missing
+
+
+def _way(
+    record: Record, learning: Learning, total: int, parameters: Sequence[Parameter], how: str, treated_by: tuple[str, ...]
+) -> Finding | None:
+    if not parameters:
+        return None
+    part = sum(map(_size, parameters)) / max(1, total)
+    severity: Severity = learning.weigh(unknown="warning")
+    if severity == "error" and part < 0.02:
+        severity = "warning"
+    them = names([p.name for p in parameters])
+    are = "is" if len(parameters) == 1 else "are"
+    says = f"{them} ({plural(len(parameters), 'parameter')}, {share(part)} of the network's numbers) {are} {how}; {learning.words()}"
+    confidence = 0.95 if severity != "note" else 0.7
+    return Finding(
+        "parameters-not-trained", "parameters-not-trained", severity, confidence, says, _layers(record, parameters),
+        (Evidence("share_not_trained", "", 0, part),), treated_by,
+    )  # fmt: skip
+
+
+def _frozen(record: Record, learning: Learning, used: Sequence[Parameter], total: int, limit: float) -> Finding | None:
+    random = [p for p in used if not p.trainable and not p.changed and len(p.shape) > 1]
+    part = sum(map(_size, random)) / max(1, total)
+    if part < limit or record.happened("reloaded"):
+        return None
+    severity = learning.weigh(stuck="warning", learns="note")
+    says = f"{share(part)} of the network's numbers are frozen and were never trained in this run ({names([p.name for p in random])}); {learning.words()}"
+    return Finding(
+        "parameters-not-trained", "parameters-not-trained", severity, 0.5, says, _layers(record, random),
+        (Evidence("share_not_trained", "", 0, part),), ("unfreeze",),
+    )  # fmt: skip
+
+
+def _layers(record: Record, parameters: Sequence[Parameter]) -> tuple[str, ...]:
+    wanted = {layer for p in parameters for layer in p.layers}
+    ordered = [name for name in record.layers if name in wanted]
+    return tuple(ordered) or tuple(p.name for p in parameters)
+
+
+def _size(parameter: Parameter) -> int:
+    return math.prod(parameter.shape) if parameter.shape else 1

@@ -1,0 +1,54 @@
+"""Regression targets of a scale the network can't reach in time."""
+
+from __future__ import annotations
+
+import math
+
+from unstuck.evidence import Record
+from unstuck.rules._learning import main_loss, progress
+from unstuck.rules._words import number
+from unstuck.verdict import Evidence, Finding
+
+
+def unnormalized_target(record: Record, *, size: float = 10.0, small: float = 1e-3) -> list[Finding]:
+    """Regression targets are so large, so small or so far from zero that the network can't reach them in time.
+
+    A network starts with outputs of about unit size. Targets in the hundreds make errors and gradients in the hundreds: steps overshoot, or, with
+    an optimizer that bounds its steps, the way is too long. Tiny targets make gradients that vanish beside the rest.
+
+    Told apart:
+        By mean and deviation of the targets of a regression. A network that learns well has got there all the same, and is left
+        alone but for a note.
+
+    Wrong when:
+        The output is scaled inside the network to the range of the targets.
+
+    Args:
+        record: The run.
+        size: Root mean square of the targets from which on they are large. Standardised targets have 1.
+        small: Their deviation below which they are small.
+
+    Returns:
+        One finding at most, for the main loss.
+    """
+    call = main_loss(record)
+    if call is None or record.program.task.kind != "regression":
+        return []
+    mean, std = record.program.task.target_mean, record.program.task.target_std
+    if not (math.isfinite(mean) and math.isfinite(std)):
+        mean, std = call.target.get("mean", math.nan), call.target.get("std", math.nan)
+    target_size = math.hypot(mean, std)
+    large, tiny = target_size > size, 0 < std < small and target_size < 100 * small
+    if not (large or tiny):
+        return []
+    learning = progress(record)
+    says = f"the targets have a mean of {number(mean)} and a deviation of {number(std)}, where an output starts at about 0 and 1; {learning.words()}"
+    evidence = (Evidence("target_mean", call.layer, 0, mean), Evidence("target_std", call.layer, 0, std))
+    return [
+        Finding(
+            "unnormalized-target", "unnormalized-target", learning.weigh(stuck="error" if large else "warning"), 0.75 if large else 0.5, says,
+            (call.layer,) if call.layer else (), evidence, ("standardize-target", "learning-rate"),
+        )
+    ]  # fmt: skip
+
+

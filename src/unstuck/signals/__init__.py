@@ -1,0 +1,1 @@
+"""Maths from tensors to numbers, as the watcher needs it inside a user's step."""

@@ -1,0 +1,127 @@
+"""Bounded samples of large tensors, as views: what statistics look at instead of the whole.
+
+A sample of a contiguous tensor is made of short **runs** of neighbours (a run costs one access to memory, not eight) whose
+distance has no factor in common with any axis, so that runs fall on every channel and position alike and never follow one
+of them. Tensors whose memory isn't in one piece are thinned along each axis instead.
+"""
+
+from __future__ import annotations
+
+import math
+
+from jaxtyping import Shaped
+from torch import Tensor
+
+LIMIT = 16384
+RUN = 8  # neighbours in a run
+MIN_SAMPLES = 32  # of a batch that are kept before units are thinned
+
+
+def thin(x: Shaped[Tensor, "..."], limit: int = LIMIT) -> Shaped[Tensor, "..."]:
+    """A view of at most `limit` numbers spread evenly over a tensor; the tensor itself when it is small enough.
+
+    Args:
+        x: Any strided tensor.
+        limit: Most numbers in the sample, at least 8.
+
+    Returns:
+        A view. Its shape has no meaning; which places it holds depends on shape and strides alone.
+
+    Example:
+        >>> import torch
+        >>> thin(torch.zeros(512, 1024), limit=100).shape
+        torch.Size([12, 8])
+    """
+    count = x.numel()
+    if count <= limit:
+        return x
+    if x.is_contiguous() or in_one_piece(x):
+        step = _step(count, limit // RUN)
+        return x.as_strided(((count - RUN) // step + 1, RUN), (step, 1))
+    return _lattice(x, limit, batch=False)
+
+
+def thin_batch(x: Shaped[Tensor, "batch ..."], limit: int = LIMIT) -> Shaped[Tensor, "kept ..."]:
+    """A view of whole samples spread evenly over the batch: at most `limit` numbers, but at least one sample.
+
+    Args:
+        x: Any strided tensor with the batch first.
+        limit: Most numbers in the sample.
+
+    Returns:
+        The tensor itself when it is small enough, else every n-th sample of it.
+
+    Example:
+        >>> import torch
+        >>> thin_batch(torch.zeros(128, 3, 8), limit=24 * 32).shape
+        torch.Size([32, 3, 8])
+    """
+    count = x.numel()
+    if count <= limit:
+        return x
+    samples = x.shape[0]
+    kept = max(1, limit * samples // count)
+    return x[:: -(-samples // kept)]
+
+
+def grid(x: Shaped[Tensor, "batch ..."], limit: int = LIMIT) -> Shaped[Tensor, "kept ..."]:
+    """A view of the same units of several samples: the batch is thinned to not below 32 samples, then the units are.
+
+    Args:
+        x: Any strided tensor with the batch first.
+        limit: Most numbers in the view, at least 256.
+
+    Returns:
+        The view, samples first; the shape of the rest has no meaning.
+
+    Example:
+        >>> import torch
+        >>> grid(torch.zeros(64, 256, 28, 28), limit=16384).flatten(1).shape
+        torch.Size([32, 504])
+    """
+    count = x.numel()
+    if count <= limit:
+        return x
+    samples = x.shape[0]
+    units = count // samples
+    rows = min(samples, max(MIN_SAMPLES, limit // units))
+    every = -(-samples // rows)
+    rows = -(-samples // every)
+    if units * rows <= limit:
+        return x[::every]
+    if x.is_contiguous() or in_one_piece(x, 1):
+        step = _step(units, limit // rows // RUN)
+        return x.as_strided((rows, (units - RUN) // step + 1, RUN), (x.stride(0) * every, step, 1))
+    return _lattice(x[::every], limit, batch=True)
+
+
+def _step(total: int, runs: int) -> int:
+    """The least distance between at most `runs` runs over `total` numbers that has no factor in common with it."""
+    step = -(-total // runs)
+    while math.gcd(step, total) > 1:
+        step += 1
+    return step
+
+
+def in_one_piece(x: Tensor, axis: int = 0) -> bool:
+    """Whether the axes from `axis` on fill a stretch of memory without gaps, in whatever order."""
+    sizes, strides = x.shape[axis:], x.stride()[axis:]
+    span = sum((n - 1) * s for n, s in zip(sizes, strides, strict=True)) + 1
+    return span == math.prod(sizes) and all(s > 0 or n == 1 for n, s in zip(sizes, strides, strict=True))
+
+
+def _lattice(x: Tensor, limit: int, *, batch: bool) -> Tensor:
+    """Thins every axis, the batch left whole if asked; of an expanded axis, where all is the same, the first place is kept."""
+    sizes = [1 if stride == 0 else n for n, stride in zip(x.shape, x.stride(), strict=True)]
+    index = [slice(None)] * len(sizes)
+    left = float(limit)
+    if batch:
+        left = max(1.0, limit / x.shape[0])
+    axes = sorted(range(int(batch), len(sizes)), key=sizes.__getitem__)
+    for done, axis in enumerate(axes):
+        fair = int(left ** (1 / (len(axes) - done)) + 1e-9)
+        kept = min(sizes[axis], max(1, fair))
+        every = -(-sizes[axis] // kept)
+        index[axis] = slice(0, sizes[axis], every)
+        left /= -(-sizes[axis] // every)
+    return x[tuple(index)]

@@ -1,0 +1,120 @@
+"""What is found: causes, severities, findings, and the verdict over a run. No torch, no numpy.
+
+`Cause` is the hub of the design: rules name one, remedies treat some. Codes are stable; users' scripts depend on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Severity = Literal["error", "warning", "note"]
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
+
+CAUSES: dict[str, str] = {
+    "non-finite": "NaN or Inf appears",
+    "vanishing-gradient": "gradients shrink along depth or time until early layers don't learn",
+    "exploding-gradient": "gradients grow along depth or time, or spike",
+    "zero-gradient": "the gradient is zero by construction",
+    "parameters-not-trained": "trainable parameters are never updated",
+    "gradients-accumulate": "zero_grad is missing or misplaced",
+    "saturated-activation": "bounded units sit on their flat parts",
+    "dead-units": "ReLU-like units are zero on every sample",
+    "missing-nonlinearity": "linear layers follow each other with nothing between",
+    "bad-initialization": "weights start too large, too small, constant or symmetric",
+    "output-loss-mismatch": "the last activation, the loss and the task don't fit",
+    "output-range": "targets lie where the output layer can't reach",
+    "loss-broadcast": "prediction and target shapes broadcast against each other",
+    "loss-scale": "a summed loss, unscaled accumulation, or a term that dwarfs the rest",
+    "degenerate-targets": "labels are constant, scaled away, of the wrong type or out of range",
+    "learning-rate-too-high": "steps overshoot",
+    "learning-rate-too-low": "steps are too small",
+    "ill-conditioned": "curvature differs so much by direction that one rate cannot serve",
+    "critical-point": "the gradient vanishes though the loss is high",
+    "undertrained": "it learns, but was stopped too early",
+    "batch-too-small": "gradient noise dominates",
+    "batch-too-large": "too few updates for the data, or a needlessly sharp minimum",
+    "over-regularized": "dropout, weight decay or a penalty stops it fitting",
+    "unnormalized-input": "input features are not centred or scaled",
+    "unnormalized-target": "regression targets are of a scale the net cannot reach in time",
+    "class-imbalance": "rare classes are ignored",
+    "unshuffled-data": "batches are sorted by class or time",
+    "labels-unrelated": "labels don't follow from inputs",
+    "train-test-mismatch": "evaluation data are processed or distributed differently",
+    "overfitting": "training improves, evaluation worsens",
+    "too-little-capacity": "it cannot fit the training data and nothing else explains it",
+    "mode-mismatch": "evaluated in train mode, or trained in eval mode",
+    "sharp-minimum": "the minimum found is sharp",
+    "short-memory": "the gradient reaches back fewer steps than the task needs",
+    "growing-graph": "hidden state is carried without detaching",
+}
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One number a finding rests on: `signal` of `layer` at `step` was `value`."""
+
+    signal: str
+    layer: str
+    step: int
+    value: float
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One diagnosed cause, with where it sits, how it is known, and what it explains.
+
+    Attributes:
+        cause: A code of `CAUSES`.
+        rule: Name of the rule that found it.
+        severity: `error` (training can't work), `warning` (works worse than it should), `note` (worth knowing).
+        confidence: Probability that the cause is right, from 0 to 1.
+        layers: Names of the layers it sits in, in forward order; empty when it is the whole program's.
+        says: One plain sentence with the number in it.
+        evidence: The numbers it rests on.
+        treated_by: Names of the remedies that fit, most apt first.
+        explains: Findings that are symptoms of this one; shown under it, not beside it.
+    """
+
+    cause: str
+    rule: str
+    severity: Severity
+    confidence: float
+    says: str
+    layers: tuple[str, ...] = ()
+    evidence: tuple[Evidence, ...] = ()
+    treated_by: tuple[str, ...] = ()
+    explains: tuple[Finding, ...] = ()
+
+    def __post_init__(self) -> None:
+        assert self.cause in CAUSES, f"unknown cause {self.cause!r}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The judgement over one run: `healthy`, `sick`, or `unknown` with the reason, and the findings behind it."""
+
+    verdict: Literal["healthy", "sick", "unknown"]
+    findings: tuple[Finding, ...] = ()
+    why_unknown: str | None = None
+    run: dict[str, Any] = field(default_factory=dict)
+
+    def reaches(self, severity: Severity) -> bool:
+        """Whether any finding, or a symptom under it, is at least this severe."""
+        limit = SEVERITIES.index(severity)
+        return any(SEVERITIES.index(f.severity) <= limit for f in flatten(self.findings))
+
+
+def flatten(findings: Iterable[Finding]) -> list[Finding]:
+    """Findings with their symptoms right behind them, depth first."""
+    flat: list[Finding] = []
+    for finding in findings:
+        flat.append(finding)
+        flat.extend(flatten(finding.explains))
+    return flat
+
+
+def by_severity(findings: Sequence[Finding]) -> list[Finding]:
+    """Findings, most severe first and most confident first among equals."""
+    return sorted(findings, key=lambda f: (SEVERITIES.index(f.severity), -f.confidence))

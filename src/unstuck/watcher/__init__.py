@@ -1,0 +1,1 @@
+"""Watches a training while it runs and writes its record."""

@@ -1,0 +1,260 @@
+"""Where batches come from, how large they are, and when the script evaluates instead of training."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from unstuck.evidence import Data, Event
+from unstuck.signals import summary
+from unstuck.watcher.patches import Patches, like
+from unstuck.watcher.recorder import Columns, Sample
+from unstuck.watcher.transparent import transparent
+
+EVAL_BATCHES = 8  # of an evaluation pass that are looked at
+EVAL_EVENTS = 400
+_FEATURES = ("mean", "std", "min", "max")
+
+
+class LoaderState:
+    """One DataLoader while it is watched."""
+
+    def __init__(self, loader: Any) -> None:
+        self.ref = weakref.ref(loader)
+        self.kind = type(loader).__name__
+        sampler = getattr(loader, "batch_sampler", None)
+        size = getattr(sampler, "batch_size", None) or getattr(loader, "batch_size", None)
+        self.batch_size = int(size) if isinstance(size, int) else 0
+        self.passes = self.batches = self.trained = self.trained_passes = 0
+        self.trained_in_pass = False
+        self.longest = 0
+        self.shuffled = _shuffled(loader)
+        try:
+            self.num_samples = len(loader.dataset)
+        except (TypeError, AttributeError, NotImplementedError):
+            self.num_samples = 0
+
+
+class DataBook:
+    """Keeps what is learned of loaders, batches and evaluation passes."""
+
+    def __init__(self) -> None:
+        self.loaders: list[LoaderState] = []
+        self.input_batch = 0
+        self.inputs_seen = 0
+        self.evaluating = False
+        self.eval_passes = 0
+        self._iterators: weakref.WeakKeyDictionary[Any, LoaderState] = weakref.WeakKeyDictionary()
+        self._last: LoaderState | None = None
+        self.batch: list[weakref.ref[Tensor]] = []
+        self._eval_batches = 0
+        self._eval_train_mode = False
+        self._eval_results: list[Tensor] = []
+        self._eval_roots: set[int] = set()
+        self._interrupted = False
+
+    def attach(self, patches: Patches, guard: Callable[..., None]) -> None:
+        """Watches torch's DataLoader."""
+        from torch.utils.data import dataloader
+
+        begin, following = dataloader.DataLoader.__iter__, dataloader._BaseDataLoaderIter.__next__
+        book = self
+
+        def iterate(self: Any) -> Any:
+            iterator = begin(self)
+            guard("loader", book._pass_began, self, iterator)
+            return iterator
+
+        def advance(self: Any) -> Any:
+            batch = following(self)
+            guard("loader", book._batch_came, self, batch)
+            return batch
+
+        patches.replace(dataloader.DataLoader, "__iter__", transparent(like(iterate, begin)))
+        patches.replace(dataloader._BaseDataLoaderIter, "__next__", transparent(like(advance, following)))
+
+    def _pass_began(self, loader: Any, iterator: Any) -> None:
+        state = next((s for s in self.loaders if s.ref() is loader), None)
+        if state is None:
+            state = LoaderState(loader)
+            self.loaders.append(state)
+        state.passes += 1
+        state.batches = 0
+        state.trained_in_pass = False
+        self._iterators[iterator] = state
+
+    def _batch_came(self, iterator: Any, batch: Any) -> None:
+        state = self._iterators.get(iterator)
+        if state is None:
+            return
+        state.batches += 1
+        state.longest = max(state.longest, state.batches)
+        self._last = state
+        items = batch.values() if isinstance(batch, dict) else batch if isinstance(batch, (tuple, list)) else (batch,)
+        self.batch = [weakref.ref(t) for t in items if isinstance(t, Tensor)]
+
+    def trains(self, session: Any) -> None:
+        """A backward follows the last batch that came."""
+        state = self._last
+        if state is None:
+            return
+        state.trained += 1
+        if not state.trained_in_pass:
+            state.trained_in_pass = True
+            state.trained_passes += 1
+            if state.trained_passes <= EVAL_EVENTS:
+                data = {"loader": self.loaders.index(state), "epoch": state.trained_passes - 1}
+                session.event(Event(session.step, "epoch", "", data))
+
+    @property
+    def training_loader(self) -> LoaderState | None:
+        """The loader that most backwards followed."""
+        return max((s for s in self.loaders if s.trained), key=lambda s: s.trained, default=None)
+
+    @property
+    def batch_size(self) -> int:
+        """Samples in a batch, as far as known; 0 when it isn't."""
+        loader = self.training_loader
+        return loader.batch_size if loader is not None and loader.batch_size else self.input_batch
+
+    def saw_input(self, module: nn.Module, first: Tensor) -> None:
+        """The first tensor a model was given while training."""
+        axis = 1 if first.dim() > 1 and _time_first(module) else 0
+        self.input_batch = int(first.shape[axis])
+
+    def measure_input(self, inputs: list[tuple[str, Tensor]], sample: Sample, place: str = "input") -> None:
+        """Measures, by feature, the first data that met parameters."""
+        data = next((t for _, t in inputs if t.is_floating_point() and t.dim() > 1 and t.numel()), None)
+        if data is None:
+            return
+        if not self.input_batch:
+            self.input_batch = int(data.shape[0])
+        if self.inputs_seen >= 24 and sample.step & (sample.step - 1):
+            return
+        self.inputs_seen += 1
+
+        def means(columns: Columns, numbers: np.ndarray) -> None:
+            for name, row in zip(_FEATURES, numbers, strict=True):
+                columns.vectors.append((f"input_{name}", place, row))
+
+        sample.put((place, "features"), summary.features(data), means)
+
+    # --- evaluation
+
+    def eval_batch(self, session: Any, module: nn.Module) -> None:
+        """A model is called without gradients: an evaluation pass goes on, or begins."""
+        tracer = session.tracer
+        if not self.evaluating:
+            self.evaluating = True
+            self.eval_passes += 1
+            self._eval_batches = 0
+            self._eval_train_mode = False
+            self._eval_results.clear()
+            self._eval_roots.clear()
+            self._interrupted = tracer.on  # a sample of the coming step had begun
+            if tracer.on:
+                tracer.restart(measure=False)
+        if not self._eval_roots or id(module) in self._eval_roots:  # several models may work on one batch
+            self.collect(session)
+            self._eval_roots.clear()
+            self._eval_batches += 1
+        self._eval_roots.add(id(module))
+        self._eval_train_mode = self._eval_train_mode or (module.training and _mode_matters(module))
+        wanted = self._eval_batches <= EVAL_BATCHES and session.cadence.wants_eval()
+        if wanted and not tracer.on:
+            tracer.switch_on(measure=False)
+        elif not wanted and not self._interrupted:
+            tracer.switch_off()
+        tracer.open = wanted
+
+    def collect(self, session: Any) -> None:
+        """Takes what the last evaluated forward pass showed."""
+        tracer = session.tracer
+        if not tracer.on or tracer.measure:
+            return
+        result = session.losses.evaluated(tracer.trace, self.batch)
+        if result is not None:
+            self._eval_results.append(result)
+        cost = 2e-6 * tracer.seen  # what a call costs that comes by the tracer and isn't measured
+        session._own += cost
+        session.cadence.eval_spent += cost + 1e-4
+        tracer.restart(measure=False)
+
+    def end_eval(self, session: Any) -> None:
+        """Training goes on: the evaluation pass is over."""
+        if not self.evaluating:
+            return
+        self.collect(session)
+        self.evaluating = False
+        if self._interrupted:
+            session.tracer.restart(measure=True)
+        else:
+            session.tracer.switch_off()
+        if not self._eval_results:
+            return
+        if self.eval_passes <= EVAL_EVENTS:
+            about = {"passes": self.eval_passes, "batches": self._eval_batches, "train_mode": self._eval_train_mode}
+            session.event(Event(session.step, "eval", "", about))
+        step = max(0, session.step - 1)
+        stacked = torch.stack([r.float() for r in self._eval_results])
+        session.pending.send(
+            stacked.reshape(-1), lambda numbers: self._evaluated(session, step, numbers.reshape(-1, 3))
+        )
+        self._eval_results = []
+
+    def _evaluated(self, session: Any, step: int, rows: np.ndarray) -> None:
+        """Rows hold loss, score and weight (samples) of each batch looked at."""
+        weights = np.where(np.isfinite(rows[:, 2]), rows[:, 2], 1.0)
+        found = []
+        for signal, column in (("eval_loss", rows[:, 0]), ("eval_score", rows[:, 1])):
+            good = ~np.isnan(column)
+            if good.any():
+                found.append((signal, float(np.average(column[good], weights=weights[good]))))
+        if found and session.writer is not None:
+            session.writer.sample(
+                step, tuple((name, "") for name, _ in found), np.asarray([value for _, value in found], np.float32)
+            )
+
+    # --- facts
+
+    def facts(self) -> Data:
+        """What is known."""
+        loader = self.training_loader
+        if loader is None:
+            return Data(self.input_batch, "input" if self.input_batch else "", eval_passes=self.eval_passes)
+        return Data(
+            self.batch_size, "loader" if loader.batch_size else "input", loader.kind, loader.trained_passes, loader.longest,
+            loader.shuffled, loader.num_samples, self.eval_passes,
+        )  # fmt: skip
+
+
+def _shuffled(loader: Any) -> bool | None:
+    sampler = getattr(loader, "sampler", None)
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    for kind in (
+        type(batch_sampler).__name__,
+        type(getattr(batch_sampler, "sampler", None)).__name__,
+        type(sampler).__name__,
+    ):
+        if "Random" in kind or "Shuffle" in kind or "Weighted" in kind:
+            return True
+    if type(sampler).__name__ == "DistributedSampler":
+        return bool(getattr(sampler, "shuffle", True))
+    return False if type(sampler).__name__ == "SequentialSampler" else None
+
+
+def _time_first(module: nn.Module) -> bool:
+    return any(
+        isinstance(m, (nn.RNNBase, nn.MultiheadAttention, nn.Transformer)) and not getattr(m, "batch_first", True)
+        for m in module.modules()
+    )
+
+
+def _mode_matters(module: nn.Module) -> bool:
+    kinds = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
+    return any(isinstance(m, kinds) and getattr(m, "p", 1.0) != 0.0 for m in module.modules())

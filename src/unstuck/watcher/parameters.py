@@ -1,0 +1,211 @@
+"""What happens to parameters in a sampled step: gradient left over from before, gradient used, weight, update."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unstuck.signals import updates
+from unstuck.signals.moments import gradients
+from unstuck.signals.rate import hand_rate
+from unstuck.watcher.optimizers import OptimizerBook, OptimizerState
+from unstuck.watcher.recorder import Columns, Sample
+from unstuck.watcher.registry import ParameterState, Registry
+
+_ROWS, _COLUMNS = 128, 64  # of a weight that are looked at for equal rows
+
+
+class ParameterBook:
+    """Measures parameters and their gradients around an update.
+
+    Args:
+        registry: Knows the parameters.
+        optimizers: Told whether gradients are cleared, and the rate of updates by hand.
+        normed: Told the gradient's norm of the main update.
+    """
+
+    def __init__(self, registry: Registry, optimizers: OptimizerBook, normed: Callable[[float], None]) -> None:
+        self.registry, self.optimizers, self.normed = registry, optimizers, normed
+        self._stale: tuple[list[int], Tensor] | None = None
+        self._snapshots: dict[int, tuple[list[ParameterState], list[Tensor], Any]] = {}
+        self._last_rms: dict[int, float] = {}
+        self._described: set[int] = set()
+
+    # --- what is known
+
+    def used(self, indices: set[int]) -> None:
+        """Notes parameters that took part in a forward pass."""
+        for index in indices:
+            self.registry.parameters[index].used = True
+
+    def adopt(self, state: OptimizerState) -> None:
+        """Notes which parameters an optimizer holds."""
+        for tensor in state.tensors():
+            known = self.registry.parameters[self.registry.parameter(tensor)]
+            known.optimizers.setdefault(state.index)
+
+    def leaves(self) -> list[Tensor]:
+        """Parameters that took part in training, as far as they were seen; else all that have a gradient."""
+        found = [t for s, t in self.registry.live_parameters() if s.used]
+        return found or [t for _, t in self.registry.live_parameters() if t.grad is not None]
+
+    def _of(self, state: OptimizerState | None) -> list[tuple[ParameterState, Tensor]]:
+        tensors = self.leaves() if state is None else state.tensors()
+        return [(self.registry.parameters[self.registry.parameter(t)], t) for t in tensors]
+
+    # --- around the step
+
+    def before_first_backward(self, sample: Sample, *, first: bool) -> None:
+        """Looks at the gradients that are still there when the step's first backward begins."""
+        if not first:
+            return
+        found = [(s.index, t.grad) for s, t in self.registry.live_parameters() if _dense(t.grad)]
+        self._stale = None
+        self.optimizers.looked = self.optimizers.looked or sample.step > 0
+        if found:
+            self._stale = (
+                [i for i, _ in found],
+                torch.stack([n.float() for n in torch._foreach_norm([g for _, g in found])]).detach(),
+            )
+        elif sample.step > 0:
+            self.optimizers.cleared = True
+
+    def gradients(self, sample: Sample, state: OptimizerState | None) -> None:
+        """Measures the gradients an update uses."""
+        pairs = [(s, t.grad) for s, t in self._of(state) if _dense(t.grad)]
+        if not pairs:
+            return
+        for known, _ in pairs:
+            known.got_grad = True
+        stale_at, stale = self._stale if self._stale is not None else ([], None)
+        matrix = gradients([g for _, g in pairs])
+        values = matrix.reshape(-1) if stale is None else torch.cat([matrix.reshape(-1), stale.to(matrix.device)])
+        states = [s for s, _ in pairs]
+        sizes = np.array([g.numel() for _, g in pairs], dtype=np.float64)
+
+        def means(columns: Columns, numbers: np.ndarray) -> None:
+            rows = numbers[: 4 * len(states)].reshape(-1, 4)
+            left = dict(zip(stale_at, numbers[4 * len(states) :].tolist(), strict=True))
+            for known, row, size in zip(states, rows.tolist(), sizes.tolist(), strict=True):
+                rms, largest, zero, bad = row
+                columns.put("grad_rms", known.name, rms)
+                columns.put("grad_max", known.name, largest)
+                columns.put("grad_zero", known.name, zero)
+                columns.put("grad_nonfinite", known.name, bad)
+                norm = rms * math.sqrt(size)
+                before = left.get(known.index, 0.0)
+                columns.put("stale_rms", known.name, before / norm if norm > 0 else float(before > 0))
+                self._last_rms[known.index] = rms
+            if stale_at and not any(left.values()) and sample.step > 0:
+                self.optimizers.cleared = True
+            norm = float(np.sqrt(np.nansum(rows[:, 0].astype(np.float64) ** 2 * sizes)))
+            if state is None or state is self.optimizers.lead or self.optimizers.lead is None:
+                self.normed(math.nan if rows[:, 3].any() else norm)
+
+        sample.put(("gradients", None if state is None else state.index), values, means)
+
+    def before_update(self, sample: Sample, state: OptimizerState | None) -> None:
+        """Measures the weights before an update and keeps what tells the update later."""
+        pairs = [(s, t) for s, t in self._of(state) if _dense(t)]
+        if not pairs:
+            return
+        states, tensors = [s for s, _ in pairs], [t.detach() for _, t in pairs]
+        for known, tensor in pairs:
+            if known.index not in self._described:
+                self._described.add(known.index)
+                self._describe(sample, known, tensor.detach())
+        key = -1 if state is None else state.index
+        grads = [t.grad for _, t in pairs] if state is None else None
+        self._snapshots[key] = (
+            states,
+            tensors,
+            (updates.snapshot(tensors), updates.snapshot(grads) if grads and all(map(_dense, grads)) else None),
+        )
+
+        def means(columns: Columns, numbers: np.ndarray) -> None:
+            for known, (rms, largest, _, bad) in zip(states, numbers.tolist(), strict=True):
+                columns.put("weight_rms", known.name, rms)
+                columns.put("weight_max", known.name, largest)
+                columns.put("weight_nonfinite", known.name, bad)
+
+        sample.put(("weights", key), gradients(tensors), means)
+
+    def after_update(self, sample: Sample, state: OptimizerState | None) -> None:
+        """Measures the update."""
+        key = -1 if state is None else state.index
+        kept = self._snapshots.pop(key, None)
+        if kept is None:
+            return
+        states, tensors, (before, grads) = kept
+        if state is None:  # parameters that are made anew by each update
+            tensors = [
+                t.detach() if (t := s.ref()) is not None else old for s, old in zip(states, tensors, strict=True)
+            ]
+
+        def means(columns: Columns, numbers: np.ndarray) -> None:
+            for known, ratio in zip(states, numbers.tolist(), strict=True):
+                columns.put("update_ratio", known.name, ratio)
+                known.changed = bool(known.changed) or ratio != 0
+
+        sample.put(("updates", key), updates.ratios(before, tensors), means)
+        if state is None and grads is not None:
+
+            def rate(columns: Columns, numbers: np.ndarray) -> None:
+                if numbers[1] < 0.05:
+                    self.optimizers.hand_rate = float(numbers[0])
+
+            sample.put(("rate", key), hand_rate(before, updates.snapshot(tensors), grads), rate)
+
+    def _describe(self, sample: Sample, known: ParameterState, tensor: Tensor) -> None:
+        ops = {layer.op for layer in self.registry.ordered if known.index in layer.parameters}
+        turned = tensor.mT if "matmul" in ops and tensor.dim() > 1 else tensor  # units by rows, as nn.Linear has them
+        rows = turned.reshape(turned.shape[0], -1) if tensor.dim() > 1 and "embedding" not in ops else None
+        std, mean = torch.std_mean(tensor.float(), correction=0)
+        equal = torch.zeros((), device=tensor.device)
+        if rows is not None and rows.shape[0] > 1:
+            few = rows[:_ROWS, :: max(1, rows.shape[1] // _COLUMNS)][:, :_COLUMNS]
+            same = (few[:, None, :] == few[None, :, :]).all(-1)
+            equal = (same.sum(1) > 1).float().mean()
+        values = torch.stack([mean, std, tensor.abs().max().float(), (tensor == 0).float().mean(), equal])
+        fan_in = rows.shape[1] if rows is not None else 0
+
+        def means(columns: Columns, numbers: np.ndarray) -> None:
+            names = ("mean", "std", "max", "zero_share", "identical_rows")
+            known.initial = {**dict(zip(names, map(float, numbers), strict=True)), "fan_in": float(fan_in)}
+
+        sample.put(("initial", known.index), values, means)
+
+    # --- on plain steps
+
+    def global_norm(self, state: OptimizerState) -> Tensor | None:
+        """L2 norm over all gradients of an optimizer."""
+        grads = [p.grad.detach() for p in state.tensors() if _dense(p.grad)]
+        if not grads or len({g.device for g in grads}) > 1:
+            return None
+        return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+
+    def worst_gradient(self) -> str | None:
+        """The layer nearest the loss whose parameters have a gradient that isn't finite."""
+        for layer in reversed(self.registry.ordered):
+            for index in layer.parameters:
+                tensor = self.registry.parameters[index].ref()
+                if tensor is not None and _dense(tensor.grad) and not bool(torch.isfinite(tensor.grad).all()):
+                    return layer.name
+        return None
+
+    def rms_before(self, place: str) -> float | None:
+        """The last known rms of the gradient of a layer's first parameter."""
+        for layer in self.registry.ordered:
+            if layer.name == place:
+                known = [self._last_rms[i] for i in layer.parameters if i in self._last_rms]
+                return known[0] if known and math.isfinite(known[0]) else None
+        return None
+
+
+def _dense(tensor: Any) -> bool:
+    return tensor is not None and tensor.layout == torch.strided and tensor.numel() > 0

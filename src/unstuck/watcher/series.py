@@ -1,0 +1,85 @@
+"""The dense series: one row of the record for every step."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unstuck.watcher.recorder import Pending
+
+ROW = (("loss", ""), ("grad_norm", ""), ("lr", ""), ("batch_size", ""), ("score", ""), ("step_seconds", ""))
+_OTHERS_EVERY = 16  # steps between values of losses that aren't the main one
+
+
+class DenseSeries:
+    """Gathers a step's losses, norm and score, and writes its row when it ends.
+
+    A loss on an accelerator is read later: its row has NaN there, and the value comes as a sample of its own.
+    """
+
+    def __init__(self, pending: Pending) -> None:
+        self.pending = pending
+        self.main_site = ""
+        self.sites: dict[str, None] = {}
+        self.last_loss = self.last_score = math.nan
+        self.norm = self.score = math.nan
+        self._losses: dict[str, list[float]] = {}
+        self._late: dict[str, list[Tensor]] = {}
+
+    def lead_changed(self, site: str) -> None:
+        """Another optimizer took the lead: its backward is the main one now."""
+        self.main_site = site
+
+    def add_loss(self, site: str, value: Tensor) -> float | None:
+        """Adds a backward's loss; gives its value where that is known at once."""
+        self.main_site = self.main_site or site
+        self.sites.setdefault(site)
+        number = value if value.numel() == 1 else value.float().mean()
+        if number.device.type != "cpu":
+            self._late.setdefault(site, []).append(number.reshape(()).clone())
+            return None
+        plain = float(number)
+        self._losses.setdefault(site, []).append(plain)
+        return plain
+
+    def scored(self, score: float) -> None:
+        """The score of this step's batch."""
+        self.score = self.last_score = score
+
+    def write(self, session: Any, seconds: float, *, sampled: bool) -> None:
+        """Writes the step's row and begins the next."""
+        means = {site: sum(values) / len(values) for site, values in self._losses.items()}
+        loss = means.pop(self.main_site, math.nan)
+        if self._late:
+            self._send_late(session)
+        else:
+            self.last_loss = loss
+        optimizers, writer, step = session.optimizers, session.writer, session.step
+        if writer is not None:
+            writer.row(step, ROW, (loss, self.norm, optimizers.rate(), session.data.batch_size, self.score, seconds))
+            extra = {("lr", name): rate for name, rate in optimizers.other_rates(step).items()}
+            if sampled or step % _OTHERS_EVERY == 0:
+                extra.update({("loss", site): value for site, value in means.items()})
+            if extra:
+                writer.sample(step, tuple(extra), list(extra.values()))
+        self._losses, self._late = {}, {}
+        self.norm = self.score = math.nan
+
+    def _send_late(self, session: Any) -> None:
+        step = session.step
+        for site, tensors in self._late.items():
+            place = "" if site == self.main_site else site
+            value = torch.stack([t.float() for t in tensors]).mean().reshape(1)
+            self.pending.send(
+                value, lambda numbers, place=place: self._arrived(session, step, place, float(numbers[0]))
+            )
+
+    def _arrived(self, session: Any, step: int, place: str, value: float) -> None:
+        if place == "":
+            self.last_loss = value
+            session.alarms.loss(value, None)
+        if session.writer is not None:
+            session.writer.sample(step, (("loss", place),), [value])

@@ -1,0 +1,466 @@
+"""One watched training: from the first call of torch to the last flush.
+
+The session stands between torch and the rooms of the watcher and holds the step's clock. Data flow one way:
+
+    patches and hooks -> Session -> Tracer (sampled steps) -> Sample -> Pending -> store.Writer
+                                 -> DenseSeries, Alarms (every step)
+                                 -> books: what is known of models, parameters, optimizers, losses, data -> Program
+
+**Steps.** A step ends when the lead optimizer has stepped: the first one to step, or, when that one has fallen silent,
+the one that goes on. Without an optimizer, a step ends when parameters are found changed at the next backward.
+**Backwards** in a step are told apart by the user's line they are called from: the first line seen under a lead is the main one,
+its loss is the run's; several backwards from one line are accumulation.
+
+Nothing here may raise into the script: every entry is guarded, and what fails is noted in the record as a `watcher-error`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from threading import get_ident
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+
+from unstuck.evidence import Event
+from unstuck.store import Writer
+from unstuck.watcher.alarms import Alarms
+from unstuck.watcher.cadence import Cadence
+from unstuck.watcher.data import DataBook
+from unstuck.watcher.facts import program_of
+from unstuck.watcher.layers import layer_columns
+from unstuck.watcher.losses import LossBook
+from unstuck.watcher.optimizers import OptimizerBook, OptimizerState
+from unstuck.watcher.parameters import ParameterBook
+from unstuck.watcher.patches import Patches, like
+from unstuck.watcher.recorder import Columns, Pending, Sample, send_sample
+from unstuck.watcher.registry import Registry
+from unstuck.watcher.series import DenseSeries
+from unstuck.watcher.tracer import Tracer, call_site
+from unstuck.watcher.transparent import transparent
+
+_clock = time.perf_counter
+_unseen = torch._C.DisableTorchFunction  # our own calls don't come by the tracer, nor by a user's mode
+_PROGRESS_EVERY = 0.25  # seconds
+
+
+class Session:
+    """Watches this process until it is closed.
+
+    Args:
+        path: File of the record.
+        budget: Share of the training's time the watcher may take, from 0 to 1.
+        lazy: Make the record only once a training is seen.
+        meta: Facts of the run to note in the record.
+
+    Raises:
+        RecordError: The record can't be made.
+    """
+
+    def __init__(
+        self, path: Path, *, budget: float = 0.02, lazy: bool = False, meta: Mapping[str, Any] | None = None
+    ) -> None:
+        self.path, self.lazy = path, lazy
+        self.meta = {
+            **(meta or {}),
+            "budget": budget,
+            "pid": os.getpid(),
+            "torch": torch.__version__,
+            "status": "running",
+        }
+        self.writer: Writer | None = None if lazy else Writer(path, meta=self.meta)
+        self.registry = Registry()
+        self.tracer = Tracer(self.registry, self.failed)
+        self.cadence = Cadence(budget)
+        self.optimizers = OptimizerBook(self.registry)
+        self.parameters = ParameterBook(self.registry, self.optimizers, self._normed)
+        self.losses = LossBook(self.registry)
+        self.data = DataBook()
+        self.pending = Pending()
+        self.series = DenseSeries(self.pending)
+        self.alarms = Alarms(self.registry, self.parameters, self.cadence, self._tell)
+        self.patches = Patches()
+        self.features: dict[str, None] = {}
+        self.step = 0
+        self.sample: Sample | None = None
+        self.closed = False
+        self.started = _clock()
+        self._step_started = self.started
+        self._own = 0.0  # seconds of this step spent here
+        self._in_backward = False
+        self._backwards = 0  # in this step
+        self._traced: dict[str, None] = {}  # sites of the backwards that were traced in this step
+        self._site = ""
+        self._in_step = False  # an optimizer is stepping; it may call backward itself
+        self._awaits = False  # an update by hand may follow
+        self._awaiting: Sample | None = None
+        self._events: list[Event] = []  # until there is a record
+        self._errors: set[str] = set()
+        self._exit: dict[str, Any] = {}
+        self._facts_written = 0
+        self._progress_at = 0.0
+        self._norm_cost = 0.0
+        self._stance: Any = None
+
+    # ------------------------------------------------------------------ attach and detach
+
+    def attach(self) -> None:
+        """Replaces what must be replaced in torch and begins to look."""
+        patches = self.patches
+        patches.replace(torch.Tensor, "backward", self._watched(torch.Tensor.backward))
+        patches.replace(torch.autograd, "backward", self._watched(torch.autograd.backward))
+        patches.hook(register_optimizer_step_pre_hook(self._before_step))
+        patches.hook(register_optimizer_step_post_hook(self._after_step))
+        patches.replace(nn.Module, "__call__", self._watched_call(nn.Module.__call__))
+        self.data.attach(patches, self.guard)
+        self.optimizers.attach(patches, self.guard, self.features)
+        if not self.lazy:
+            self._begin_sample(0)
+
+    def _watched(self, backward: Callable[..., Any]) -> Callable[..., Any]:
+        """A backward that tells the session when it begins and is over."""
+        session = self
+
+        def watched(tensors: Any, *args: Any, **kwargs: Any) -> Any:
+            if session._in_backward or session.closed:
+                return backward(tensors, *args, **kwargs)
+            root = tensors if isinstance(tensors, Tensor) else next(iter(tensors), None)
+            session.guard("before backward", session._backward_begins, root)
+            session._in_backward = True
+            try:
+                return backward(tensors, *args, **kwargs)
+            finally:
+                session._in_backward = False
+                session.guard("after backward", session._backward_over)
+
+        return transparent(like(watched, backward))
+
+    def detach(self) -> None:
+        """Puts torch back as it was."""
+        self._switch_off()
+        self.patches.undo()
+
+    def abandon(self) -> None:
+        """Forgets everything, as a forked process must."""
+        self.closed = True
+        if self.writer is not None:
+            self.writer.abandon()
+            self.writer = None
+        self.detach()
+
+    def close(self) -> None:
+        """Finishes the record; no further step is seen."""
+        if self.closed:
+            return
+        self.closed = True
+        self.guard("close", self._finish)
+        self.detach()
+        if self.writer is not None:
+            end = {"status": "finished", **self._exit}
+            self.writer.close(seconds=_clock() - self.started, steps=self.step, overhead=self.cadence.overhead, **end)
+
+    def _finish(self) -> None:
+        self.data.end_eval(self)
+        if self._awaits and self.optimizers.changed_by_hand():
+            self._settle_by_hand()
+        elif self._backwards:  # a backward whose update never came
+            self._write_step(_clock() - self._step_started)
+        self.pending.read(wait=True)
+        self._write_facts()
+
+    def ended_by(self, kind: type[BaseException], error: BaseException) -> None:
+        """Notes the exception the script ended with."""
+        self._exit = {"status": "interrupted" if issubclass(kind, KeyboardInterrupt) else "failed"}
+        self._tell("exception", "", {"type": kind.__name__, "message": str(error)[:500]})
+
+    # ------------------------------------------------------------------ what is told to us
+
+    def event(self, event: Event) -> None:
+        """Keeps an event."""
+        if self.writer is not None:
+            self.writer.event(event)
+        else:
+            self._events.append(event)
+
+    def _tell(self, kind: str, layer: str, data: Mapping[str, Any]) -> None:
+        self.event(Event(self.step, kind, layer, data))
+
+    def failed(self, where: str, error: Exception) -> None:
+        """Notes a failure of our own, once for each place and kind."""
+        kind = f"{where}: {type(error).__name__}"
+        if kind in self._errors:
+            return
+        self._errors.add(kind)
+        self._tell("watcher-error", "", {"where": where, "error": repr(error)[:500]})
+        if os.environ.get("UNSTUCK_DEBUG"):
+            import traceback
+
+            traceback.print_exception(error)
+
+    def guard(self, where: str, action: Callable[..., None], *args: Any) -> None:
+        """Runs what is ours inside the script's step: unseen, timed, and never raising."""
+        start = _clock()
+        try:
+            with _unseen():
+                action(*args)
+        except Exception as error:  # noqa: BLE001 - nothing of ours reaches the script
+            self.failed(where, error)
+        self._own += _clock() - start
+
+    # ------------------------------------------------------------------ models called from outside
+
+    def _watched_call(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """A module call that tells the tracer, where it is on, and finds evaluation.
+
+        It replaces `nn.Module.__call__` rather than being a global hook, as hooks cost more, show in tracebacks, and
+        change what torch.compile sees.
+        """
+        session, tracer, data = self, self.tracer, self.data
+        compiling, with_grad = torch.compiler.is_compiling, torch.is_grad_enabled
+
+        def watched(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            if compiling():
+                return call(self, *args, **kwargs)
+            if not tracer.on and not data.evaluating and with_grad() and not session.lazy:
+                return call(self, *args, **kwargs)
+            if not tracer.stack and not session.closed:
+                session.guard("module", session._called_from_outside, self)
+            if not tracer.on or tracer.thread != get_ident():
+                return call(self, *args, **kwargs)
+            tracer.enter(self, args, kwargs)
+            try:
+                output = call(self, *args, **kwargs)
+                tracer.returned(output)
+                return output
+            finally:
+                tracer.leave(self)
+
+        return transparent(like(watched, call))
+
+    def _called_from_outside(self, module: nn.Module) -> None:
+        if torch.is_grad_enabled():
+            self.data.end_eval(self)
+            if self.lazy and self.writer is None and not self.tracer.on and any(p.requires_grad for p in module.parameters()):
+                self._begin_sample(self.step)
+        elif id(module) in self.registry.roots or self.tracer.on:
+            self.data.eval_batch(self, module)
+
+    # ------------------------------------------------------------------ backward
+
+    def _backward_begins(self, root: Tensor) -> None:
+        site = self._site = call_site()
+        self.data.end_eval(self)
+        self.data.trains(self)
+        if self.writer is None:
+            self._make_record()
+        if self._backwards and not self.optimizers.lead_known and not self._in_step:
+            self._look_for_hand()
+        value = self.series.add_loss(site, self.optimizers.unscaled(root).detach())
+        if value is None:
+            self.alarms.graph(root)
+        elif site == self.series.main_site:
+            self.alarms.loss(value, root)
+        if self.sample is not None and self.tracer.on and self.tracer.open:
+            self._read_trace(root, site, self.sample)
+
+    def _read_trace(self, root: Tensor, site: str, sample: Sample) -> None:
+        """Reads what the traced forward pass showed, while outputs and targets are at hand."""
+        trace = self.tracer.trace
+        if site not in self._traced:
+            self.parameters.before_first_backward(sample, first=self._backwards == 0)
+            self.registry.name_layers()
+            main = site == self.series.main_site
+            self.losses.analyze(trace, root, sample, main=main, scored=self.series.scored)
+            if main:
+                self.alarms.learn(root, trace.producers)
+        for module, first in self.registry.root_calls:
+            model = self.registry.model_of(module)
+            if model is not None:
+                model.trained = True
+                model.modes.add("train" if module.training else "eval")
+            if first is not None and first.dim():
+                self.data.saw_input(module, first)
+        self.registry.root_calls.clear()
+        if trace.inputs:
+            self.data.measure_input(trace.inputs, sample)
+        self.parameters.used(trace.used)
+
+    def _backward_over(self) -> None:
+        self._backwards += 1
+        if self.tracer.on and self.tracer.measure and self.tracer.open:
+            repeated = self._site in self._traced
+            self._traced.setdefault(self._site)
+            for layer in self.registry.ordered:
+                layer.backward_over()
+            self.tracer.restart(measure=True)
+            more = self.step == 0 or len(self._traced) < len(self.series.sites)
+            self.tracer.open = more and not repeated
+        if not self.optimizers.lead_known and not self._in_step:
+            self._prepare_for_hand()
+
+    # ------------------------------------------------------------------ updates by an optimizer
+
+    def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        if not self.closed:
+            self.guard("before step", self._step_begins, optimizer, args, kwargs)
+
+    def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        if not self.closed:
+            self.guard("after step", self._step_over, optimizer)
+
+    def _step_begins(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        state = self.optimizers.state(optimizer)
+        self._in_step = True
+        if state.steps == 0:
+            self.parameters.adopt(state)
+            state.closure = any(callable(a) for a in (*args, *kwargs.values()))
+        if self.sample is not None:
+            if not state.closure:
+                self.parameters.gradients(self.sample, state)
+            self.parameters.before_update(self.sample, state)
+        elif not state.closure and state is self.optimizers.lead:
+            self._look_at_norm(state)
+
+    def _step_over(self, optimizer: Any) -> None:
+        state = self.optimizers.state(optimizer)
+        self._in_step = False
+        if self.sample is not None:
+            if state.closure:
+                self.parameters.gradients(self.sample, state)
+            self.parameters.after_update(self.sample, state)
+        if self.optimizers.stepped(state, self._backwards) and state.steps > 1:
+            self.series.lead_changed(self._site)
+            self._tell("lead-optimizer", "", {"optimizer": state.index})
+        if state is self.optimizers.lead:
+            self._awaits, self._awaiting = False, None
+            self._end_step()
+            if self.cadence.wants(self.step):
+                self._begin_sample(self.step)
+            else:
+                self._switch_off()
+
+    def _look_at_norm(self, state: OptimizerState) -> None:
+        """On a plain step: the gradient's norm, for nothing where the script clips, else as often as it is cheap."""
+        norm = self.optimizers.clipped_norm
+        if norm is None:
+            if self.step % self.cadence.norm_stride(self._norm_cost):
+                return
+            start = _clock()
+            norm = self.parameters.global_norm(state)
+            self._norm_cost = _clock() - start
+        if norm is not None and norm.device.type == "cpu":
+            self._normed(float(norm))
+
+    def _normed(self, norm: float) -> None:
+        self.series.norm = norm
+        self.alarms.norm(norm)
+
+    # ------------------------------------------------------------------ updates by hand
+
+    def _prepare_for_hand(self) -> None:
+        """After a backward with no optimizer in sight: keep what tells, at the next one, whether parameters changed."""
+        sample = self.sample
+        if sample is not None:
+            self.parameters.gradients(sample, None)
+            self.parameters.before_update(sample, None)
+        self.optimizers.remember(self.parameters.leaves(), probe=sample is not None or not self.optimizers.by_hand)
+        self._awaiting, self._awaits = sample, True
+        if self.optimizers.by_hand:
+            self.sample = None
+            if self.cadence.wants(self.step + 1):
+                self._begin_sample(self.step + 1)
+            else:
+                self._switch_off()
+
+    def _look_for_hand(self) -> None:
+        """At a backward with no optimizer in sight: did the script change the parameters itself?"""
+        if self._awaits and self.optimizers.changed_by_hand():
+            self._settle_by_hand()
+
+    def _settle_by_hand(self) -> None:
+        """Ends the step that an update by hand ended; the next one's forward pass has been already."""
+        coming = self.sample if self.optimizers.by_hand else None
+        self.sample = self._awaiting
+        if self.sample is not None:
+            self.parameters.after_update(self.sample, None)
+        self._awaits, self._awaiting = False, None
+        self.optimizers.updated_by_hand(self._backwards)
+        self._end_step()
+        self.sample = coming
+
+    # ------------------------------------------------------------------ the end of a step
+
+    def _end_step(self) -> None:
+        now = _clock()
+        seconds, self._step_started = now - self._step_started, now
+        sampled = self.sample is not None
+        self._write_step(seconds)
+        self.cadence.ended(seconds, self._own, sampled=sampled)
+        self._own = 0.0
+        self.step += 1
+        self._backwards = 0
+        self._traced.clear()
+        self.pending.read()
+        if now - self._progress_at > _PROGRESS_EVERY:
+            self._progress_at = now
+            self._tell_progress(now)
+        if sampled:
+            self._facts_written += 1
+            if self._facts_written & (self._facts_written - 1) == 0 or self._facts_written % 64 == 0:
+                self._write_facts()
+
+    def _write_step(self, seconds: float) -> None:
+        if self.sample is not None:
+            self.registry.name_layers()
+            layer_columns(self.registry, self.sample)
+            send_sample(self.sample, self.pending, self._arrived)
+        self.series.write(self, seconds, sampled=self.sample is not None)
+
+    def _begin_sample(self, step: int) -> None:
+        self.sample = Sample(step)
+        self.registry.root_calls.clear()
+        for layer in self.registry.ordered:
+            layer.forget_step()
+        self.tracer.switch_on()
+        if self._stance is None and any("OptimizedModule" in m.wrapped_by for m in self.registry.models):
+            self._stance = torch.compiler.set_stance("force_eager")
+
+    def _switch_off(self) -> None:
+        self.sample = None
+        self.tracer.switch_off()
+        if self._stance is not None:
+            stance, self._stance = self._stance, None
+            stance.__exit__(None, None, None)
+
+    def _arrived(self, step: int, columns: Columns) -> None:
+        if self.writer is not None:
+            self.writer.sample(step, tuple(columns.names), columns.values)
+            for signal, place, values in columns.vectors:
+                self.writer.vector(step, signal, place, values)
+
+    def _tell_progress(self, now: float) -> None:
+        if self.writer is None:
+            return
+        seconds, overhead, series = now - self.started, self.cadence.overhead, self.series
+        told = {
+            "step": self.step, "loss": series.last_loss, "score": series.last_score, "score_name": self.losses.score_name,
+            "overhead": overhead, "seconds": seconds,
+        }  # fmt: skip
+        self.writer.note(progress=told, steps=self.step, overhead=overhead, seconds=seconds)
+
+    def _write_facts(self) -> None:
+        if self.writer is not None:
+            self.registry.name_layers()
+            self.writer.program(program_of(self).to_json())
+
+    def _make_record(self) -> None:
+        self.writer = Writer(self.path, meta=self.meta)
+        self.lazy = False
+        for event in self._events:
+            self.writer.event(event)
+        self._events.clear()

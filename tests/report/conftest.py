@@ -1,0 +1,317 @@
+"""Made-up runs for the reports: what a watcher would have written of them, and what a doctor would have said."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from unstuck.evidence import Data, Event, Layer, LossCall, Model, Optimizer, Parameter, Record, Series, Task
+from unstuck.verdict import Evidence, Finding, Verdict
+
+Case = tuple[Verdict, Record]
+NASTY = "</script><img src=x onerror=alert(1)>&\"'\x1b[31m"
+
+
+def vanishing(steps: int = 938, depth: int = 20) -> Case:
+    """A deep sigmoid net whose first layers get no gradient, so that the loss stays at chance."""
+    random = np.random.default_rng(0)
+    seen = np.unique(np.concatenate([np.arange(0, 10), np.arange(0, steps, 20)]))
+    layers, parameters, series = [], [], {}
+    last = ""
+    for i in range(depth):
+        linear, sigmoid = f"net.{2 * i}", f"net.{2 * i + 1}"
+        output = i == depth - 1
+        weight, bias = f"{linear}.weight", f"{linear}.bias"
+        width = 10 if output else 64
+        layers.append(
+            Layer(linear, "linear", "Linear", "train.py:14", (last,) if last else (), (weight, bias), (64, width),
+                  "output" if output else "hidden", "model")
+        )  # fmt: skip
+        last = linear
+        gradient = 10 ** (-16.1 + 0.82 * i)
+        for name in (linear, sigmoid)[: 1 if output else 2]:
+            drift = 10 ** random.normal(0, 0.08, len(seen))
+            series["back_rms", name] = Series(seen, gradient * drift * (1 if name == linear else 1.6))
+            series["act_std", name] = Series(seen, (0.6 if name == linear else 0.02) * drift)
+        series["update_ratio", weight] = Series(seen, 0.1 * gradient * 10 ** random.normal(0, 0.1, len(seen)))
+        series["grad_rms", weight] = Series(seen, gradient * 10 ** random.normal(0, 0.1, len(seen)))
+        parameters += [
+            Parameter(weight, (width, 784 if i == 0 else 64), (linear,), initial={"std": 0.07}),
+            Parameter(bias, (width,), (linear,)),
+        ]
+        if not output:
+            layers.append(
+                Layer(sigmoid, "sigmoid", "Sigmoid", "train.py:15", (linear,), (), (64, 64), "hidden", "model")
+            )
+            last = sigmoid
+            share = np.clip(random.normal(0.01 + 0.3 * math.exp(-i / 3), 0.01, len(seen)), 0, 1)
+            series["act_saturated", sigmoid] = Series(seen, share)
+    loss = 2.3026 + 0.02 * np.exp(-np.arange(steps) / 9) + random.normal(0, 0.006, steps)
+    norm = np.full(steps, np.nan)
+    norm[seen] = 0.46 * 10 ** random.normal(0, 0.05, len(seen))
+    rate = np.full(steps, 0.1)
+    series |= {
+        ("loss", ""): Series.of(loss),
+        ("grad_norm", ""): Series.of(norm),
+        ("lr", ""): Series.of(rate),
+        ("lr", "0.0"): Series.of(rate),
+        ("batch_size", ""): Series.of(np.full(steps, 64.0)),
+        ("score", ""): Series.of(np.clip(0.105 + random.normal(0, 0.035, steps), 0, 1)),
+        ("eval_loss", ""): Series.of([2.3030, 2.3024], [469, 937]),
+        ("eval_score", ""): Series.of([0.0980, 0.1135], [469, 937]),
+    }
+    record = Record.of(
+        series,
+        meta={
+            "script": "examples/train.py", "argv": ["--depth", str(depth)], "status": "finished", "exit_code": 0,
+            "seconds": 12.1, "steps": steps, "overhead": 0.013, "budget": 0.02, "started": "2025-03-04T10:22:31",
+            "python": "3.11.7", "torch": "2.13.0", "unstuck": "0.1.0", "device": "cpu",
+        },
+        models=[Model("model", "Sequential", 128_842, True, (), (64, 784), "train")],
+        layers=layers,
+        parameters=parameters,
+        optimizers=[
+            Optimizer("SGD", "torch.optim.sgd", {"lr": 0.1, "momentum": 0.9, "weight_decay": 0}, steps, 1, 128_842)
+        ],
+        losses=[
+            LossCall("cross_entropy", "train.py:31", layers[-1].name, ("linear",), (), (64, 10), (64,), "class index",
+                     10, "mean", {"min": -0.31, "max": 0.4}, {"min": 0, "max": 9, "unique": 10}, True, steps)
+        ],
+        task=Task("classification", 10, "accuracy", 2.302, 0.112),
+        data=Data(64, "loader", "DataLoader", 1, 938, True, 60_032, 2),
+        events=[Event(0, "epoch", data={"loader": "train", "epoch": 0}),
+                Event(469, "eval", data={"passes": 1, "batches": 157, "train_mode": False, "samples": 10_000})],
+        not_found=["no learning rate scheduler was used", "the device's memory was not measured"],
+    )  # fmt: skip
+    symptom = Finding(
+        "undertrained", "stalled", "warning", 0.71,
+        "the loss went from 2.32 to 2.30 in 938 steps, which is chance (2.30)",
+        evidence=(Evidence("loss", "", 937, 2.301),),
+    )  # fmt: skip
+    saturated = Finding(
+        "saturated-activation", "saturated", "warning", 0.66,
+        "31% of the outputs of net.1 are within 1% of a bound", ("net.1", "net.3"),
+        (Evidence("act_saturated", "net.1", 920, 0.31),), ("normalization",),
+    )  # fmt: skip
+    root = Finding(
+        "vanishing-gradient", "vanishing-gradient", "error", 0.93,
+        "the gradient of net.0 is 1.7e-16 of that of net.38, and sigmoid layers pass on a quarter at most",
+        tuple(f"net.{2 * i}" for i in range(10)),
+        (Evidence("back_rms", "net.0", 0, 7.9e-17), Evidence("back_rms", "net.38", 0, 0.46)),
+        ("initialization", "activation", "normalization"), (symptom, saturated),
+    )  # fmt: skip
+    other = Finding(
+        "unnormalized-input", "input-scale", "note", 0.55,
+        "input features have a mean of 33.3 and a deviation of 78.6", ("net.0",),
+        (Evidence("input_mean", "net.0", 0, 33.3), Evidence("input_std", "net.0", 0, 78.6)), ("standardize-input",),
+    )  # fmt: skip
+    return Verdict("sick", (root, other), None, _run(record, ("accuracy", 0.105, 0.1135))), record
+
+
+def healthy(blocks: int = 40, steps: int = 5000) -> Case:
+    """A transformer language model that learns as it should."""
+    random = np.random.default_rng(1)
+    seen = np.arange(0, steps, 100)
+    time = np.arange(steps)
+    layers, parameters, series = [], [], {}
+    names = ["embed", *(f"blocks.{i}.{part}" for i in range(blocks) for part in ("attn", "mlp")), "head"]
+    for i, name in enumerate(names):
+        role = "output" if name == "head" else "hidden"
+        op = "embedding" if name == "embed" else "attention" if name.endswith("attn") else "linear"
+        layers.append(
+            Layer(
+                name, op, "", "model.py:40", tuple(names[i - 1 : i]), (f"{name}.weight",), (8, 256, 512), role, "model"
+            )
+        )
+        parameters.append(Parameter(f"{name}.weight", (512, 512), (name,)))
+        noise = 10 ** random.normal(0, 0.06, len(seen))
+        series["back_rms", name] = Series(seen, 2e-5 * (1 + 2 * np.exp(-i / 30)) * noise)
+        series["act_std", name] = Series(seen, (0.7 + 0.01 * i) * noise)
+        series["update_ratio", f"{name}.weight"] = Series(seen, 9e-4 * noise * (1.05 - seen / steps))
+    loss = 1.9 + 8.9 * np.exp(-time / 400) + 0.5 * np.exp(-time / 3000) + random.normal(0, 0.09, steps)
+    rate = 3e-4 * np.minimum(1, time / 200) * (0.55 + 0.45 * np.cos(np.pi * time / steps))
+    norm = np.full(steps, np.nan)
+    norm[::5] = 0.4 + 2 * np.exp(-time[::5] / 300) + np.abs(random.normal(0, 0.06, len(time[::5])))
+    checks = np.arange(499, steps, 500)
+    series |= {
+        ("loss", ""): Series.of(loss),
+        ("score", ""): Series.of(np.exp(loss)),
+        ("eval_loss", ""): Series.of(loss[checks] + 0.1, checks),
+        ("eval_score", ""): Series.of(np.exp(loss[checks] + 0.1), checks),
+        ("grad_norm", ""): Series.of(norm),
+        ("lr", ""): Series.of(rate),
+        ("lr", "0.0"): Series.of(rate),
+        ("lr", "0.1"): Series.of(rate * 0.3),
+    }
+    record = Record.of(
+        series,
+        meta={
+            "script": "pretrain.py", "argv": [], "status": "finished", "exit_code": 0, "seconds": 4210.0,
+            "steps": steps, "overhead": 0.0008, "started": "2025-03-04T10:22:31", "torch": "2.13.0", "device": "cuda:0",
+        },
+        models=[Model("model", "GPT", 85_000_000, True, ("OptimizedModule",), (8, 256), "train")],
+        layers=layers,
+        parameters=parameters,
+        optimizers=[Optimizer("AdamW", "torch.optim.adamw", {"lr": 3e-4, "betas": (0.9, 0.95), "weight_decay": 0.1},
+                              steps, 2, 85_000_000, False, 4.0, "LambdaLR", True, "norm 1.0")],
+        losses=[LossCall("cross_entropy", "pretrain.py:88", "head", ("linear",), (), (2048, 50257), (2048,),
+                         "class index", 50257, "mean", trains=True, calls=4 * steps)],
+        task=Task("tokens", 50257, "perplexity", 7.1, 1200.0),
+        data=Data(8, "input", "", 0, 0, None, 0, 10),
+        features=["torch.compile", "autocast"],
+        not_found=["no DataLoader was used, so epochs are unknown"],
+    )  # fmt: skip
+    return Verdict("healthy", (), None, _run(record, ("perplexity", 50000.0, 8.1))), record
+
+
+def nan_run(steps: int = 120) -> Case:
+    """A recurrent net that explodes and ends in NaN at step 77."""
+    random = np.random.default_rng(2)
+    loss = 1.4 * np.exp(-np.arange(steps) / 40) + 0.2 + random.normal(0, 0.02, steps)
+    loss[76] = 339.0
+    loss[77:] = np.nan
+    seen = np.concatenate([np.arange(0, 70, 10), np.arange(70, 80)])
+    norm = np.full(steps, np.nan)
+    norm[seen] = 0.8 + random.random(len(seen)) * 0.2
+    norm[72:78] = [3.0, 14.0, 92.0, 1e4, 1.5e7, np.inf]
+    norm[78:80] = np.nan
+    lags = np.arange(60)
+    growing = seen[:10]
+    record = Record.of(
+        {
+            ("loss", ""): Series.of(loss),
+            ("grad_norm", ""): Series.of(norm),
+            ("lr", ""): Series.of(np.full(steps, 0.01)),
+            ("back_rms", "rnn"): Series(seen, np.where(seen < 77, 1e-3 * 1.4 ** np.maximum(0, seen - 60), np.nan)),
+            ("back_rms", "head"): Series(seen, np.where(seen < 77, 1e-3, np.nan)),
+            ("act_std", "rnn"): Series(seen, np.where(seen < 77, 1.0 + 0.1 * np.maximum(0, seen - 70), np.inf)),
+            ("act_nonfinite", "rnn"): Series(seen, (seen >= 77) * 1.0),
+            ("dead_share", "rnn"): Series(seen, np.linspace(0, 0.4, len(seen))),
+            ("update_ratio", "rnn.weight_hh_l0"): Series(seen, np.where(seen < 77, 1e-3, np.nan)),
+        },
+        vectors={("lag_grad", "rnn"): [(1.3**lags * (1 + 0.01 * i)).tolist() for i in range(len(growing))]},
+        meta={"script": "rnn.py", "status": "failed", "exit_code": 1, "seconds": 3.2, "steps": steps, "overhead": 0.02},
+        models=[Model("net", "Net", 12_345)],
+        layers=[
+            Layer("rnn", "rnn", "RNN", "rnn.py:9", (), ("rnn.weight_hh_l0",), (32, 60, 128), calls=1),
+            Layer("rnn.py:12 relu", "relu", "", "rnn.py:12", ("rnn",), (), (32, 128)),
+            Layer("head", "linear", "Linear", "rnn.py:13", ("rnn.py:12 relu",), ("head.weight",), (32, 1), "output"),
+        ],
+        parameters=[Parameter("rnn.weight_hh_l0", (128, 128), ("rnn",)), Parameter("head.weight", (1, 128), ("head",))],
+        optimizers=[Optimizer("hand-written", "", {"lr": 0.01}, steps, 1, 12_345)],
+        losses=[LossCall("hand-written", "rnn.py:30", "head", ("linear",), ("sub", "pow", "mean"), (32, 1), (32, 1))],
+        events=[
+            Event(75, "burst", data={"why": "the loss doubled"}),
+            Event(77, "non-finite", "rnn", {"what": "activation", "op": "rnn", "before": 3.1e18, "how": "overflow"}),
+            Event(120, "exception", data={"type": "ValueError", "message": "loss is NaN\nstopping"}),
+        ],
+        task=Task("regression", 0, "", 1.0, math.nan),
+    )
+    exploding = Finding(
+        "exploding-gradient", "exploding-gradient", "error", 0.88,
+        "the gradient grows by 1.3 a time step over 60 steps of rnn, to 6.9e+06 of that at the last", ("rnn",),
+        (Evidence("lag_grad", "rnn", 76, 6.9e6), Evidence("grad_norm", "", 76, 1.5e7)), ("clip-gradients", "gating"),
+        (Finding("non-finite", "non-finite", "error", 0.99, "the output of rnn became Inf at step 77 (overflow)",
+                 ("rnn",), (Evidence("act_nonfinite", "rnn", 77, 1.0), Evidence("loss", "", 77, math.nan))),),
+    )  # fmt: skip
+    return Verdict("sick", (exploding,), None, _run(record, ("", math.nan, math.nan))), record
+
+
+def empty() -> Case:
+    """Nothing was seen."""
+    why = "no backward pass was seen: the script ended after 0.4 s without training"
+    record = Record(meta={"script": "hello.py", "status": "finished", "exit_code": 0, "seconds": 0.4})
+    return Verdict("unknown", (), why, {}), record
+
+
+def bare() -> Case:
+    """A verdict and a record without anything in them."""
+    return Verdict("unknown"), Record()
+
+
+def huge(count: int = 300, steps: int = 20_000) -> Case:
+    """Three hundred layers, twenty thousand steps, hostile names, many findings."""
+    random = np.random.default_rng(3)
+    seen = np.arange(0, steps, 20)
+    names = [f"backbone.stages.{i // 10}.blocks.{i % 10}.conv" for i in range(count - 1)] + [NASTY]
+    series: dict[tuple[str, str], Series] = {}
+    for i, name in enumerate(names):
+        noise = 10 ** random.normal(0, 0.2, len(seen))
+        series["back_rms", name] = Series(seen, 10 ** (-6 + 5 * i / count) * noise)
+        series["act_std", name] = Series(seen, 10 ** (i / count) * noise)
+        series["update_ratio", f"{name}.weight"] = Series(seen, 1e-3 * noise)
+        series["dead_share", name] = Series(seen, np.clip(i / count + random.normal(0, 0.05, len(seen)), 0, 1))
+        series["act_saturated", name] = Series(seen, np.clip(random.normal(0.1, 0.05, len(seen)), 0, 1))
+    series["back_rms", names[5]] = Series(seen, np.zeros(len(seen)))
+    loss = 5 * np.exp(-np.arange(steps) / 5000) + np.abs(random.normal(0, 0.3, steps))
+    series["loss", ""] = Series.of(loss)
+    series["score", ""] = Series.of(np.clip(1 - loss / 6, 0, 1))
+    series["grad_norm", ""] = Series.of(10 ** random.normal(0, 0.5, steps))
+    series["lr", ""] = Series.of(0.1 * 0.5 ** (np.arange(steps) // 5000))
+    record = Record.of(
+        series,
+        meta={
+            "script": NASTY,
+            "argv": [NASTY],
+            "status": "killed",
+            "exit_code": -9,
+            "seconds": 90_000,
+            "overhead": 0.4,
+        },
+        models=[Model(NASTY, NASTY, 1_234_567_890)],
+        layers=[Layer(n, "conv", "Conv2d", NASTY, (), (f"{n}.weight",), (32, 64, 56, 56)) for n in names],
+        parameters=[Parameter(f"{n}.weight", (64, 64, 3, 3), (n,)) for n in names],
+        optimizers=[Optimizer(NASTY, NASTY, {NASTY: NASTY})],
+        losses=[LossCall(NASTY, NASTY, NASTY)],
+        task=Task("classification", 1000, NASTY),
+        events=[Event(i, "watcher-error", NASTY, {"where": NASTY, "error": NASTY}) for i in range(500)],
+        not_found=[NASTY, "a " * 200, *("nothing of this kind" for _ in range(10))],
+    )
+    symptoms = tuple(
+        Finding("vanishing-gradient", NASTY, "warning", 0.5, f"{NASTY} " * 9, tuple(names[: 9 + i])) for i in range(12)
+    )
+    nested = Finding("learning-rate-too-low", "rate", "warning", 0.7, "under it", explains=symptoms[:3])
+    root = Finding(
+        "dead-units", NASTY, "error", 0.999, f"all units of {NASTY} are dead " * 8, tuple(names),
+        tuple(Evidence("dead_share", n, 19_980, i / count) for i, n in enumerate(names)), (NASTY,) * 12,
+        (nested, *symptoms),
+    )  # fmt: skip
+    others = tuple(
+        Finding("batch-too-small", "noise", severity, 0.3, "noise " * 40)
+        for severity in ("warning", "note")
+        for _ in range(10)
+    )
+    return Verdict("sick", (root, *others), None, _run(record, (NASTY, 0.1, 0.9))), record
+
+
+def _run(record: Record, score: tuple[str, float, float]) -> dict[str, Any]:
+    name, first, last = score
+    return {
+        "steps": record.steps,
+        "seconds": record.meta.get("seconds"),
+        "overhead": record.meta.get("overhead"),
+        "score": {"name": name, "first": first, "last": last},
+        "record": "runs/20250304-102231-train/record.sqlite",
+    }
+
+
+CASES: dict[str, Callable[[], Case]] = {
+    "vanishing": vanishing, "healthy": healthy, "nan": nan_run, "empty": empty, "bare": bare, "huge": huge,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def cases() -> SimpleNamespace:
+    """Every made-up run, made once: `cases.vanishing` is its verdict and record."""
+    return SimpleNamespace(**{name: make() for name, make in CASES.items()}, NASTY=NASTY)
+
+
+@pytest.fixture(params=list(CASES))
+def case(request: pytest.FixtureRequest, cases: SimpleNamespace) -> Case:
+    """Each made-up run in turn."""
+    return getattr(cases, request.param)

@@ -1,0 +1,26 @@
+import pytest
+import torch
+
+from unstuck.evidence import Record
+from unstuck.watcher.session import Session
+
+
+@pytest.fixture
+def watched(tmp_path):
+    """Runs a training under a session and gives its record; the budget is unlimited, so every step is sampled."""
+
+    def run(training, *, budget=1.0):
+        torch.manual_seed(0)
+        session = Session(tmp_path / "record.sqlite", budget=budget)
+        session.cadence.wants = (lambda step: True) if budget == 1.0 else session.cadence.wants
+        session.attach()
+        try:
+            training()
+        finally:
+            session.close()
+        record = Record.read(tmp_path / "record.sqlite")
+        errors = [e for e in record.events if e.kind == "watcher-error"]
+        assert not errors, errors
+        return record
+
+    return run

@@ -1,0 +1,82 @@
+import math
+
+from unstuck.watcher.cadence import Cadence, Sentinel
+
+
+def drive(cadence, steps, *, plain, sample):
+    """Plays a training: plain steps of `plain` seconds, sampled ones of `sample` more; gives the sampled steps."""
+    sampled = []
+    for step in range(steps):
+        wanted = cadence.wants(step)
+        if wanted:
+            sampled.append(step)
+        cadence.ended(plain + (sample if wanted else 0.0), sample if wanted else 0.0, sampled=wanted)
+    return sampled
+
+
+def test_first_steps_are_always_sampled():
+    assert drive(Cadence(0.0), 4, plain=1.0, sample=100.0) == [0, 1, 2, 3]
+
+
+def test_spending_stays_within_the_budget():
+    cadence = Cadence(0.02)
+    sampled = drive(cadence, 20_000, plain=0.001, sample=0.003)
+    assert 0.017 < len(sampled) * 0.003 / 20.0 < 0.022
+    assert cadence.overhead < 0.022
+
+
+def test_a_larger_budget_samples_more():
+    few = drive(Cadence(0.01), 5000, plain=0.001, sample=0.003)
+    many = drive(Cadence(0.1), 5000, plain=0.001, sample=0.003)
+    assert len(many) > 5 * len(few)
+
+
+def test_without_a_budget_only_the_ladder_is_climbed():
+    sampled = drive(Cadence(0.0), 1000, plain=0.001, sample=0.003)
+    assert sampled[:9] == [0, 1, 2, 3, 5, 8, 12, 18, 27]
+    assert sampled[-1] > 500
+
+
+def test_cheap_samples_are_taken_every_step():
+    assert len(drive(Cadence(0.02), 200, plain=1.0, sample=0.001)) == 200
+
+
+def test_burst_samples_the_next_steps_and_is_limited():
+    cadence = Cadence(0.0)
+    drive(cadence, 200, plain=0.001, sample=0.1)
+    bursts = 0
+    for _ in range(20):
+        if cadence.burst():
+            bursts += 1
+            assert [cadence.wants(201 + i) for i in range(4)] == [True, True, True, False]
+    assert bursts == 6
+
+
+def test_norm_is_looked_at_seldom_when_it_is_dear():
+    cadence = Cadence(0.02)
+    drive(cadence, 100, plain=0.001, sample=0.001)
+    assert cadence.norm_stride(1e-6) == 1
+    assert cadence.norm_stride(1e-4) == 25
+
+
+def test_sentinel_is_quiet_on_noise_and_on_a_falling_loss():
+    sentinel = Sentinel()
+    noise = [2.3 * 0.98**i * (1 + 0.3 * math.sin(7 * i)) for i in range(300)]
+    assert not any(sentinel.jumps(v) for v in noise)
+
+
+def test_sentinel_tells_one_spike():
+    sentinel = Sentinel()
+    values = [2.3 + 0.1 * math.sin(i) for i in range(100)]
+    values[76] = 339.0
+    assert [i for i, v in enumerate(values) if sentinel.jumps(v)] == [76]
+
+
+def test_sentinel_tells_nan_from_the_first():
+    assert Sentinel().jumps(math.nan)
+
+
+def test_first_value_never_counts_as_normal():
+    sentinel = Sentinel()
+    values = [1.5e7, *[2.0] * 40, 50.0]
+    assert [i for i, v in enumerate(values) if sentinel.jumps(v)] == [41]

@@ -1,0 +1,506 @@
+"""What the watcher finds in trainings of different making."""
+
+import copy
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from unstuck.evidence import Record
+from unstuck.watcher.session import Session
+
+
+def batch(n=16, inputs=8, classes=3):
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(n, inputs, generator=generator)
+    return x, (x[:, :classes].argmax(1))
+
+
+def mlp():
+    return nn.Sequential(nn.Linear(8, 12), nn.ReLU(), nn.Linear(12, 3))
+
+
+def train(model, optimizer, loss, steps=5, x=None, y=None):
+    if x is None:
+        x, y = batch()
+    for _ in range(steps):
+        optimizer.zero_grad()
+        value = loss(model(x), y)
+        value.backward()
+        optimizer.step()
+    return value
+
+
+def test_layers_losses_and_optimizer_of_a_plain_training(watched):
+    def training():
+        model = mlp()
+        train(model, torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), nn.CrossEntropyLoss())
+
+    record = watched(training)
+    assert record.steps == 5
+    assert [(layer.name, layer.op, layer.role) for layer in record.program.layers] == [
+        ("model.0", "linear", "hidden"), ("model.1", "relu", "hidden"), ("model.2", "linear", "output"),
+        (record.program.layers[-1].name, "loss", "loss"),
+    ]  # fmt: skip
+    assert record.layers["model.1"].inputs == ("model.0",)
+    assert record.layers["model.2"].parameters == ("model.2.weight", "model.2.bias")
+    optimizer = record.program.optimizers[0]
+    assert (optimizer.kind, optimizer.settings["lr"], optimizer.settings["momentum"], optimizer.steps) == ("SGD", 0.1, 0.9, 5)
+    assert optimizer.cleared
+    loss = record.program.losses[0]
+    assert (loss.name, loss.chain, loss.target_kind, loss.num_classes) == ("cross_entropy", ("linear",), "class index", 3)
+    assert record.program.task.score == "accuracy"
+    assert record.program.data.batch_size == 16
+    assert len(record.series("loss")) == 5
+
+
+def test_numbers_agree_with_what_torch_says(watched):
+    seen = {}
+
+    def training():
+        model = mlp()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        x, y = batch()
+        hidden = model[1](model[0](x)).detach()
+        seen["std"] = hidden.std(correction=0).item()
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        seen["loss"] = loss.item()
+        seen["grad"] = model[0].weight.grad.square().mean().sqrt().item()
+        seen["ratio"] = 0.1 * seen["grad"] / model[0].weight.detach().square().mean().sqrt().item()
+        seen["norm"] = math.sqrt(sum(p.grad.square().sum().item() for p in model.parameters()))
+        optimizer.step()
+
+    record = watched(training)
+    assert record.series("loss").first == pytest.approx(seen["loss"], rel=1e-6)
+    assert record.series("grad_norm").first == pytest.approx(seen["norm"], rel=1e-5)
+    assert record.series("grad_rms", "model.0.weight").first == pytest.approx(seen["grad"], rel=1e-5)
+    assert record.series("update_ratio", "model.0.weight").first == pytest.approx(seen["ratio"], rel=1e-4)
+    assert record.series("act_std", "model.1").last == pytest.approx(seen["std"], rel=1e-5)
+
+
+def test_results_are_the_same_to_the_last_bit(tmp_path):
+    def training():
+        torch.manual_seed(3)
+        model = nn.Sequential(nn.Linear(8, 12), nn.Dropout(0.3), nn.ReLU(), nn.Linear(12, 3))
+        value = train(model, torch.optim.Adam(model.parameters()), F.cross_entropy, steps=8)
+        return value.detach(), [p.detach() for p in model.parameters()], torch.get_rng_state()
+
+    plain = training()
+    session = Session(tmp_path / "record.sqlite")
+    session.attach()
+    seen = training()
+    session.close()
+    assert torch.equal(plain[0], seen[0])
+    assert all(torch.equal(a, b) for a, b in zip(plain[1], seen[1], strict=True))
+    assert torch.equal(plain[2], seen[2])
+
+
+def test_torch_is_as_before_when_the_session_is_closed(tmp_path):
+    from torch.overrides import _get_current_function_mode_stack
+
+    kept = torch.Tensor.backward, torch.autograd.backward, nn.Module.__call__, nn.utils.clip_grad_norm_, DataLoader.__iter__
+    session = Session(tmp_path / "record.sqlite")
+    session.attach()
+    assert torch.Tensor.backward is not kept[0]
+    session.close()
+    now = torch.Tensor.backward, torch.autograd.backward, nn.Module.__call__, nn.utils.clip_grad_norm_, DataLoader.__iter__
+    assert now == kept
+    assert not _get_current_function_mode_stack()
+
+
+def test_a_failure_of_our_own_never_reaches_the_script(tmp_path, monkeypatch):
+    monkeypatch.setattr("unstuck.watcher.tracer.describe", lambda *_: 1 / 0)
+    monkeypatch.setattr("unstuck.watcher.losses.LossBook.analyze", lambda *_, **__: 1 / 0)
+    session = Session(tmp_path / "record.sqlite")
+    session.attach()
+    model = mlp()
+    train(model, torch.optim.SGD(model.parameters(), lr=0.1), F.cross_entropy)
+    session.close()
+    record = Record.read(tmp_path / "record.sqlite")
+    assert record.steps == 5
+    assert {e.data["error"] for e in record.happened("watcher-error")} == {"ZeroDivisionError('division by zero')"}
+
+
+def test_functional_calls_are_layers_named_by_line(watched):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(8, 8) for _ in range(3))
+            self.head = nn.Linear(8, 3)
+
+        def forward(self, x):
+            for layer in self.layers:
+                x = torch.sigmoid(layer(x))
+            return self.head(x)
+
+    def training():
+        model = Net()
+        train(model, torch.optim.SGD(model.parameters(), lr=0.1), F.cross_entropy)
+
+    record = watched(training)
+    sigmoids = [layer for layer in record.program.layers if layer.op == "sigmoid"]
+    assert [layer.inputs for layer in sigmoids] == [("layers.0",), ("layers.1",), ("layers.2",)]
+    assert sigmoids[0].name.startswith("test_session.py:")
+    assert all(layer.calls == 1 for layer in sigmoids)
+    assert len(record.series("act_saturated", sigmoids[1].name)) == 5
+
+
+def test_a_cell_called_for_each_time_step_is_one_layer_with_lags(watched):
+    class Recurrent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.cell = nn.Linear(8 + 4, 4)
+            self.head = nn.Linear(4, 3)
+
+        def forward(self, x):
+            h = torch.zeros(x.shape[0], 4)
+            for _ in range(20):
+                h = torch.tanh(self.cell(torch.cat([x, h], 1)))
+            return self.head(h)
+
+    def training():
+        model = Recurrent()
+        train(model, torch.optim.SGD(model.parameters(), lr=0.1), F.cross_entropy)
+
+    record = watched(training)
+    assert record.layers["cell"].calls == 20
+    lags = record.vectors("lag_grad", "cell")[0].values
+    assert len(lags) == 20
+    assert lags[0] == pytest.approx(1.0)
+    assert lags[-1] < 0.1
+
+
+def test_one_module_called_in_two_places_is_two_layers(watched):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.relu = nn.Linear(8, 12), nn.Linear(12, 3), nn.ReLU()
+
+        def forward(self, x):
+            return self.relu(self.b(self.relu(self.a(x))))
+
+    def training():
+        model = Net()
+        train(model, torch.optim.SGD(model.parameters(), lr=0.1), F.cross_entropy)
+
+    record = watched(training)
+    relus = [layer for layer in record.program.layers if layer.op == "relu"]
+    assert [layer.inputs for layer in relus] == [("a",), ("b",)]
+    assert [layer.role for layer in relus] == ["hidden", "output"]
+
+
+def test_plain_tensors_updated_by_hand_are_a_model(watched):
+    def training():
+        torch.manual_seed(0)
+        x, y = batch()
+        w1, b1 = (torch.randn(8, 12) * 0.3).requires_grad_(), torch.zeros(12, requires_grad=True)
+        w2 = (torch.randn(12, 3) * 0.3).requires_grad_()
+        for _ in range(6):
+            logp = (torch.relu(x @ w1 + b1) @ w2).log_softmax(1)
+            loss = -logp[range(len(y)), y].mean()
+            loss.backward()
+            with torch.no_grad():
+                for p in (w1, b1, w2):
+                    p -= 0.1 * p.grad
+                    p.grad = None
+
+    record = watched(training)
+    assert record.steps == 6
+    optimizer = record.program.optimizers[0]
+    assert optimizer.kind == "hand-written"
+    assert optimizer.settings["lr"] == pytest.approx(0.1, rel=1e-4)
+    assert record.program.models[0].kind == "tensors"
+    assert {p.name for p in record.program.parameters} == {"w1", "b1", "w2"}
+    loss = record.program.losses[0]
+    assert (loss.name, loss.target_kind, loss.chain) == ("hand-written", "class index", ("matmul", "log_softmax"))
+    assert record.program.task.score == "accuracy"
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "output_op"),
+    [
+        (lambda z, y: (z.squeeze(1) - y.float()).pow(2).mean(), "real", "linear"),
+        (lambda z, y: -(F.one_hot(y, 3).float() * z.softmax(1).log()).sum(), "one-hot", "softmax"),
+        (lambda z, y: -z.log_softmax(1).gather(1, y[:, None]).mean(), "class index", "log_softmax"),
+        (lambda z, y: (1 - (2.0 * F.one_hot(y, 3) - 1) * z).clamp(min=0).mean(), "one-hot", "linear"),
+    ],
+)
+def test_losses_written_by_hand_tell_output_and_target(watched, make, kind, output_op):
+    def training():
+        model = nn.Linear(8, 1 if kind == "real" else 3)
+        train(model, torch.optim.SGD(model.parameters(), lr=0.1), make)
+
+    record = watched(training)
+    loss = record.program.losses[0]
+    assert (loss.name, loss.target_kind, loss.chain[-1]) == ("hand-written", kind, output_op)
+
+
+def test_sampled_actions_are_no_targets(watched):
+    def training():
+        policy = mlp()
+        optimizer = torch.optim.Adam(policy.parameters())
+        x, _ = batch()
+        for _ in range(5):
+            policy_now = torch.distributions.Categorical(logits=policy(x))
+            action = policy_now.sample()
+            loss = -(torch.rand(16) * policy_now.log_prob(action)).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    record = watched(training)
+    assert record.program.task.kind == "unknown"
+    assert record.program.task.score == ""
+
+
+def test_evaluation_is_scored_and_told_from_training(watched):
+    def training():
+        model, (x, y) = mlp(), batch(64)
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
+        for _ in range(3):
+            train(model, optimizer, F.cross_entropy, x=x, y=y, steps=10)
+            model.eval()
+            with torch.no_grad():
+                scores.append((model(x).argmax(1) == y).float().mean().item())
+            model.train()
+
+    scores = []
+    record = watched(training)
+    assert record.series("eval_score").values.tolist() == pytest.approx(scores)
+    assert record.series("eval_score").steps.tolist() == [9, 19, 29]
+    assert [e.data["train_mode"] for e in record.happened("eval")] == [False] * 3
+    assert record.program.data.eval_passes == 3
+
+
+def test_epochs_batch_size_and_shuffling_come_from_the_loader(watched):
+    def training():
+        model, (x, y) = mlp(), batch(64)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        for _ in range(2):
+            for xb, yb in DataLoader(loader.dataset, batch_size=20, shuffle=True) if False else loader:
+                optimizer.zero_grad()
+                F.cross_entropy(model(xb), yb).backward()
+                optimizer.step()
+
+    loader = DataLoader(TensorDataset(*batch(64)), batch_size=20, shuffle=True)
+    data = watched(training).program.data
+    assert (data.batch_size, data.batch_from, data.epochs, data.batches_per_epoch) == (20, "loader", 2, 4)
+    assert data.shuffled is True
+    assert data.num_samples == 64
+
+
+def test_accumulation_and_clipping(watched):
+    def training():
+        model, (x, y) = mlp(), batch(64)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        for _ in range(5):
+            optimizer.zero_grad()
+            for part in range(4):
+                rows = slice(part * 16, part * 16 + 16)
+                (F.cross_entropy(model(x[rows]), y[rows]) / 4).backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+
+    record = watched(training)
+    assert record.steps == 5
+    assert record.program.optimizers[0].backwards_per_step == 4
+    assert record.program.optimizers[0].clipping == "norm 1.0"
+    assert record.program.optimizers[0].cleared
+
+
+def test_missing_zero_grad_shows_as_stale_gradients(watched):
+    def training():
+        model, (x, y) = mlp(), batch()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        for _ in range(8):
+            F.cross_entropy(model(x), y).backward()
+            optimizer.step()
+
+    record = watched(training)
+    assert not record.program.optimizers[0].cleared
+    assert record.series("stale_rms", "model.0.weight").after(1).median() > 0.3
+
+
+def test_closures_run_inside_the_step(watched):
+    def training():
+        model, (x, y) = mlp(), batch()
+        optimizer = torch.optim.LBFGS(model.parameters(), lr=0.1, max_iter=5)
+
+        def closure():
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(x), y)
+            loss.backward()
+            return loss
+
+        for _ in range(4):
+            optimizer.step(closure)
+
+    record = watched(training)
+    optimizer = record.program.optimizers[0]
+    assert (optimizer.kind, optimizer.closure, optimizer.steps) == ("LBFGS", True, 4)
+    assert record.steps == 4
+    assert record.series("grad_rms", "model.0.weight").first > 0
+
+
+def test_gan_with_two_models_and_two_optimizers(watched):
+    def training():
+        generator, critic = nn.Sequential(nn.Linear(4, 8), nn.Tanh()), nn.Sequential(nn.Linear(8, 1))
+        opt_c, opt_g = torch.optim.Adam(critic.parameters()), torch.optim.Adam(generator.parameters(), lr=1e-4)
+        x, _ = batch()
+        one, zero = torch.ones(16, 1), torch.zeros(16, 1)
+        for _ in range(6):
+            opt_c.zero_grad()
+            fake = generator(torch.randn(16, 4))
+            F.binary_cross_entropy_with_logits(critic(x), one).backward()
+            F.binary_cross_entropy_with_logits(critic(fake.detach()), zero).backward()
+            opt_c.step()
+            opt_g.zero_grad()
+            F.binary_cross_entropy_with_logits(critic(fake), one).backward()
+            opt_g.step()
+
+    record = watched(training)
+    assert record.steps == 6
+    assert {m.name for m in record.program.models} == {"generator", "critic"}
+    assert [(o.kind, o.settings["lr"], o.steps) for o in record.program.optimizers] == [("Adam", 1e-3, 6), ("Adam", 1e-4, 6)]
+    assert {layer.name for layer in record.program.layers if layer.op != "loss"} == {"generator.0", "generator.1", "critic.0"}
+    assert len(record.series("grad_rms", "generator.0.weight")) >= 5
+
+
+def test_second_training_takes_the_lead(watched):
+    def training():
+        first, second = mlp(), mlp()
+        train(first, torch.optim.SGD(first.parameters(), lr=0.1), F.cross_entropy, steps=4)
+        train(second, torch.optim.Adam(second.parameters(), lr=0.01), F.cross_entropy, steps=6)
+
+    record = watched(training)
+    assert record.program.optimizers[0].kind == "Adam"
+    assert record.series("lr").last == pytest.approx(0.01)
+    assert record.steps == 9  # the first step of the second training shows only at its second that it leads
+
+
+def test_schedules_and_several_groups(watched):
+    def training():
+        model = mlp()
+        optimizer = torch.optim.SGD([{"params": model[0].parameters(), "lr": 0.5}, {"params": model[2].parameters()}], lr=0.1)
+        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 2, 0.1)
+        x, y = batch()
+        for _ in range(6):
+            optimizer.zero_grad()
+            F.cross_entropy(model(x), y).backward()
+            optimizer.step()
+            scheduler.step()
+
+    record = watched(training)
+    assert record.program.optimizers[0].schedule == "StepLR"
+    assert record.program.optimizers[0].groups == 2
+    assert record.series("lr").values.tolist() == pytest.approx([0.5, 0.5, 0.05, 0.05, 0.005, 0.005])
+
+
+def test_parameters_the_optimizer_does_not_hold(watched):
+    def training():
+        model = mlp()
+        train(model, torch.optim.SGD(model[2].parameters(), lr=0.1), F.cross_entropy)
+
+    record = watched(training)
+    assert record.parameters["model.0.weight"].optimizers == ()
+    assert record.parameters["model.2.weight"].optimizers == (0,)
+    assert record.parameters["model.2.weight"].changed
+
+
+def test_nan_is_traced_to_its_layer(watched):
+    def training():
+        model, (x, y) = mlp(), batch()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        for step in range(30):
+            optimizer.zero_grad()
+            hidden = model[1](model[0](x))
+            logits = model[2](hidden.log() if step > 20 else (hidden + 1.0).log())
+            F.cross_entropy(logits, y).backward()
+            optimizer.step()
+
+    record = watched(training, budget=0.0)
+    (event,) = record.happened("non-finite")
+    assert event.step == 21
+    assert event.data["op"] == "log"
+
+
+def test_bad_gradient_with_a_finite_loss_is_told(watched):
+    def training():
+        model, (x, y) = mlp(), batch()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        for step in range(12):
+            optimizer.zero_grad()
+            out = model(x)
+            loss = F.cross_entropy(out, y)
+            if step == 9:
+                loss = loss + ((out - out.detach()) ** 2).sum().sqrt() * 0
+            loss.backward()
+            optimizer.step()
+
+    (event,) = watched(training).happened("non-finite")
+    assert (event.step, event.data["what"]) == (9, "gradient")
+
+
+def test_wrappers_and_copies_are_seen_through(watched):
+    def training():
+        model = mlp()
+        averaged = torch.optim.swa_utils.AveragedModel(model)
+        twin = copy.deepcopy(model)
+        wrapped = nn.DataParallel(model)
+        train(wrapped, torch.optim.SGD(model.parameters(), lr=0.1), F.cross_entropy)
+        averaged.update_parameters(model)
+        with torch.no_grad():
+            twin(batch()[0])
+
+    record = watched(training)
+    assert record.program.models[0].wrapped_by == ("DataParallel",)
+    assert "model.0" in record.layers
+
+
+def test_a_part_of_a_model_called_alone_belongs_to_the_whole(watched):
+    class Auto(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.encoder, self.decoder = nn.Linear(8, 2), nn.Linear(2, 8)
+
+        def encode(self, x):
+            return torch.tanh(self.encoder(x))
+
+    def training():
+        auto = Auto()
+        optimizer = torch.optim.Adam(auto.parameters())
+        x, _ = batch()
+        for _ in range(3):
+            optimizer.zero_grad()
+            F.mse_loss(auto.decoder(auto.encode(x)), x).backward()
+            optimizer.step()
+
+    record = watched(training)
+    assert record.program.models[0].kind == "Auto"
+    assert {"encoder", "decoder"} <= set(record.layers)
+    assert record.program.task.score == "r2"
+
+
+def test_a_process_that_never_trains_makes_no_record(tmp_path):
+    session = Session(tmp_path / "record.sqlite", lazy=True)
+    session.attach()
+    with torch.no_grad():
+        mlp()(batch()[0])
+    session.close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_process_that_begins_to_train_makes_its_record_then(tmp_path):
+    session = Session(tmp_path / "record.sqlite", lazy=True)
+    session.attach()
+    model = mlp()
+    train(model, torch.optim.SGD(model.parameters(), lr=0.1), F.cross_entropy)
+    session.close()
+    record = Record.read(tmp_path / "record.sqlite")
+    assert record.steps == 5
+    assert "model.0" in record.layers
+    assert len(record.series("act_std", "model.0")) > 0
