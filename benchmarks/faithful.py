@@ -322,11 +322,16 @@ def differences(plain: Outcome, watched: Outcome) -> list[Difference]:
     return found
 
 
-def without_torch_frames(stderr: bytes) -> bytes:
-    """A traceback without the frames that lie in torch's files."""
+def torch_folder() -> Path:
+    """Where torch lies, without importing it."""
     spec = importlib.util.find_spec("torch")
     assert spec is not None and spec.origin is not None
-    folder = re.escape(str(Path(spec.origin).parent)).encode()
+    return Path(spec.origin).parent
+
+
+def without_torch_frames(stderr: bytes) -> bytes:
+    """A traceback without the frames that lie in torch's files."""
+    folder = re.escape(str(torch_folder())).encode()
     return re.sub(rb'^ *File "%b/.*\n(?:^    .*\n)*' % folder, b"", stderr, flags=re.MULTILINE)
 
 

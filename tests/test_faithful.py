@@ -1,7 +1,6 @@
 """A script is the same program under `unstuck run`: the programs of `benchmarks/faithful.py`, each both ways."""
 
 import importlib
-import importlib.util
 import signal
 import sys
 from dataclasses import replace
@@ -50,8 +49,7 @@ def traceback(*frames):
 
 
 def test_only_frames_of_torch_are_tolerated_in_tracebacks():
-    spec = importlib.util.find_spec("torch")
-    torch = f"{Path(spec.origin).parent}/nn/modules/module.py"
+    torch = f"{faithful.torch_folder()}/nn/modules/module.py"
     plain = traceback("train.py", torch, "net.py")
     assert [d.tolerated for d in faithful.differences(plain, traceback("train.py", torch, torch, "net.py"))] == [True]
     assert [d.tolerated for d in faithful.differences(plain, traceback("train.py", "watcher.py", torch, "net.py"))] == [

@@ -249,21 +249,20 @@ def _watch(command: list[str], folder: Path, budget: float, *, quiet: bool) -> i
     }  # fmt: skip
     path = os.pathsep.join([str(inject), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "PYTHONPATH": path, "UNSTUCK_RUN": json.dumps(settings)}
-    before = {s: signal.signal(s, signal.SIG_IGN) for s in (signal.SIGINT, signal.SIGQUIT)}
+    before = {s: signal.signal(s, signal.SIG_IGN) for s in (signal.SIGINT, signal.SIGQUIT)}  # they are the child's to handle
+
+    def as_before() -> None:
+        for which, handler in before.items():
+            signal.signal(which, signal.SIG_IGN if handler == signal.SIG_IGN else signal.SIG_DFL)
+
     try:
-        child = subprocess.Popen(command, env=environment, preexec_fn=_own_signals)  # noqa: PLW1509 - no threads yet
+        child = subprocess.Popen(command, env=environment, preexec_fn=as_before)  # noqa: PLW1509 - no threads yet
         signal.signal(signal.SIGTERM, lambda *_: child.terminate())
         return _wait(child, folder, sys.stderr, quiet=quiet)
     finally:
         for which, handler in before.items():
             signal.signal(which, handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _own_signals() -> None:
-    """In the child: signals as a program started from the shell has them."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 def _wait(child: subprocess.Popen[bytes], folder: Path, stream: TextIO, *, quiet: bool) -> int:

@@ -17,6 +17,7 @@ good as it gets.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Literal
@@ -50,8 +51,9 @@ class Learning:
         lowest: Lowest mean over a twentieth of the run.
         chance: Loss of the best constant prediction, NaN when unknown.
         broke_at: Step from which on the loss is not finite, None while it is.
+        end: Step at which the run ended, or broke.
         score: Name of the score, "" when there is none.
-        score_first, score_last: Training score in the first and last third of its samples.
+        score_first, score_last: Training score of the first samples, and of those in the last third of the run.
         score_chance: Score of the best constant prediction, NaN when unknown.
         eval_score: Score of the last evaluation, NaN when there was none.
         skill: Share of the way from chance to perfect, by training or evaluation, whichever is better; NaN when unknown.
@@ -65,6 +67,7 @@ class Learning:
     lowest: float = math.nan
     chance: float = math.nan
     broke_at: int | None = None
+    end: int = 0
     score: str = ""
     score_first: float = math.nan
     score_last: float = math.nan
@@ -106,7 +109,7 @@ class Learning:
     def evidence(self, record: Record) -> tuple[Evidence, ...]:
         """The number `words` rests on."""
         series = record.series("score").finite
-        if self.score and len(series) and not self.broke_at:
+        if self.score and len(series) and self.broke_at is None:
             return (Evidence("score", "", int(series.steps[-1]), self.score_last),)
         loss = record.series("loss")
         return (Evidence("loss", "", int(loss.steps[-1]), loss.last),) if len(loss) else ()
@@ -122,19 +125,37 @@ def progress(record: Record) -> Learning:
         The progress; `unknown` with NaNs where nothing was measured.
     """
     loss = record.series("loss")
-    good = loss.finite
     broke_at = _broke_at(record, loss)
-    task, call = record.program.task, main_loss(record)
-    chance = task.chance_loss if task.chance_loss > 0 and (call is None or call.name != "hand-written") else math.nan
-    last = _mean(good.values[-max(FEW, len(good) // 10) :])
-    score_first, score_last, spread = _scores(record)
+    end = broke_at if broke_at is not None else max(record.steps, int(loss.steps[-1]) + 1 if len(loss) else 0)
+    good, task = loss.until(end).finite, record.program.task
+    last, chance = _mean(good.values[-max(FEW, len(good) // 10) :]), _chance(record)
+    score_first, score_last, spread = _scores(record, end)
     eval_score = record.series("eval_score").finite.last
-    skill = np.fmax(_skill(task.score, score_last, task.chance_score), _skill(task.score, eval_score, task.chance_score))
+    skills = [_skill(task.score, score, task.chance_score) for score in (score_last, eval_score)]
     found = Learning(
-        "unknown", len(good), _mean(good.values[:3]), last, _lowest(good.values), chance, broke_at, task.score, score_first,
-        score_last, task.chance_score, eval_score, float(skill), 1 - last / chance,
+        "unknown", len(good), _mean(good.values[:3]), last, _lowest(good.values), chance, broke_at, end, task.score, score_first,
+        score_last, task.chance_score, eval_score, float(np.fmax(*skills)), 1 - last / chance,
     )  # fmt: skip
-    return Learning(**{**found.__dict__, "status": _status(found, good, spread)})
+    return dataclasses.replace(found, status=_status(found, good, spread))
+
+
+def late(series: Series, learning: Learning, share: float = 0.5, least: int = 3) -> Series:
+    """The finite samples in the last part of a run, up to where it broke.
+
+    Sampled steps lie close together at the start and far apart at the end, so a share of the samples would be mostly the start.
+
+    Args:
+        series: Samples by step.
+        learning: The progress of the run they are from.
+        share: The last part of the run's steps, from 0 to 1.
+        least: Samples to go back to, when fewer than these lie in it.
+
+    Returns:
+        The part.
+    """
+    known = series.until(learning.end).finite
+    part = known.after(round((1 - share) * learning.end))
+    return part if len(part) >= least else Series(known.steps[-least:], known.values[-least:])
 
 
 def main_loss(record: Record) -> LossCall | None:
@@ -195,19 +216,33 @@ def _broke_at(record: Record, loss: Series) -> int | None:
     return int(loss.steps[tail]) if told or measured else None
 
 
-def _scores(record: Record) -> tuple[float, float, float]:
-    """Training score in the first and the last third of its samples, and the standard error of the latter as a skill."""
-    values = record.series("score").finite.values
-    if not len(values):
+def _chance(record: Record) -> float:
+    """The loss of the best constant prediction, also for cross-entropies written by hand; NaN when unknown."""
+    task, call = record.program.task, main_loss(record)
+    if call is None or call.name != "hand-written":
+        return task.chance_loss if task.chance_loss > 0 else math.nan
+    share = np.asarray(task.label_share)
+    likelihood = call.target_kind in ("one-hot", "class index") and (call.chain[-1:] in (("softmax",), ("log_softmax",)) or "log" in call.loss_ops)
+    if not likelihood or not len(share) or set(call.loss_ops) & {"relu", "clamp", "pow"}:
+        return math.nan
+    entropy = -float(np.sum(share[share > 0] * np.log(share[share > 0])))
+    return entropy * (batch_size(record) if call.reduction == "sum" else 1.0) or math.nan
+
+
+def _scores(record: Record, end: int) -> tuple[float, float, float]:
+    """Training score of the first samples and of those in the last third of the run, and the latter's standard error as a skill."""
+    known = record.series("score").until(end).finite
+    if not len(known):
         return math.nan, math.nan, 0.0
-    count = max(min(3, len(values)), len(values) // 3)
+    tail = known.after(round(2 * end / 3)).values
+    tail = tail if len(tail) >= 3 else known.values[-3:]
     name, chance = record.program.task.score, record.program.task.chance_score
     typical = np.median if name in ("r2", "perplexity") else np.mean
-    last = float(typical(values[-count:]))
+    first, last = float(typical(known.values[:3])), float(typical(tail))
     if name not in ("accuracy", "bit_accuracy") or not chance < 1:
-        return float(typical(values[:count])), last, 0.0
-    error = math.sqrt(max(0.0, last * (1 - last)) / (count * batch_size(record)))
-    return float(typical(values[:count])), last, error / (1 - chance)
+        return first, last, 0.0
+    error = math.sqrt(max(0.0, last * (1 - last)) / (len(tail) * batch_size(record)))
+    return first, last, error / (1 - chance)
 
 
 def _skill(name: str, score: float, chance: float) -> float:

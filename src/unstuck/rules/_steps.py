@@ -6,8 +6,9 @@ import math
 
 import numpy as np
 
-from unstuck.evidence import Record
+from unstuck.evidence import Parameter, Record
 from unstuck.rules._depth import is_weight
+from unstuck.rules._learning import Learning, late
 
 
 def rate(record: Record) -> float:
@@ -15,30 +16,43 @@ def rate(record: Record) -> float:
     return record.series("lr").median()
 
 
-def update_size(record: Record) -> float:
-    """Size of an update relative to the weights: the median over steps, then over weights; NaN when unknown.
+def update_size(record: Record, learning: Learning) -> float:
+    """Size of an update relative to the weights in the second half of the run, the median over weights; NaN when unknown.
 
-    Biases and scales are left out: those that start at zero have ratios without meaning.
+    Biases and scales are left out, and so are weights that start at zero, whose ratios have no meaning.
     """
-    ratios = [r for r in _ratios(record).values() if math.isfinite(r)]
-    return float(np.median(ratios)) if ratios else math.nan
+    ratios = [late(record.series("update_ratio", p.name), learning).median() for p in _weights(record)]
+    known = [r for r in ratios if math.isfinite(r)]
+    return float(np.median(known)) if known else math.nan
 
 
-def fastest(record: Record) -> tuple[str, float]:
-    """The weight that moves most, and its median update ratio; ("", NaN) when unknown.
+def first_update(record: Record) -> float:
+    """Size of the first update relative to the weights, the median over weights; NaN when unknown."""
+    series = [record.series("update_ratio", p.name) for p in _weights(record)]
+    first = [s.first for s in series if len(s) and s.steps[0] == 0 and math.isfinite(s.first)]
+    return float(np.median(first)) if first else math.nan
 
-    A vanishing gradient makes most weights slow whatever the rate; the fastest one tells of the rate.
+
+def farthest(record: Record) -> tuple[str, float]:
+    """The weight that can have moved most, and how far: the sum of its update ratios over all steps; ("", NaN) when unknown.
+
+    A vanishing gradient makes most weights slow whatever the rate; the one that moves most tells of the rate.
     """
-    ratios = {name: r for name, r in _ratios(record).items() if math.isfinite(r)}
-    if not ratios:
+    ways = {p.name: _way(record, p) for p in _weights(record)}
+    known = {name: way for name, way in ways.items() if math.isfinite(way)}
+    if not known:
         return "", math.nan
-    name = max(ratios, key=lambda name: ratios[name])
-    return name, ratios[name]
+    name = max(known, key=lambda name: known[name])
+    return name, known[name]
 
 
-def _ratios(record: Record) -> dict[str, float]:
-    found = {}
-    for parameter in record.program.parameters:
-        if is_weight(parameter) and parameter.initial.get("zero_share", 0.0) < 0.5:
-            found[parameter.name] = record.series("update_ratio", parameter.name).median()
-    return found
+def _way(record: Record, parameter: Parameter) -> float:
+    """Update ratios summed over the run, those between samples interpolated."""
+    series = record.series("update_ratio", parameter.name).finite
+    if not len(series):
+        return math.nan
+    return float(np.interp(np.arange(record.steps), series.steps, series.values).sum())
+
+
+def _weights(record: Record) -> list[Parameter]:
+    return [p for p in record.program.parameters if is_weight(p) and p.initial.get("zero_share", 0.0) < 0.5]

@@ -19,11 +19,10 @@ quiet = np.errstate(all="ignore")
 
 
 def measurable(x: Tensor) -> bool:
-    """Whether a tensor holds numbers in the plain way: dense, with axes, not empty, not quantized, not under `vmap` or `grad`."""
+    """Whether a tensor holds numbers in the plain way: dense, not empty, not quantized, not under `vmap` or `grad`."""
     return (
         x.layout is torch.strided
         and x.numel() > 0
-        and x.dim() > 0
         and not x.is_quantized
         and not x.is_nested
         and not torch._C._functorch.is_functorch_wrapped_tensor(x)
@@ -38,24 +37,30 @@ def as_float(x: Tensor) -> Tensor:
     return x if x.dtype is torch.float64 else x.float()
 
 
-def on_host(x: Tensor) -> np.ndarray | None:
-    """The numbers as a contiguous array for reading, None where numpy can't have them without waiting.
+def shared(x: Tensor) -> np.ndarray | None:
+    """The numbers as an array for reading, None where numpy can't have them without waiting.
 
     Args:
         x: Any measurable tensor, thinned before since all of it may be copied.
 
     Returns:
-        float64 for float64 and complex128, else float32, in the tensor's shape. It may share the tensor's memory: not to be changed.
+        float64 for float64 and complex128, else float32, in the tensor's shape and, where it can be, in its memory: not to be changed.
     """
     if not x.is_cpu:
         return None
     dtype = x.dtype
     try:
         if dtype is torch.float32 or dtype is torch.float64:
-            return np.ascontiguousarray((x.detach() if x.requires_grad else x).numpy())
-        return np.ascontiguousarray(as_float(x).numpy())
+            return (x.detach() if x.requires_grad else x).numpy()
+        return as_float(x).numpy()
     except (RuntimeError, TypeError):  # a subclass, or memory that only torch can read: a negated or conjugated view, ...
         return None
+
+
+def on_host(x: Tensor) -> np.ndarray | None:
+    """As `shared`, with the numbers behind each other in memory."""
+    numbers = shared(x)
+    return None if numbers is None else np.ascontiguousarray(numbers)
 
 
 def flatten(tensors: Sequence[Tensor]) -> Tensor:

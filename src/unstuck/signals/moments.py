@@ -2,7 +2,7 @@
 
 All are taken of the finite numbers; the share of the others stands beside them. What is larger than a limit is sampled
 (`unstuck.signals.sample`), so a call costs the same for any size. Nothing waits for the device: results are small float32 tensors on it.
-What can't be measured (sparse, quantized, empty, a single number, under `vmap`) gives NaN.
+What can't be measured (sparse, quantized, empty, under `vmap`) gives NaN.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def describe(
     lies within units: 0 when the output ignores its input, 1 when all units have the same mean.
 
     Args:
-        x: An activation, batch first.
+        x: An activation, batch first; without any axis all is NaN.
         bounds: Lowest and highest value the activation can take; without them the share near a bound is NaN.
         tolerance: Share of the range that counts as near a bound.
 
@@ -54,7 +54,7 @@ def describe(
         >>> describe(torch.tensor([[0.0, 3.0], [0.0, -1.0]])).tolist()
         [0.5, 1.5, 3.0, 0.5, 0.0, nan, 0.25, 0.9428090453147888]
     """
-    if not measurable(x):
+    if not measurable(x) or x.dim() == 0:
         return unknown(len(DESCRIBE), x.device)
     few = grid(x, LIMIT)
     numbers = on_host(few)
@@ -315,48 +315,44 @@ def _gradients(tensors: Sequence[Tensor], limit: int) -> Tensor:
 @quiet
 def _gradients_on_host(tensors: Sequence[Tensor], large: list[int], flat: np.ndarray, sizes: np.ndarray) -> Tensor:
     starts = sizes.cumsum() - sizes
-    counts = sizes
-    found = np.empty((len(sizes), len(GRADIENT)))
-    found[:, 2] = np.add.reduceat((flat == 0).view(np.int8), starts, dtype=np.int32)
+    zeros = np.add.reduceat((flat == 0).view(np.int8), starts, dtype=np.int32)
     size = np.abs(flat)
     top = np.maximum.reduceat(size, starts)
-    if not top.max() < math.inf:
+    counts = sizes
+    if _TINY < top.min() and top.max() < _HUGE:
+        size *= size
+        rms = np.sqrt(np.add.reduceat(size, starts) / counts)
+    else:
         finite = size < math.inf
         size[~finite] = 0
-        top = np.maximum.reduceat(size, starts)
         counts = np.add.reduceat(finite, starts, dtype=np.intp)
-    extreme = (top > 0) & ((top < _TINY) | (top > _HUGE))
-    if extreme.any():
-        scale = np.where(extreme, top, 1)
+        top = np.maximum.reduceat(size, starts)
+        scale = np.where(top > 0, top, 1)
         size /= np.repeat(scale, sizes)
-    else:
-        scale = 1.0
-    size *= size
-    found[:, 0] = np.sqrt(np.add.reduceat(size, starts) / counts) * scale
-    found[:, 1] = np.where(counts > 0, top, math.nan)
-    found[:, 2] /= counts
-    found[:, 3] = 1 - counts / sizes
+        size *= size
+        rms = np.sqrt(np.add.reduceat(size, starts) / counts) * scale
+        top = np.where(counts > 0, top, math.nan)
+    found = np.empty((len(GRADIENT), len(sizes)), np.float32)
+    found[0], found[1], found[2], found[3] = rms, top, zeros / counts, 1 - counts / sizes
     if large:
-        _correct(found, large, [tensors[i] for i in large])
-    return row(found)
+        _correct(found, large, tensors)
+    return torch.from_numpy(np.ascontiguousarray(found.T))
 
 
-def _correct(found: np.ndarray, places: list[int], tensors: list[Tensor]) -> None:
+def _correct(found: np.ndarray, large: list[int], tensors: Sequence[Tensor]) -> None:
     """Puts in what all numbers of the larger tensors say."""
-    small = [i for i, x in enumerate(tensors) if x.numel() <= _ALONE]
-    means = np.empty(len(tensors))
-    if small:
-        norms = torch._foreach_norm([as_float(tensors[i]) for i in small])
-        means[small] = torch.stack(norms).numpy().astype(np.float64) ** 2
-    for i, x in enumerate(tensors):
-        if x.numel() > _ALONE:
-            means[i] = _sum_of_squares(x)
-    means /= [x.numel() for x in tensors]
-    for place, mean, x in zip(places, means.tolist(), tensors, strict=True):
+    few = [i for i in large if tensors[i].numel() <= _ALONE]
+    sums = {i: _sum_of_squares(tensors[i]) for i in large if tensors[i].numel() > _ALONE}
+    if few:
+        norms = torch.stack(torch._foreach_norm([as_float(tensors[i]) for i in few])).tolist()
+        sums.update((i, norm**2) for i, norm in zip(few, norms, strict=True))
+    for i, total in sums.items():
+        count = tensors[i].numel()
+        mean = total / count
         if _TINY**2 < mean < _HUGE**2:
-            found[place, 0] = math.sqrt(mean)
-        elif not math.isfinite(mean) and found[place, 3] == 0 and found[place, 1] < _HUGE:
-            found[place, 3] = 1 / x.numel()
+            found[0, i] = math.sqrt(mean)
+        elif not math.isfinite(mean) and found[3, i] == 0 and found[1, i] < _HUGE:
+            found[3, i] = 1 / count
 
 
 _ALONE = 32_768  # numbers from which on torch would wake its threads; numpy needs none

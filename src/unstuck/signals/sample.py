@@ -14,7 +14,8 @@ from torch import Tensor
 
 LIMIT = 16384
 RUN = 8  # neighbours in a run
-MIN_SAMPLES = 32  # of a batch that are kept before units are thinned
+MIN_SAMPLES = 32  # of a batch that are kept before units are thinned, and numbers of each unit
+MOST = 1 << 20  # numbers in any sample
 
 
 def thin(x: Shaped[Tensor, "..."], limit: int = LIMIT) -> Shaped[Tensor, "..."]:
@@ -38,7 +39,7 @@ def thin(x: Shaped[Tensor, "..."], limit: int = LIMIT) -> Shaped[Tensor, "..."]:
     if x.is_contiguous() or in_one_piece(x):
         step = _step(count, limit // RUN)
         return x.as_strided(((count - RUN) // step + 1, RUN), (step, 1))
-    return _lattice(x, limit, batch=False)
+    return _lattice(x, limit)
 
 
 def thin_batch(x: Shaped[Tensor, "batch ..."], limit: int = LIMIT) -> Shaped[Tensor, "kept ..."]:
@@ -92,7 +93,41 @@ def grid(x: Shaped[Tensor, "batch ..."], limit: int = LIMIT) -> Shaped[Tensor, "
     if x.is_contiguous() or in_one_piece(x, 1):
         step = _step(units, limit // rows // RUN)
         return x.as_strided((rows, (units - RUN) // step + 1, RUN), (x.stride(0) * every, step, 1))
-    return _lattice(x[::every], limit, batch=True)
+    return _lattice(x[::every], limit // rows, whole=0)
+
+
+def thin_units(x: Shaped[Tensor, "..."], unit_axis: int, limit: int = LIMIT) -> Shaped[Tensor, "before unit after"]:
+    """A view with every unit, but not every sample and position: at least 32 numbers of each unit, where there are as many.
+
+    Of the positions behind the unit axis (those of an image) each sample shows another stretch, so that together they show all.
+
+    Args:
+        x: Any strided tensor with at least one axis.
+        unit_axis: The axis of units, or channels, or features.
+        limit: Most numbers in the view, as long as that leaves 32 of each unit; never more than a million.
+
+    Returns:
+        The view: what comes before the unit axis, the units, what comes behind it. A copy where memory isn't in one piece.
+
+    Example:
+        >>> import torch
+        >>> thin_units(torch.zeros(64, 256, 28, 28), 1, limit=16384).shape
+        torch.Size([4, 256, 16])
+    """
+    axis = unit_axis % x.dim()
+    if axis == 1 and not x.is_contiguous() and x.movedim(1, -1).is_contiguous():  # channels last in memory
+        x, axis = x.movedim(1, -1), x.dim() - 1
+    width = x.shape[axis]
+    most = max(1, min(max(limit // width, MIN_SAMPLES), MOST // width))
+    if x.is_contiguous():
+        before, after = math.prod(x.shape[:axis]), math.prod(x.shape[axis + 1 :])
+        kept = min(after, max(2 * RUN, most // before))
+        every = -(-before // min(before, max(1, most // kept)))
+        rows = -(-before // every)
+        shift = (after - kept) // max(1, rows - 1)
+        return x.as_strided((rows, width, kept), (width * after * every + shift, after, 1))
+    few = _lattice(x, most, whole=axis)
+    return few.reshape(math.prod(few.shape[:axis]), width, -1)
 
 
 def _step(total: int, runs: int) -> int:
@@ -110,18 +145,20 @@ def in_one_piece(x: Tensor, axis: int = 0) -> bool:
     return span == math.prod(sizes) and all(s > 0 or n == 1 for n, s in zip(sizes, strides, strict=True))
 
 
-def _lattice(x: Tensor, limit: int, *, batch: bool) -> Tensor:
-    """Thins every axis, the batch left whole if asked; of an expanded axis, where all is the same, the first place is kept."""
+def _lattice(x: Tensor, limit: int, *, whole: int | None = None) -> Tensor:
+    """Thins every axis to `limit` places in all; the axis `whole` stays whole and doesn't count.
+
+    Of an expanded axis, where all is the same, the first place is kept.
+    """
     sizes = [1 if stride == 0 else n for n, stride in zip(x.shape, x.stride(), strict=True)]
-    index = [slice(None)] * len(sizes)
+    index = [slice(0, n) for n in sizes]
+    if whole is not None:
+        index[whole] = slice(None)
     left = float(limit)
-    if batch:
-        left = max(1.0, limit / x.shape[0])
-    axes = sorted(range(int(batch), len(sizes)), key=sizes.__getitem__)
+    axes = sorted((axis for axis in range(len(sizes)) if axis != whole), key=sizes.__getitem__)
     for done, axis in enumerate(axes):
         fair = int(left ** (1 / (len(axes) - done)) + 1e-9)
-        kept = min(sizes[axis], max(1, fair))
-        every = -(-sizes[axis] // kept)
+        every = -(-sizes[axis] // min(sizes[axis], max(1, fair)))
         index[axis] = slice(0, sizes[axis], every)
         left /= -(-sizes[axis] // every)
     return x[tuple(index)]

@@ -99,4 +99,7 @@ class _AfterImport(MetaPathFinder, Loader):
         if module.__spec__ is not None:
             module.__spec__.loader = self.real
         self.real.exec_module(module)
+        ours = sys.modules.get("sitecustomize")
+        if ours is not None and str(getattr(ours, "__file__", "")).startswith(str(Path(__file__).parent)):
+            del sys.modules["sitecustomize"]  # without us there would be none
         self.then()

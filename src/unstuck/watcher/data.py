@@ -45,7 +45,7 @@ class DataBook:
 
     def __init__(self) -> None:
         self.loaders: list[LoaderState] = []
-        self.input_batch = 0
+        self.batch_size = self.input_batch = 0
         self.inputs_seen = 0
         self.evaluating = False
         self.eval_passes = 0
@@ -107,6 +107,7 @@ class DataBook:
         if not state.trained_in_pass:
             state.trained_in_pass = True
             state.trained_passes += 1
+            self.settle_batch_size()
             if state.trained_passes <= EVAL_EVENTS:
                 data = {"loader": self.loaders.index(state), "epoch": state.trained_passes - 1}
                 session.event(Event(session.step, "epoch", "", data))
@@ -116,16 +117,16 @@ class DataBook:
         """The loader that most backwards followed."""
         return max((s for s in self.loaders if s.trained), key=lambda s: s.trained, default=None)
 
-    @property
-    def batch_size(self) -> int:
-        """Samples in a batch, as far as known; 0 when it isn't."""
+    def settle_batch_size(self) -> None:
+        """Decides what the batch size is: the loader's, else the input's; 0 when neither is known."""
         loader = self.training_loader
-        return loader.batch_size if loader is not None and loader.batch_size else self.input_batch
+        self.batch_size = loader.batch_size if loader is not None and loader.batch_size else self.input_batch
 
     def saw_input(self, module: nn.Module, first: Tensor) -> None:
         """The first tensor a model was given while training."""
         axis = 1 if first.dim() > 1 and _time_first(module) else 0
         self.input_batch = int(first.shape[axis])
+        self.settle_batch_size()
 
     def measure_input(self, inputs: list[tuple[str, Tensor]], sample: Sample, place: str = "input") -> None:
         """Measures, by feature, the first data that met parameters."""
@@ -134,6 +135,7 @@ class DataBook:
             return
         if not self.input_batch:
             self.input_batch = int(data.shape[0])
+            self.settle_batch_size()
         if self.inputs_seen >= 24 and sample.step & (sample.step - 1):
             return
         self.inputs_seen += 1

@@ -185,9 +185,9 @@ class OptimizerBook:
         """The learning rate of the lead's first group, or of updates made by hand."""
         return self.lead.rate() if self.lead is not None else self.hand_rate
 
-    def other_rates(self, step: int) -> dict[str, float]:
-        """Rates beyond the main one, every 64 steps: by "optimizer.group"."""
-        if step % 64 or (len(self.states) < 2 and (self.lead is None or self.lead.groups < 2)):
+    def other_rates(self) -> dict[str, float]:
+        """Rates by "optimizer.group", where there is more than the main one."""
+        if len(self.states) < 2 and (self.lead is None or self.lead.groups < 2):
             return {}
         return {f"{s.index}.{g}": s.rate(g) for s in self.states for g in range(min(s.groups, 8))}
 

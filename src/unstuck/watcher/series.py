@@ -51,8 +51,8 @@ class DenseSeries:
 
     def write(self, session: Any, seconds: float, *, sampled: bool) -> None:
         """Writes the step's row and begins the next."""
-        means = {site: sum(values) / len(values) for site, values in self._losses.items()}
-        loss = means.pop(self.main_site, math.nan)
+        main = self._losses.get(self.main_site)
+        loss = math.nan if not main else main[0] if len(main) == 1 else sum(main) / len(main)
         if self._late:
             self._send_late(session)
         else:
@@ -60,13 +60,17 @@ class DenseSeries:
         optimizers, writer, step = session.optimizers, session.writer, session.step
         if writer is not None:
             writer.row(step, ROW, (loss, self.norm, optimizers.rate(), session.data.batch_size, self.score, seconds))
-            extra = {("lr", name): rate for name, rate in optimizers.other_rates(step).items()}
             if sampled or step % _OTHERS_EVERY == 0:
-                extra.update({("loss", site): value for site, value in means.items()})
-            if extra:
-                writer.sample(step, tuple(extra), list(extra.values()))
-        self._losses, self._late = {}, {}
+                self._write_others(writer, step, optimizers.other_rates())
+        self._losses.clear()
         self.norm = self.score = math.nan
+
+    def _write_others(self, writer: Any, step: int, rates: dict[str, float]) -> None:
+        """Losses of other sites than the main one, and other rates than the first."""
+        extra = {("loss", site): sum(v) / len(v) for site, v in self._losses.items() if site != self.main_site}
+        extra.update({("lr", name): rate for name, rate in rates.items()})
+        if extra:
+            writer.sample(step, tuple(extra), list(extra.values()))
 
     def _send_late(self, session: Any) -> None:
         step = session.step
@@ -76,6 +80,7 @@ class DenseSeries:
             self.pending.send(
                 value, lambda numbers, place=place: self._arrived(session, step, place, float(numbers[0]))
             )
+        self._late.clear()
 
     def _arrived(self, session: Any, step: int, place: str, value: float) -> None:
         if place == "":

@@ -20,7 +20,9 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from sys import _getframe
 from threading import get_ident
+from types import CodeType, FrameType
 from typing import Any
 
 import torch
@@ -104,7 +106,9 @@ class Session:
         self._exit: dict[str, Any] = {}
         self._facts_written = 0
         self._progress_at = 0.0
-        self._norm_cost = 0.0
+        self._norm_stride = 1  # steps between looks at the gradient's norm
+        self._lines: dict[tuple[CodeType, int], str] = {}  # sites of the lines that call backward
+        self._quiet: list[bool] = []  # not empty while a module call with gradients is nothing to us
         self._stance: Any = None
 
     # ------------------------------------------------------------------ attach and detach
@@ -130,13 +134,16 @@ class Session:
             if session._in_backward or session.closed:
                 return backward(tensors, *args, **kwargs)
             root = tensors if isinstance(tensors, Tensor) else next(iter(tensors), None)
-            session.guard("before backward", session._backward_begins, root)
+            session.guard("before backward", session._backward_begins, root, _getframe(1))
             session._in_backward = True
             try:
                 return backward(tensors, *args, **kwargs)
             finally:
                 session._in_backward = False
-                session.guard("after backward", session._backward_over)
+                if session.sample is None and session.optimizers.lead is not None:
+                    session._backwards += 1
+                else:
+                    session.guard("after backward", session._backward_over)
 
         return transparent(like(watched, backward))
 
@@ -220,13 +227,11 @@ class Session:
         It replaces `nn.Module.__call__` rather than being a global hook, as hooks cost more, show in tracebacks, and
         change what torch.compile sees.
         """
-        session, tracer, data = self, self.tracer, self.data
+        session, tracer, quiet = self, self.tracer, self._quiet
         compiling, with_grad = torch.compiler.is_compiling, torch.is_grad_enabled
 
         def watched(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-            if compiling():
-                return call(self, *args, **kwargs)
-            if not tracer.on and not data.evaluating and with_grad() and not session.lazy:
+            if (quiet and with_grad()) or compiling():
                 return call(self, *args, **kwargs)
             if not tracer.stack and not session.closed:
                 session.guard("module", session._called_from_outside, self)
@@ -249,12 +254,23 @@ class Session:
                 self._begin_sample(self.step)
         elif id(module) in self.registry.roots or self.tracer.on:
             self.data.eval_batch(self, module)
+        self._note_quiet()
+
+    def _note_quiet(self) -> None:
+        """Notes whether module calls with gradients are nothing to us, for the quick way past `_watched_call`."""
+        self._quiet[:] = [True] if not (self.tracer.on or self.data.evaluating or self.lazy) else []
 
     # ------------------------------------------------------------------ backward
 
-    def _backward_begins(self, root: Tensor) -> None:
-        site = self._site = call_site()
-        self.data.end_eval(self)
+    def _backward_begins(self, root: Tensor, caller: FrameType) -> None:
+        line = (caller.f_code, caller.f_lasti)
+        site = self._lines.get(line)
+        if site is None:
+            site = self._lines[line] = call_site()
+        self._site = site
+        if self.data.evaluating:
+            self.data.end_eval(self)
+            self._note_quiet()
         self.data.trains(self)
         if self.writer is None:
             self._make_record()
@@ -306,7 +322,8 @@ class Session:
     # ------------------------------------------------------------------ updates by an optimizer
 
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        if not self.closed:
+        plain = self.sample is None and self.step % self._norm_stride and self.optimizers.clipped_norm is None
+        if not self.closed and not (plain and self.optimizers.lead is not None):
             self.guard("before step", self._step_begins, optimizer, args, kwargs)
 
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
@@ -348,11 +365,9 @@ class Session:
         """On a plain step: the gradient's norm, for nothing where the script clips, else as often as it is cheap."""
         norm = self.optimizers.clipped_norm
         if norm is None:
-            if self.step % self.cadence.norm_stride(self._norm_cost):
-                return
             start = _clock()
             norm = self.parameters.global_norm(state)
-            self._norm_cost = _clock() - start
+            self._norm_stride = self.cadence.norm_stride(_clock() - start)
         if norm is not None and norm.device.type == "cpu":
             self._normed(float(norm))
 
@@ -427,12 +442,15 @@ class Session:
         for layer in self.registry.ordered:
             layer.forget_step()
         self.tracer.switch_on()
+        self._note_quiet()
         if self._stance is None and any("OptimizedModule" in m.wrapped_by for m in self.registry.models):
             self._stance = torch.compiler.set_stance("force_eager")
 
     def _switch_off(self) -> None:
         self.sample = None
-        self.tracer.switch_off()
+        if self.tracer.on:
+            self.tracer.switch_off()
+            self._note_quiet()
         if self._stance is not None:
             stance, self._stance = self._stance, None
             stance.__exit__(None, None, None)

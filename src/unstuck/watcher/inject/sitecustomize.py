@@ -12,10 +12,11 @@ import sys
 def _step_aside() -> None:
     here = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120 - pathlib costs 10 ms at start
     sys.path[:] = [p for p in sys.path if os.path.abspath(p or os.curdir) != here]  # noqa: PTH100
-    sys.modules.pop("sitecustomize", None)
+    ours = sys.modules.pop("sitecustomize")
     try:
         import sitecustomize  # noqa: F401 - the user's own, which ours shadowed
     except ImportError as error:
+        sys.modules["sitecustomize"] = ours  # the import system wants it while it is being imported
         if error.name != "sitecustomize":
             raise
 
