@@ -249,7 +249,9 @@ def _watch(command: list[str], folder: Path, budget: float, *, quiet: bool) -> i
     }  # fmt: skip
     path = os.pathsep.join([str(inject), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "PYTHONPATH": path, "UNSTUCK_RUN": json.dumps(settings)}
-    before = {s: signal.signal(s, signal.SIG_IGN) for s in (signal.SIGINT, signal.SIGQUIT)}  # they are the child's to handle
+    before = {
+        s: signal.signal(s, signal.SIG_IGN) for s in (signal.SIGINT, signal.SIGQUIT)
+    }  # they are the child's to handle
 
     def as_before() -> None:
         for which, handler in before.items():
@@ -312,7 +314,11 @@ def _judge(folder: Path, code: int, settings: Any) -> tuple[Any, Any]:
         ), Record()
     if record.path is not None:
         annotate(record.path, exit_code=code)
-    verdict = diagnose(record, settings=settings)
+    try:
+        verdict = diagnose(record, settings=settings)
+    except Exception as error:  # noqa: BLE001 - the script has run: its exit code and its record must not be lost
+        why = f"the record could not be judged: {error!r}"
+        verdict = Verdict("unknown", why_unknown=why, run={"steps": record.steps, "record": str(record.path)})
     if record.path is not None:
         annotate(record.path, verdict=verdict.verdict)
     return verdict, record

@@ -31,12 +31,14 @@ _SLOW = frozenset({"undertrained", "learning-rate-too-low", "too-little-capacity
 
 EXPLAINS: dict[str, frozenset[str]] = {
     **{cause: frozenset(CAUSES) - CONSTRUCTION for cause in CONSTRUCTION},
-    "zero-gradient": frozenset(CAUSES) - CONSTRUCTION | {"parameters-not-trained"},
+    "zero-gradient": frozenset(CAUSES) - CONSTRUCTION | {"parameters-not-trained", "output-loss-mismatch"},
     "gradients-accumulate": frozenset(CAUSES) - CONSTRUCTION | {"parameters-not-trained", "zero-gradient"},
     "output-loss-mismatch": frozenset(CAUSES) - CONSTRUCTION | {"zero-gradient", "output-range"},
     "output-range": frozenset(CAUSES) - CONSTRUCTION | {"zero-gradient", "output-loss-mismatch"},
     "degenerate-targets": frozenset(CAUSES) - CONSTRUCTION | {"zero-gradient"},
-    "unnormalized-input": _FLOW | _SLOW | {"learning-rate-too-high", "bad-initialization", "ill-conditioned", "zero-gradient"},
+    "unnormalized-input": _FLOW
+    | _SLOW
+    | {"learning-rate-too-high", "bad-initialization", "ill-conditioned", "zero-gradient"},
     "unnormalized-target": _FLOW | _SLOW | {"learning-rate-too-high", "zero-gradient"},
     "bad-initialization": _FLOW | _SLOW | {"learning-rate-too-high", "zero-gradient", "loss-scale"},
     "loss-scale": _FLOW | _SLOW | {"learning-rate-too-high"},
@@ -176,7 +178,9 @@ def _why_unknown(record: Record, learning: Learning) -> str | None:
     if record.steps == 0:
         return reasons[0] if reasons else "no training was seen: no step was taken"
     if record.steps < FEW:
-        return f"only {record.steps} {'step was' if record.steps == 1 else 'steps were'} taken, which is too few to judge"
+        return (
+            f"only {record.steps} {'step was' if record.steps == 1 else 'steps were'} taken, which is too few to judge"
+        )
     if not len(record.series("loss").finite) and not record.places("back_rms") and not record.places("grad_rms"):
         return f"nothing could be measured{f': {reasons[0]}' if reasons else ''}"
     if learning.stuck:
@@ -190,7 +194,9 @@ def _facts(record: Record, learning: Learning, errors: dict[str, str]) -> dict[s
         "steps": record.steps,
         "seconds": record.meta.get("seconds"),
         "overhead": record.meta.get("overhead"),
-        "score": {"name": learning.score, "first": score.first, "last": learning.score_last} if learning.score and len(score) else None,
+        "score": {"name": learning.score, "first": score.first, "last": learning.score_last}
+        if learning.score and len(score)
+        else None,
         "record": str(record.path) if record.path else None,
         "status": record.meta.get("status"),
         "learning": learning.status,
@@ -248,7 +254,9 @@ def _default(rule: str, name: str) -> Any:
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1)
         there_are = f"it has {', '.join(known)}" if known else "it has none"
-        raise NotFoundError(f"no threshold {name!r} in {rule!r}; {f'did you mean {close[0]!r}?' if close else there_are}")
+        raise NotFoundError(
+            f"no threshold {name!r} in {rule!r}; {f'did you mean {close[0]!r}?' if close else there_are}"
+        )
     return known[name]
 
 

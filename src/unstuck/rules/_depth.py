@@ -43,10 +43,12 @@ def weighted(record: Record) -> list[Weighted]:
     for layer in record.program.layers:
         if layer.op in ("embedding", "loss") or layer.op in NORMS or layer.role == "loss":
             continue
-        weights = tuple(p for p in (record.parameters.get(n) for n in layer.parameters) if p is not None and is_weight(p))
+        weights = tuple(
+            p for p in (record.parameters.get(n) for n in layer.parameters) if p is not None and is_weight(p)
+        )
         if weights:
             found.append(Weighted(layer, weights, depths[layer.name]))
-    return sorted(found, key=lambda w: w.depth)
+    return sorted(found, key=lambda w: w.depth)  # stable: those of equal depth stay in forward order
 
 
 def is_weight(parameter: Parameter) -> bool:
@@ -66,6 +68,24 @@ def gradient(record: Record, item: Weighted) -> Series:
     """Root mean square of the gradient of a layer's weights, of the one where it is largest, at the sampled steps."""
     series = [s for s in (record.series("grad_rms", p.name).finite for p in item.weights) if len(s)]
     return max(series, key=lambda s: s.median(), default=Series(np.zeros(0, np.int64), np.zeros(0)))
+
+
+def lags(record: Record) -> dict[str, np.ndarray]:
+    """Gradient of each recurrent layer's hidden state by time lag, relative to lag 0: the median over the sampled steps.
+
+    Lags that were not measured are filled in from their neighbours.
+    """
+    found = {}
+    for place in record.places("lag_grad"):
+        curves = [v.values for v in record.vectors("lag_grad", place) if np.isfinite(v.values).any()]
+        length = min((len(c) for c in curves), default=0)
+        if length < 2:
+            continue
+        stacked = np.stack([c[:length] for c in curves])
+        known = np.isfinite(stacked).any(axis=0)
+        middle = np.array([np.median(column[np.isfinite(column)]) for column in stacked.T[known]])
+        found[place] = np.interp(np.arange(length), np.flatnonzero(known), middle)
+    return found
 
 
 def sources(record: Record, layer: Layer) -> list[Layer]:

@@ -87,7 +87,12 @@ class Learning:
         return self.status in ("at chance", "diverges")
 
     def weigh(
-        self, *, stuck: Severity = "error", learns: Severity = "warning", well: Severity = "note", unknown: Severity = "note"
+        self,
+        *,
+        stuck: Severity = "error",
+        learns: Severity = "warning",
+        well: Severity = "note",
+        unknown: Severity = "note",
     ) -> Severity:
         """The severity that evidence has in this state."""
         if self.stuck:
@@ -187,13 +192,17 @@ def _status(found: Learning, good: Series, spread: float) -> Status:
     if math.isfinite(found.skill):
         if found.skill >= WELL:
             return "learns well"
-        return "learns" if found.skill - 2 * spread > SOME or found.loss_skill > SOME_LOSS else "at chance"
+        fell = math.isnan(found.chance) and _fell(found, good.values, to=0.2)  # the score may have been read wrongly
+        return "learns" if found.skill - 2 * spread > SOME or found.loss_skill > SOME_LOSS or fell else "at chance"
     if math.isfinite(found.loss_skill):
         if found.loss_skill >= WELL_LOSS:
             return "learns well"
         return "learns" if found.loss_skill > SOME_LOSS else "at chance"
-    fell = found.first > 0 and good.values.min() >= 0 and found.last < found.first / 2
-    return "learns" if fell else "unknown"
+    return "learns" if _fell(found, good.values, to=0.5) else "unknown"
+
+
+def _fell(found: Learning, values: np.ndarray, to: float) -> bool:
+    return found.first > 0 and bool(values.min() >= 0) and found.last < to * found.first
 
 
 def _blown_up(found: Learning, values: np.ndarray) -> bool:
@@ -222,7 +231,9 @@ def _chance(record: Record) -> float:
     if call is None or call.name != "hand-written":
         return task.chance_loss if task.chance_loss > 0 else math.nan
     share = np.asarray(task.label_share)
-    likelihood = call.target_kind in ("one-hot", "class index") and (call.chain[-1:] in (("softmax",), ("log_softmax",)) or "log" in call.loss_ops)
+    likelihood = call.target_kind in ("one-hot", "class index") and (
+        call.chain[-1:] in (("softmax",), ("log_softmax",)) or "log" in call.loss_ops
+    )
     if not likelihood or not len(share) or set(call.loss_ops) & {"relu", "clamp", "pow"}:
         return math.nan
     entropy = -float(np.sum(share[share > 0] * np.log(share[share > 0])))

@@ -47,11 +47,13 @@ def farthest(record: Record) -> tuple[str, float]:
 
 
 def _way(record: Record, parameter: Parameter) -> float:
-    """Update ratios summed over the run, those between samples interpolated."""
+    """Update ratios summed over the run, linear between samples."""
     series = record.series("update_ratio", parameter.name).finite
     if not len(series):
         return math.nan
-    return float(np.interp(np.arange(record.steps), series.steps, series.values).sum())
+    before, after = series.steps[0], max(0, record.steps - series.steps[-1])
+    between = float(np.trapezoid(series.values, series.steps))
+    return float(series.first * before + between + series.last * after)
 
 
 def _weights(record: Record) -> list[Parameter]:

@@ -5,23 +5,26 @@ from __future__ import annotations
 import math
 
 from unstuck.evidence import Record
-from unstuck.rules._dead import WHOLE, dead_share, relu_layers
+from unstuck.rules._dead import WHOLE, dead_share, relu_layers, zero_share
+from unstuck.rules._finding import finding
 from unstuck.rules._learning import progress
 from unstuck.rules._words import names, share
 from unstuck.verdict import Evidence, Finding
 
 
-def dead_units(record: Record, *, fraction: float = 0.5, samples: int = 64, batches: int = 3) -> list[Finding]:
+def dead_units(
+    record: Record, *, fraction: float = 0.5, zero: float = 0.97, samples: int = 64, batches: int = 3
+) -> list[Finding]:
     """Units of a ReLU layer give zero for every sample: no gradient passes them, so they can't come back.
 
-    A layer whose units are all dead cuts the network in two: what lies before it gets no gradient, what lies behind sees a constant. It
-    happens when a large step throws the biases far below zero, or when the weights start that way.
+    A layer whose units are all dead cuts the network in two: what lies before it gets no gradient, what lies behind sees a
+    constant. It happens when a large step throws the biases far below zero, or when the weights start that way.
 
     Told apart:
-        A unit counts as dead when it gave nothing above zero in a whole window of batches, so that units that are only rarely active
-        are not counted. In healthy networks some ReLU units are dead, half of a wide layer is not rare; so what counts is
-        whether the network learns: where it learns well, dead units are a note at most. The layer that is dead is named, not those
-        before it whose gradients vanish for that reason.
+        A unit counts as dead when it gave nothing above zero in a whole window of batches, so that units that are only rarely
+        active don't count; a layer of which nearly all outputs are zero is taken for dead, too. In healthy networks some
+        units are dead, half of a wide layer is not rare. So what counts is whether the network learns: where it learns
+        well, dead units are a note at most. The dead layer is named, not those before it whose gradients vanish for it.
 
     Wrong when:
         The window saw few different samples. Sparse activations on purpose (k-winners, very rare features) look alike.
@@ -29,45 +32,48 @@ def dead_units(record: Record, *, fraction: float = 0.5, samples: int = 64, batc
     Args:
         record: The run.
         fraction: Share of a layer's units that must be dead. SageMaker Debugger takes 0.5, AutoTrainer and DeepDiagnosis 0.7.
+        zero: Share of a layer's outputs that must be zero where units are not known to be dead. Healthy layers deep in a
+            network have up to 0.9.
         samples: Samples that the window must have seen.
         batches: Batches that the window must have seen.
 
     Returns:
-        One finding at most, with the layers concerned, the worst first in the sentence.
+        One finding at most, with all layers concerned.
     """
-    dead = {
-        layer.name: value
-        for layer in relu_layers(record)
-        if (value := dead_share(record, layer, samples=samples, batches=batches)) >= fraction
-    }
+    learning = progress(record)
+    dead = {}
+    for layer in relu_layers(record):
+        units = dead_share(record, layer, learning, samples=samples, batches=batches)
+        outputs = zero_share(record, layer, learning)
+        if units >= fraction or outputs >= zero:
+            dead[layer.name] = max(units if units >= fraction else 0.0, outputs if outputs >= zero else 0.0)
     if not dead:
         return []
-    learning = progress(record)
     worst = max(dead, key=lambda name: dead[name])
-    whole = [name for name in dead if dead[name] >= WHOLE]
-    stuck = "error" if whole else "warning"
-    severity = learning.weigh(stuck=stuck, learns="warning" if dead[worst] >= 0.7 or whole else "note", unknown="warning" if whole else "note")
-    born = _at_start(record, worst)
-    when = "from the start" if born >= WHOLE else f"({share(born)} of the outputs were zero at step 0)" if math.isfinite(born) else ""
-    others = f", and at least {share(fraction)} of those of {names([n for n in dead if n != worst])}" if len(dead) > 1 else ""
-    amount = "all units" if dead[worst] >= WHOLE else f"{share(dead[worst])} of the units"
-    says = f"{amount} of {worst} are zero on every sample {when}".rstrip() + f"{others}; {learning.words()}"
-    confidence = 0.9 if whole and learning.stuck else 0.6
-    evidence = tuple(Evidence("dead_share", name, _last_step(record, name), dead[name]) for name in [worst, *(n for n in dead if n != worst)][:4])
-    return [
-        Finding(
-            "dead-units", "dead-units", severity, confidence, says, tuple(dead), evidence,
-            ("activation", "learning-rate", "initialization", "normalization"),
-        )
-    ]  # fmt: skip
+    whole = dead[worst] >= WHOLE
+    severity = learning.weigh(
+        stuck="error" if whole else "warning",
+        learns="warning" if dead[worst] >= 0.7 else "note",
+        unknown="warning" if whole else "note",
+    )
+    others = [name for name in dead if name != worst]
+    more = f", as are at least {share(min(dead[n] for n in others))} of {names(others)}" if others else ""
+    amount = "all units" if whole else f"{share(dead[worst])} of the units"
+    says = f"{amount} of {worst} are zero on every sample{_since(record, worst)}{more}; {learning.words()}"
+    step = max(0, learning.end - 1)
+    return finding(
+        "dead-units",
+        severity,
+        0.9 if whole and learning.stuck else 0.6,
+        says,
+        layers=dead,
+        evidence=[Evidence("dead_share", name, step, dead[name]) for name in [worst, *others][:4]],
+        treated_by=("activation", "learning-rate", "initialization", "normalization"),
+    )
 
 
-def _at_start(record: Record, name: str) -> float:
-    return record.series("act_zero", name).finite.first
-
-
-def _last_step(record: Record, name: str) -> int:
-    series = record.series("dead_share", name)
-    return int(series.steps[-1]) if len(series) else record.steps - 1
-
-
+def _since(record: Record, name: str) -> str:
+    start = record.series("act_zero", name).finite.first
+    if not math.isfinite(start):
+        return ""
+    return " from the start" if start >= WHOLE else f" ({share(start)} of its outputs were zero at step 0)"

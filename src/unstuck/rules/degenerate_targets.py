@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 
 from unstuck.evidence import LossCall, Record
+from unstuck.rules._finding import finding
 from unstuck.rules._learning import alternates, batch_size, main_loss, progress
-from unstuck.rules._words import number, plural
+from unstuck.rules._words import number
 from unstuck.verdict import Evidence, Finding
 
 _ON_PROBABILITIES = frozenset({"binary_cross_entropy", "binary_cross_entropy_with_logits"})
@@ -44,8 +45,9 @@ def degenerate_targets(record: Record, *, samples: int = 32, solved: float = 0.1
         said = _constant(record, call, solved)
     if said is None:
         return []
-    evidence = tuple(Evidence(f"target_{key}", call.layer, 0, call.target[key]) for key in ("min", "max") if key in call.target)
-    return [Finding("degenerate-targets", "degenerate-targets", "error", 0.95, said, (), evidence, ())]
+    known = [key for key in ("min", "max") if key in call.target]
+    evidence = [Evidence(f"target_{key}", call.layer, 0, call.target[key]) for key in known]
+    return finding("degenerate-targets", "error", 0.95, said, evidence=evidence)
 
 
 def _seen(record: Record, call: LossCall) -> float:
@@ -61,8 +63,10 @@ def _constant(record: Record, call: LossCall, solved: float) -> str | None:
         learning = progress(record)
         if learning.last > solved * math.log(call.num_classes):
             return None
-        label, loss = share.index(1.0), number(learning.last)
-        return f"every label seen is {label}, of {call.num_classes} classes the network can tell, so that the loss falls to {loss} with nothing learned"
+        return (
+            f"every label seen is {share.index(1.0)}, though the network can tell {call.num_classes} classes: the loss falls to "
+            f"{number(learning.last)} with nothing learned"
+        )
     if not low == high or not math.isfinite(low):
         return None
     if call.target_kind == "binary" or (call.target_kind == "real" and low != 0):
@@ -75,7 +79,4 @@ def _out_of_range(call: LossCall) -> str | None:
     if call.name in _ON_PROBABILITIES and (low < -1e-3 or high > 1 + 1e-3):
         where = f" at {call.site}" if call.site else ""
         return f"targets run from {number(low)} to {number(high)}, but the binary cross-entropy{where} takes them from 0 to 1"
-    classes = call.num_classes
-    if call.target_kind == "class index" and classes > 1 and high >= classes:
-        return f"labels run to {number(high)}, but the network has {plural(classes, 'output')}: 0 to {classes - 1}"
     return None

@@ -8,6 +8,7 @@ import numpy as np
 
 from unstuck.evidence import Record
 from unstuck.rules._depth import gradient, main_group, weighted
+from unstuck.rules._finding import finding
 from unstuck.rules._learning import Learning, progress
 from unstuck.rules._words import number
 from unstuck.verdict import Evidence, Finding
@@ -16,108 +17,126 @@ _BEFORE = 8  # norms a spike is held against
 
 
 def exploding_gradient(
-    record: Record, *, growth: float = 1e3, steadily: float = 0.6, lag_growth: float = 1e2, spike: float = 1e2, start: float = 1e3
+    record: Record,
+    *,
+    growth: float = 1e3,
+    steadily: float = 0.6,
+    lag_growth: float = 1e2,
+    spike: float = 1e2,
+    start: float = 1e3,
 ) -> list[Finding]:
     """Gradients grow from layer to layer or from time step to time step, or spike within one step.
 
-    One such step is enough: it throws the weights to where everything is saturated, dead or NaN, and what follows looks like a gradient
-    that vanishes. So the first step is looked at as closely as the rest.
+    One such step is enough: it throws the weights to where everything is saturated, dead or NaN, and what follows looks like a
+    gradient that vanishes. So the first step is looked at as closely as the rest.
 
     Told apart:
         Growth along depth or time is a ratio within one step. A spike is held against the norms before it, never against a fixed
-        number, and counts only where the loss is the worse for it. A first gradient that is far larger than all that follow counts
-        only where the network is stuck, since a loss far from its goal begins with a large gradient in health, too. Where the loss
-        grows together with the norm over many steps, the rate is too high; that rule is then the cause, and this one a symptom.
+        number, and counts only where the loss is the worse for it. A first gradient that is far larger than all that follow
+        counts only where the network is stuck, since a loss far from its goal begins with a large gradient in health,
+        too. Where the loss grows together with the norm over many steps, the rate is too high: then that is the cause, and this a
+        symptom.
 
     Wrong when:
         Rare samples have gradients of their own size (heavy tails in regression), and the loss jumps for another reason.
 
     Args:
         record: The run.
-        growth: Gradient of the first layer's weights relative to the last's at step 0. AutoTrainer takes 70 for norms, which
-            healthy networks with a wide first layer reach.
+        growth: Gradient of the first layer's weights (root mean square) relative to the last's at step 0. AutoTrainer takes
+            70 for norms, which healthy networks with a wide first layer reach.
         steadily: Share of the layers that must have a larger gradient than the one behind them.
         lag_growth: Gradient of the hidden state at the farthest lag relative to that at the end.
         spike: Norm relative to the median of those before.
         start: Norm at step 0 relative to the median of those after.
 
     Returns:
-        One finding at most: along time, else along depth, else the first step, else the worst spike.
+        One finding at most: along time, else along depth, else the first step, else the first spike.
     """
     learning = progress(record)
     if learning.well:
         return []
-    found = (
+    return (
         _along_time(record, learning, lag_growth)
         or _along_depth(record, learning, growth, steadily)
         or _first_step(record, learning, start)
         or _spike(record, learning, spike)
     )
-    return [found] if found is not None else []
 
 
-def _finding(learning: Learning, confidence: float, says: str, layers: Sequence[str], evidence: Sequence[Evidence], remedies: Sequence[str]) -> Finding:
-    return Finding(
-        "exploding-gradient", "exploding-gradient", learning.weigh(), confidence, f"{says}; {learning.words()}", tuple(layers), tuple(evidence),
-        tuple(remedies),
-    )  # fmt: skip
-
-
-def _along_time(record: Record, learning: Learning, lag_growth: float) -> Finding | None:
+def _along_time(record: Record, learning: Learning, lag_growth: float) -> list[Finding]:
     for place in record.places("lag_grad"):
         for vector in record.vectors("lag_grad", place):
             curve = vector.values[np.isfinite(vector.values)]
             if len(curve) >= 5 and curve[-1] > lag_growth and curve[-1] >= 0.1 * curve.max():
-                says = f"the gradient of {place} grows {number(curve[-1])} times over {len(vector.values)} time steps back"
-                evidence = (Evidence("lag_grad", place, vector.step, float(curve[-1])),)
-                return _finding(learning, 0.9, says, (place,), evidence, ("gradient-clipping", "initialization", "gating"))
-    return None
+                grown, steps = float(curve[-1]), len(vector.values)
+                says = f"the gradient of {place} grows {number(grown)} times over {steps} time steps back at step {vector.step}"
+                evidence = Evidence("lag_grad", place, vector.step, grown)
+                return _explodes(
+                    learning, 0.9, says, [place], [evidence], ("gradient-clipping", "initialization", "gating")
+                )
+    return []
 
 
-def _along_depth(record: Record, learning: Learning, growth: float, steadily: float) -> Finding | None:
+def _along_depth(record: Record, learning: Learning, growth: float, steadily: float) -> list[Finding]:
     layers = [w for w in main_group(record, weighted(record)) if len(gradient(record, w))]
-    sizes = np.array([gradient(record, w).first for w in layers])
+    sizes = [gradient(record, w).first for w in layers]
     if len(layers) < 3 or not sizes[-1] > 0:
-        return None
-    ratio = float(sizes[0] / sizes[-1])
-    if not ratio > growth or float(np.mean(sizes[:-1] > sizes[1:])) < steadily:
-        return None
-    says = f"at step 0 the gradient of {layers[0].name} is {number(ratio)} times that of {layers[-1].name}"
-    evidence = [Evidence("grad_rms", w.weights[0].name, 0, float(size)) for w, size in ((layers[0], sizes[0]), (layers[-1], sizes[-1]))]
+        return []
+    ratio = sizes[0] / sizes[-1]
+    if not ratio > growth or float(np.mean(np.greater(sizes[:-1], sizes[1:]))) < steadily:
+        return []
     where = [w.name for w, size in zip(layers, sizes, strict=True) if size > 10 * sizes[-1]]
-    return _finding(learning, 0.85, says, where, evidence, ("initialization", "normalization", "gradient-clipping"))
+    says = f"at step 0 the gradient of {layers[0].name} is {number(ratio)} times that of {layers[-1].name}"
+    evidence = [Evidence("grad_rms", layers[i].weights[0].name, 0, sizes[i]) for i in (0, -1)]
+    return _explodes(learning, 0.85, says, where, evidence, ("initialization", "normalization", "gradient-clipping"))
 
 
-def _first_step(record: Record, learning: Learning, start: float) -> Finding | None:
-    norms = record.series("grad_norm").finite
+def _first_step(record: Record, learning: Learning, start: float) -> list[Finding]:
+    norms = record.series("grad_norm").until(learning.end).finite
     if len(norms) < 4 or not learning.stuck or norms.steps[0] != 0:
-        return None
+        return []
     first, rest = norms.first, float(np.median(norms.values[1:]))
-    if not first > start * rest or not first > 0:
-        return None
+    if not first > start * rest:
+        return []
     says = f"the gradient at step 0 has a norm of {number(first)}, those after it {number(rest)}"
     evidence = [Evidence("grad_norm", "", 0, first), Evidence("grad_norm", "", int(norms.steps[-1]), rest)]
-    return _finding(learning, 0.7, says, (), evidence, ("gradient-clipping", "initialization", "learning-rate"))
+    return _explodes(learning, 0.7, says, [], evidence, ("gradient-clipping", "initialization", "learning-rate"))
 
 
-def _spike(record: Record, learning: Learning, spike: float) -> Finding | None:
-    norms = record.series("grad_norm")
-    keep = ~np.isnan(norms.values)
-    steps, values = norms.steps[keep], norms.values[keep]
-    for i in range(1 + _BEFORE, len(values)):
-        before = float(np.median(values[1:i]))
-        if values[i] > spike * before > 0 and _worse_after(record, int(steps[i])):
-            says = f"the norm of the gradient jumps from {number(before)} to {number(float(values[i]))} at step {int(steps[i])}"
-            evidence = [Evidence("grad_norm", "", int(steps[i]), float(values[i]))]
-            return _finding(learning, 0.6, says, (), evidence, ("gradient-clipping", "learning-rate", "warm-up"))
-    return None
+def _spike(record: Record, learning: Learning, spike: float) -> list[Finding]:
+    norms = record.series("grad_norm").until(learning.end).finite
+    for i in range(1 + _BEFORE, len(norms)):
+        before, now, step = float(np.median(norms.values[1:i])), float(norms.values[i]), int(norms.steps[i])
+        if now > spike * before > 0 and _worse_after(record, step):
+            says = f"the norm of the gradient jumps from {number(before)} to {number(now)} at step {step}"
+            evidence = [Evidence("grad_norm", "", step, now)]
+            return _explodes(learning, 0.6, says, [], evidence, ("gradient-clipping", "learning-rate", "warm-up"))
+    return []
 
 
 def _worse_after(record: Record, step: int) -> bool:
+    """The loss after a step is twice that before, or not finite."""
     loss = record.series("loss")
     before, after = loss.until(step).finite.values[-10:], loss.after(step + 1).values[:10]
     if len(before) < 3 or not len(after):
         return False
-    if not np.isfinite(after).all():
-        return True
-    return float(np.median(after)) > 2 * abs(float(np.median(before)))
+    return not np.isfinite(after).all() or float(np.median(after)) > 2 * abs(float(np.median(before)))
+
+
+def _explodes(
+    learning: Learning,
+    confidence: float,
+    says: str,
+    layers: Sequence[str],
+    evidence: Sequence[Evidence],
+    treated_by: Sequence[str],
+) -> list[Finding]:
+    return finding(
+        "exploding-gradient",
+        learning.weigh(),
+        confidence,
+        f"{says}; {learning.words()}",
+        layers=layers,
+        evidence=evidence,
+        treated_by=treated_by,
+    )

@@ -6,8 +6,9 @@ import numpy as np
 
 from unstuck.evidence import Parameter, Record
 from unstuck.rules._depth import weighted
+from unstuck.rules._finding import finding
 from unstuck.rules._learning import progress
-from unstuck.rules._words import share
+from unstuck.rules._words import number, share
 from unstuck.verdict import Evidence, Finding
 
 
@@ -41,8 +42,8 @@ def gradients_accumulate(record: Record, *, steps: float = 0.5, left: float = 0.
         return []
     held = [p for p in program.parameters if 0 in p.optimizers and p.trainable and p.used]
     thrown = _thrown_away(record, held)
-    if thrown is not None:
-        return [thrown]
+    if thrown:
+        return thrown
     if program.optimizers[0].backwards_per_step > 1.5:
         return []
     kept = {p.name: record.series("stale_rms", p.name).after(1).finite for p in held}
@@ -55,31 +56,34 @@ def gradients_accumulate(record: Record, *, steps: float = 0.5, left: float = 0.
     if len(series) < 2 or often < steps:
         return []
     learning = progress(record)
-    middle = series.median()
     says = (
-        f"gradients are not cleared: at {share(often)} of the sampled steps those of the step before are still there when backward begins, "
-        f"{middle:.2g} times the gradient that is then used"
+        f"gradients are not cleared: at {share(often)} of the sampled steps those of the step before are still there when "
+        f"backward begins, {number(series.median())} times the gradient that is then used; {learning.words()}"
     )
-    evidence = (Evidence("stale_rms", biggest, int(series.steps[-1]), series.last),)
-    confidence = 0.7 if program.optimizers[0].cleared else 0.96
-    severity = learning.weigh(learns="error", well="warning", unknown="warning")
-    return [Finding("gradients-accumulate", "gradients-accumulate", severity, confidence, says, (), evidence, ("zero-grad",))]
+    return finding(
+        "gradients-accumulate",
+        learning.weigh(learns="error", well="warning", unknown="warning"),
+        0.7 if program.optimizers[0].cleared else 0.96,
+        says,
+        evidence=[Evidence("stale_rms", biggest, int(series.steps[-1]), series.last)],
+        treated_by=("zero-grad",),
+    )
 
 
-def _thrown_away(record: Record, held: list[Parameter]) -> Finding | None:
+def _thrown_away(record: Record, held: list[Parameter]) -> list[Finding]:
     """Layers receive gradients, yet no parameter has any at an update."""
     layers = [w for w in weighted(record) if record.series("back_rms", w.name).median() > 0]
     if not held or not layers or record.steps < 2:
-        return None
+        return []
     for p in held:
         gradient = record.series("grad_rms", p.name).finite
         if (p.got_grad and not len(gradient)) or bool((gradient.values > 0).any()):
-            return None
+            return []
     last = layers[-1]
     back = record.series("back_rms", last.name)
     says = (
-        f"gradients are cleared between backward and step: {last.name} receives a gradient, but no parameter has any left when the optimizer "
-        f"steps; {progress(record).words()}"
+        f"gradients are cleared between backward and step: {last.name} receives a gradient, but no parameter has any left "
+        f"when the optimizer steps; {progress(record).words()}"
     )
-    evidence = (Evidence("back_rms", last.name, int(back.steps[-1]), back.median()),)
-    return Finding("gradients-accumulate", "gradients-accumulate", "error", 0.9, says, (), evidence, ("zero-grad",))
+    evidence = Evidence("back_rms", last.name, int(back.steps[-1]), back.median())
+    return finding("gradients-accumulate", "error", 0.9, says, evidence=[evidence], treated_by=("zero-grad",))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import zip_longest
 
 from unstuck.evidence import LossCall, Record
+from unstuck.rules._finding import finding
 from unstuck.rules._learning import progress
 from unstuck.rules._words import shape
 from unstuck.verdict import Evidence, Finding
@@ -41,7 +42,13 @@ def loss_broadcast(record: Record, *, growth: float = 2.0) -> list[Finding]:
     for call in record.program.losses:
         made = _broadcast(call.output_shape, call.target_shape)
         size = math.prod(call.output_shape)
-        if made is None or not call.trains or size == 0 or math.prod(made) < growth * size or not _by_mistake(call, made):
+        if (
+            made is None
+            or not call.trains
+            or size == 0
+            or math.prod(made) < growth * size
+            or not _by_mistake(call, made)
+        ):
             continue
         learning = progress(record)
         wanted = shape(call.target_shape), shape(call.output_shape)
@@ -50,12 +57,15 @@ def loss_broadcast(record: Record, *, growth: float = 2.0) -> list[Finding]:
             f"{math.prod(made)} pairs instead of {size}"
         )
         evidence = (Evidence("output_size", call.layer, 0, size), Evidence("pairs", call.layer, 0, math.prod(made)))
-        return [
-            Finding(
-                "loss-broadcast", "loss-broadcast", learning.weigh(learns="error", well="warning", unknown="error"), 0.98,
-                f"{says} at {call.site}" if call.site else says, _where(call), evidence, ("shape",),
-            )
-        ]  # fmt: skip
+        return finding(
+            "loss-broadcast",
+            learning.weigh(learns="error", well="warning", unknown="error"),
+            0.98,
+            f"{says} at {call.site}" if call.site else says,
+            layers=(call.layer,),
+            evidence=evidence,
+            treated_by=("shape",),
+        )
     return []
 
 
@@ -74,7 +84,3 @@ def _broadcast(first: Sequence[int], second: Sequence[int]) -> tuple[int, ...] |
             return None
         made.append(max(a, b) if 0 not in (a, b) else 0)
     return tuple(reversed(made))
-
-
-def _where(call: LossCall) -> tuple[str, ...]:
-    return (call.layer,) if call.layer else ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from unstuck.evidence import Layer, Record
 from unstuck.rules._depth import LINEAR, RELU_LIKE, Weighted, main_group, sources, weighted
+from unstuck.rules._finding import finding
 from unstuck.rules._learning import progress
 from unstuck.rules._words import names
 from unstuck.verdict import Evidence, Finding
@@ -39,7 +40,13 @@ def missing_nonlinearity(record: Record, *, narrower: float = 0.75) -> list[Find
     """
     layers = main_group(record, weighted(record))
     by_name = {w.name: w for w in layers}
-    pairs = [(before, w) for w in layers if w.layer.op in LINEAR for before in _before(record, w.layer, by_name) if _plain(before, w, narrower)]
+    pairs = [
+        (before, w)
+        for w in layers
+        if w.layer.op in LINEAR
+        for before in _before(record, w.layer, by_name)
+        if _plain(before, w, narrower)
+    ]
     if not pairs:
         return []
     learning = progress(record)
@@ -52,15 +59,15 @@ def missing_nonlinearity(record: Record, *, narrower: float = 0.75) -> list[Find
     )
     if len(pairs) > 1 and curved:
         says += f", and so do {names([w.name for _, w in pairs[1:]])}"
-    severity = learning.weigh(stuck="warning")
-    confidence = 0.5 if curved else 0.7
-    evidence = (Evidence("linear_pairs", second.name, 0, float(len(pairs))),)
-    layers_named = tuple(dict.fromkeys(w.name for pair in pairs for w in pair))
-    return [
-        Finding(
-            "missing-nonlinearity", "missing-nonlinearity", severity, confidence, f"{says}; {learning.words()}", layers_named, evidence, ("activation",)
-        )
-    ]  # fmt: skip
+    return finding(
+        "missing-nonlinearity",
+        "note" if learning.status == "diverges" else learning.weigh(stuck="warning"),
+        0.5 if curved else 0.7,
+        f"{says}; {learning.words()}",
+        layers=dict.fromkeys(w.name for pair in pairs for w in pair),
+        evidence=[Evidence("linear_pairs", second.name, 0, float(len(pairs)))],
+        treated_by=("activation",),
+    )
 
 
 def _before(record: Record, layer: Layer, by_name: dict[str, Weighted]) -> list[Weighted]:

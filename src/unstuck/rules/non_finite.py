@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 
 from unstuck.evidence import Event, Record
-from unstuck.rules._learning import progress
+from unstuck.rules._finding import finding
+from unstuck.rules._learning import main_loss, progress
 from unstuck.rules._words import names, number
 from unstuck.verdict import Evidence, Finding
 
-_STEEP = frozenset({"log", "div", "sqrt", "rsqrt", "pow", "exp", "norm", "logsigmoid", "softmax", "log_softmax", "xlogy", "acos", "asin", "atan2"})
-_SIGNALS = ("weight_nonfinite", "grad_nonfinite", "back_nonfinite", "act_nonfinite")
+_STEEP = frozenset({"log", "div", "sqrt", "rsqrt", "exp", "norm", "acos", "asin", "atan2"})
+_SIGNALS = ("weight_nonfinite", "grad_nonfinite")
 
 
 def non_finite(record: Record, *, recovered: float = 0.02) -> list[Finding]:
@@ -37,22 +38,29 @@ def non_finite(record: Record, *, recovered: float = 0.02) -> list[Finding]:
     """
     learning = progress(record)
     event = next(iter(record.happened("non-finite")), None)
-    bad = [place for signal in _SIGNALS[:2] for place in record.places(signal) if _still_bad(record, signal, place)]
+    bad = [place for signal in _SIGNALS for place in record.places(signal) if _still_bad(record, signal, place)]
     broken = learning.broke_at is not None or bool(bad)
     if not broken and event is None:
         return []
-    if not broken and event is not None and event.data.get("what") == "gradient" and "GradScaler" in record.program.features:
+    if (
+        not broken
+        and event is not None
+        and event.data.get("what") == "gradient"
+        and "GradScaler" in record.program.features
+    ):
         return []
     share = _bad_share(record)
     severity = "error" if broken else "note" if share <= recovered and not learning.stuck else "warning"
     layers = (event.layer,) if event is not None and event.layer else tuple(dict.fromkeys(bad))[:8]
-    op = str(event.data.get("op") or "") if event is not None else ""
-    return [
-        Finding(
-            "non-finite", "non-finite", severity, 0.97 if broken else 0.7, _says(event, learning.broke_at, bad), layers,
-            _evidence(record, event), _remedies(event, op),
-        )
-    ]  # fmt: skip
+    return finding(
+        "non-finite",
+        severity,
+        0.97 if broken else 0.7,
+        _says(event, learning.broke_at, bad),
+        layers=layers,
+        evidence=_evidence(record, event),
+        treated_by=_remedies(record, event),
+    )
 
 
 def _still_bad(record: Record, signal: str, place: str) -> bool:
@@ -76,19 +84,23 @@ def _says(event: Event | None, broke_at: int | None, bad: list[str]) -> str:
     return f"the first NaN or Inf is in the {what}{place} at step {event.step}{made}{then}"
 
 
-def _evidence(record: Record, event: Event | None) -> tuple[Evidence, ...]:
+def _evidence(record: Record, event: Event | None) -> list[Evidence]:
     found = []
-    if event is not None and isinstance(event.data.get("before"), (int, float)):
-        found.append(Evidence("act_max" if event.data.get("what") == "activation" else "grad_rms", event.layer, event.step, float(event.data["before"])))
+    before = event.data.get("before") if event is not None else None
+    if event is not None and isinstance(before, (int, float)):
+        signal = "act_max" if event.data.get("what") == "activation" else "grad_rms"
+        found.append(Evidence(signal, event.layer, event.step, float(before)))
     loss = record.series("loss")
     if len(loss):
         found.append(Evidence("loss", "", int(loss.steps[-1]), loss.last))
-    return tuple(found)
+    return found
 
 
-def _remedies(event: Event | None, op: str) -> tuple[str, ...]:
+def _remedies(record: Record, event: Event | None) -> tuple[str, ...]:
     if event is not None and event.data.get("what") in ("input", "target"):
         return ()
-    if op in _STEEP:
+    call = main_loss(record)
+    by_hand = set(call.loss_ops) if call is not None else set()
+    if (event is not None and event.data.get("op") in _STEEP) or by_hand & _STEEP:
         return ("output-loss", "learning-rate", "gradient-clipping")
     return ("learning-rate", "gradient-clipping", "normalization")

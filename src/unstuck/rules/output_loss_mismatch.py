@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from unstuck.evidence import LossCall, Record
+from unstuck.rules._finding import finding
 from unstuck.rules._learning import Learning, progress
 from unstuck.rules._words import number, share
 from unstuck.verdict import Evidence, Finding, Severity
@@ -14,6 +15,7 @@ _PASSED = frozenset({"reshape", "flatten", "dropout"})
 _BOUNDED = frozenset({"sigmoid", "hardsigmoid", "tanh", "softsign", "hardtanh", "relu6", "logsigmoid"})
 _HALF = frozenset({"relu", "softplus", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish", "hardswish"})
 _SQUASHED = frozenset({"softmax", "sigmoid", "hardsigmoid"})
+_RAW = frozenset({"linear", "conv", "matmul", "relu", "clamp"})
 _DISTANCES = frozenset({"mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss"})
 _HINGES = frozenset({"multi_margin_loss", "multilabel_margin_loss", "hinge_embedding_loss"})
 _CLASSES = ("class index", "one-hot", "probability")
@@ -68,18 +70,24 @@ def output_loss_mismatch(record: Record, *, rows: float = 0.9) -> list[Finding]:
     for call in record.program.losses:
         misfit = _misfit(call, rows) if call.trains else None
         if misfit is not None:
-            return [_finding(call, misfit, learning)]
+            return _named(call, misfit, learning)
     return []
 
 
-def _finding(call: LossCall, misfit: _Misfit, learning: Learning) -> Finding:
+def _named(call: LossCall, misfit: _Misfit, learning: Learning) -> list[Finding]:
     severity = learning.weigh(stuck=misfit.stuck, learns=misfit.learns, well=misfit.well, unknown=misfit.unknown)
-    evidence = (Evidence(f"output_{misfit.key}", call.layer, 0, call.output[misfit.key]),) if misfit.key in call.output else ()
-    where = f" at {call.site}" if call.site else ""
-    return Finding(
-        "output-loss-mismatch", "output-loss-mismatch", severity, misfit.confidence, misfit.says + where,
-        (call.layer,) if call.layer else (), evidence, ("output-loss",),
-    )  # fmt: skip
+    if learning.status == "diverges" and misfit.confidence < 0.8:
+        severity = "note"  # it does not even get to where this would matter
+    known = misfit.key in call.output
+    return finding(
+        "output-loss-mismatch",
+        severity,
+        misfit.confidence,
+        f"{misfit.says}{f' (at {call.site})' if call.site else ''}; {learning.words()}",
+        layers=(call.layer,),
+        evidence=[Evidence(f"output_{misfit.key}", call.layer, 0, call.output[misfit.key])] if known else [],
+        treated_by=("output-loss",),
+    )
 
 
 def _misfit(call: LossCall, rows: float) -> _Misfit | None:
@@ -106,7 +114,11 @@ def _misfit(call: LossCall, rows: float) -> _Misfit | None:
 
 def _to_cross_entropy(call: LossCall, last: str, rows: float) -> _Misfit | None:
     if call.num_classes == 1 and call.target_kind in _CLASSES:
-        return _Misfit("the cross-entropy is taken over a single output, so that it is 0 whatever the network does", 0.98, well="error")
+        return _Misfit(
+            "the cross-entropy is taken over a single output, so that it is 0 whatever the network does",
+            0.98,
+            well="error",
+        )
     if last == "softmax" or (last != "log_softmax" and _share(call, "sums_to_one") >= rows and call.num_classes > 1):
         floor = math.log(math.e + call.num_classes - 1) - 1 if call.num_classes > 1 else math.nan
         bound = f", and can't fall below {number(floor)}" if math.isfinite(floor) else ""
@@ -115,10 +127,17 @@ def _to_cross_entropy(call: LossCall, last: str, rows: float) -> _Misfit | None:
             well="warning",
         )  # fmt: skip
     if last in _BOUNDED:
-        return _Misfit(f"the logits of the cross-entropy end in {last}, so that no class can become certain", 0.9, "max", well="warning")
+        return _Misfit(
+            f"the logits of the cross-entropy end in {last}, so that no class can become certain",
+            0.9,
+            "max",
+            well="warning",
+        )
     if last == "relu":
         return _Misfit(
-            "the logits of the cross-entropy end in relu, so that a class whose logit falls below 0 gets no gradient", 0.92, "min"
+            "the logits of the cross-entropy end in relu, so that a class whose logit falls below 0 gets no gradient",
+            0.92,
+            "min",
         )
     return None
 
@@ -147,10 +166,12 @@ def _to_divergence(call: LossCall, rows: float) -> _Misfit | None:
 
 def _to_binary(call: LossCall, last: str) -> _Misfit | None:
     if last == "softmax" and call.output_shape[-1:] == (1,):
-        return _Misfit("softmax over a single output is always 1", 0.97, "min", well="error")
+        return _Misfit("softmax over a single output is always 1", 0.9, "min", well="error")
     if last == "softmax" and call.target_kind == "multi-label":
-        return _Misfit("several labels may be true at once, but the outputs end in softmax and sum to one", 0.93, "sums_to_one")
-    if last in ("linear", "conv", "matmul", "relu", "clamp") or call.chain in (("add",), ("bias",)):
+        return _Misfit(
+            "several labels may be true at once, but the outputs end in softmax and sum to one", 0.93, "sums_to_one"
+        )
+    if last in _RAW or call.chain in (("add",), ("bias",)):
         return _Misfit(f"the binary cross-entropy expects probabilities, but the outputs end in {last}", 0.85, "min")
     return None
 
@@ -162,7 +183,12 @@ def _to_binary_with_logits(call: LossCall, last: str) -> _Misfit | None:
             "max", well="warning",
         )  # fmt: skip
     if last == "softmax":
-        return _Misfit("the binary cross-entropy with logits is given the outputs of a softmax", 0.95, "sums_to_one", well="warning")
+        return _Misfit(
+            "the binary cross-entropy with logits is given the outputs of a softmax",
+            0.95,
+            "sums_to_one",
+            well="warning",
+        )
     if last in ("relu", "tanh"):
         return _Misfit(f"the logits of the binary cross-entropy end in {last}", 0.85, "min")
     return None
@@ -171,14 +197,22 @@ def _to_binary_with_logits(call: LossCall, last: str) -> _Misfit | None:
 def _to_distance(call: LossCall, last: str) -> _Misfit | None:
     error = "absolute error" if call.name == "l1_loss" else "squared error"
     if last == "softmax" and call.output_shape[-1:] == (1,):
-        return _Misfit("softmax over a single output is always 1", 0.97, "min", well="error")
+        return _Misfit("softmax over a single output is always 1", 0.9, "min", well="error")
     if call.target_kind == "one-hot":
         certain = 0.75 if call.name == "l1_loss" else 0.5
         return _Misfit(f"classes are learned by their {error} instead of a cross-entropy", certain, unknown="note")
     if call.target_kind == "real" and last == "softmax":
-        return _Misfit("numbers are to be predicted, but the outputs end in softmax and sum to one", 0.85, "sums_to_one")
+        return _Misfit(
+            "numbers are to be predicted, but the outputs end in softmax and sum to one", 0.85, "sums_to_one"
+        )
     if call.target_kind == "binary" and last in ("sigmoid", "tanh", "linear"):
-        return _Misfit(f"two classes are learned by their {error} instead of a cross-entropy", 0.35, stuck="warning", learns="note", unknown="note")
+        return _Misfit(
+            f"two classes are learned by their {error} instead of a cross-entropy",
+            0.35,
+            stuck="warning",
+            learns="note",
+            unknown="note",
+        )
     if call.name in _DISTANCES and _counts_classes(call):
         classes = int(call.target["max"] - call.target["min"]) + 1
         return _Misfit(
@@ -190,18 +224,35 @@ def _to_distance(call: LossCall, last: str) -> _Misfit | None:
 
 def _to_hand_written(call: LossCall, last: str, rows: float) -> _Misfit | None:
     ops = call.loss_ops
-    if ops[:1] == ("mul",) and ({"clamp", "relu"} & set(ops)) and call.target_kind in ("one-hot", "binary", "multi-label"):
+    if (
+        ops[:1] == ("mul",)
+        and ({"clamp", "relu"} & set(ops))
+        and call.target_kind in ("one-hot", "binary", "multi-label")
+    ):
         return _hinge(call, last) if last in _SQUASHED else None
-    if "log" in ops[:2] and call.target_kind in ("one-hot", "binary", "multi-label", "probability") and last not in _SQUASHED:
+    if (
+        "log" in ops[:2]
+        and call.target_kind in ("one-hot", "binary", "multi-label", "probability")
+        and last not in _SQUASHED
+    ):
         low, high = call.output.get("min", math.nan), call.output.get("max", math.nan)
         if last != "clamp" and (low < 0 or high > 1.001) and not _share(call, "sums_to_one") >= rows:
-            return _Misfit(f"the logarithm in the loss is taken of outputs that are no probabilities: they run from {number(low)} to {number(high)}", 0.9, "min")
+            return _Misfit(
+                f"the logarithm in the loss is taken of outputs that are no probabilities: they run from {number(low)} to {number(high)}",
+                0.9,
+                "min",
+            )
     return None
 
 
 def _hinge(call: LossCall, last: str) -> _Misfit:
     classes = f" of {call.num_classes} classes" if call.num_classes > 2 else ""
-    return _Misfit(f"the hinge loss asks for scores beyond 1 and -1, but the outputs{classes} end in {last} and stay between 0 and 1", 0.92, "max", well="warning")
+    return _Misfit(
+        f"the hinge loss asks for scores beyond 1 and -1, but the outputs{classes} end in {last} and stay between 0 and 1",
+        0.92,
+        "max",
+        well="warning",
+    )
 
 
 def _counts_classes(call: LossCall) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from unstuck.evidence import LossCall, Record
+from unstuck.rules._finding import finding
 from unstuck.rules._learning import main_loss, progress
 from unstuck.rules._words import number
 from unstuck.verdict import Evidence, Finding
@@ -41,7 +42,7 @@ def output_range(record: Record, *, beyond: float = 0.5) -> list[Finding]:
     call = main_loss(record)
     if call is None or call.name not in _REGRESSIONS or not call.chain or call.chain[-1] not in _RANGES:
         return []
-    if call.name == "hand-written" and not (call.target_kind == "real" and set(call.loss_ops) & {"add", "pow", "abs", "mul"}):
+    if call.name == "hand-written" and call.target_kind != "real":
         return []
     excess = _excess(call)
     if not excess > beyond:
@@ -50,16 +51,18 @@ def output_range(record: Record, *, beyond: float = 0.5) -> list[Finding]:
     low, high = _RANGES[call.chain[-1]]
     reach = f"{number(low)} to {number(high)}" if math.isfinite(high) else f"{number(low)} and more"
     says = (
-        f"targets run from {number(call.target['min'])} to {number(call.target['max'])}, but the output ends in {call.chain[-1]}, which "
-        f"gives {reach}; {learning.words()}"
+        f"targets run from {number(call.target['min'])} to {number(call.target['max'])}, but the output ends in "
+        f"{call.chain[-1]}, which gives {reach}; {learning.words()}"
     )
-    evidence = tuple(Evidence(f"target_{key}", call.layer, 0, call.target[key]) for key in ("min", "max"))
-    return [
-        Finding(
-            "output-range", "output-range", learning.weigh(learns="warning", unknown="warning"), 0.95 if learning.stuck else 0.8, says,
-            (call.layer,) if call.layer else (), evidence, ("output-loss", "standardize-target"),
-        )
-    ]  # fmt: skip
+    return finding(
+        "output-range",
+        learning.weigh(unknown="warning"),
+        0.95 if learning.stuck else 0.8,
+        says,
+        layers=(call.layer,),
+        evidence=[Evidence(f"target_{key}", call.layer, 0, call.target[key]) for key in ("min", "max")],
+        treated_by=("output-loss", "standardize-target"),
+    )
 
 
 def _excess(call: LossCall) -> float:

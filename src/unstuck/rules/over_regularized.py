@@ -8,6 +8,7 @@ import numpy as np
 
 from unstuck.evidence import Record
 from unstuck.rules._depth import is_weight
+from unstuck.rules._finding import finding
 from unstuck.rules._learning import progress
 from unstuck.rules._words import names, number, share
 from unstuck.verdict import Evidence, Finding
@@ -39,13 +40,24 @@ def over_regularized(record: Record, *, p: float = 0.5, layers: int = 2, shrunk:
     learning = progress(record)
     if learning.well or learning.status in ("unknown", "diverges"):
         return []
-    rates = {layer.name: float(layer.settings.get("p", 0.0)) for layer in record.program.layers if layer.op == "dropout"}
+    rates = {
+        layer.name: float(layer.settings.get("p", 0.0)) for layer in record.program.layers if layer.op == "dropout"
+    }
     high = {name: value for name, value in rates.items() if value > p}
     if len(high) >= layers or any(value > 0.8 for value in high.values()):
         passed = math.prod(1 - value for value in high.values())
-        says = f"dropout of {number(max(high.values()))} in {names(list(high))} lets {share(passed)} of the paths through; {learning.words()}"
-        evidence = tuple(Evidence("dropout", name, 0, value) for name, value in list(high.items())[:4])
-        return [_finding(learning.weigh(stuck="error"), 0.75, says, tuple(high), evidence, ("dropout",))]
+        says = (
+            f"dropout of {number(max(high.values()))} in {names(list(high))} lets {share(passed)} of the paths through"
+        )
+        return finding(
+            "over-regularized",
+            learning.weigh(),
+            0.75,
+            f"{says}; {learning.words()}",
+            layers=high,
+            evidence=[Evidence("dropout", name, 0, value) for name, value in list(high.items())[:4]],
+            treated_by=("dropout",),
+        )
     if learning.status != "at chance":
         return []
     left = _left(record)
@@ -53,13 +65,14 @@ def over_regularized(record: Record, *, p: float = 0.5, layers: int = 2, shrunk:
         return []
     decay = next((float(o.settings.get("weight_decay") or 0.0) for o in record.program.optimizers), 0.0)
     by = f" under a weight decay of {number(decay)}" if decay else ""
-    says = f"the weights shrink to {share(left)} of their size at the start{by}; {learning.words()}"
-    evidence = (Evidence("weight_left", "", record.steps - 1, left),)
-    return [_finding("error", 0.85 if decay else 0.6, says, (), evidence, ("weight-decay",))]
-
-
-def _finding(severity, confidence, says, layers, evidence, treated_by) -> Finding:  # noqa: ANN001
-    return Finding("over-regularized", "over-regularized", severity, confidence, says, layers, evidence, treated_by)
+    return finding(
+        "over-regularized",
+        "error",
+        0.85 if decay else 0.6,
+        f"the weights shrink to {share(left)} of their size at the start{by}; {learning.words()}",
+        evidence=[Evidence("weight_left", "", record.steps - 1, left)],
+        treated_by=("weight-decay",),
+    )
 
 
 def _left(record: Record) -> float:

@@ -7,12 +7,15 @@ import math
 import numpy as np
 
 from unstuck.evidence import Record
+from unstuck.rules._finding import finding
 from unstuck.rules._learning import progress
 from unstuck.rules._words import number
 from unstuck.verdict import Evidence, Finding
 
 
-def overfitting(record: Record, *, rise: float = 0.2, drop: float = 0.03, evaluations: int = 5, past: float = 0.25) -> list[Finding]:
+def overfitting(
+    record: Record, *, rise: float = 0.2, drop: float = 0.03, evaluations: int = 5, past: float = 0.25
+) -> list[Finding]:
     """Training improves, evaluation gets worse: the network learns its training data by heart.
 
     Told apart:
@@ -48,14 +51,17 @@ def overfitting(record: Record, *, rise: float = 0.2, drop: float = 0.03, evalua
     fell = _fall(record)
     severity = "warning" if fell > drop or (math.isnan(fell) and rose > 2 * rise) else "note"
     says = (
-        f"the evaluation loss rises from {number(float(values[best]))} at step {int(losses.steps[best])} to {number(float(values[-1]))}, while the training "
-        f"loss falls from {number(then)} to {number(now)}" + (f"; the score falls by {number(fell)}" if fell > drop else "")
+        f"the evaluation loss rises from {number(float(values[best]))} at step {int(losses.steps[best])} to "
+        f"{number(float(values[-1]))}, while the training loss falls from {number(then)} to {number(now)}"
     )
-    evidence = (
-        Evidence("eval_loss", "", int(losses.steps[best]), float(losses.values[best])),
-        Evidence("eval_loss", "", int(losses.steps[-1]), losses.last),
+    return finding(
+        "overfitting",
+        severity,
+        0.8,
+        f"{says}; the evaluation score falls by {number(fell)}" if fell > drop else says,
+        evidence=[Evidence("eval_loss", "", int(losses.steps[i]), float(losses.values[i])) for i in (best, -1)],
+        treated_by=("dropout", "weight-decay"),
     )
-    return [Finding("overfitting", "overfitting", severity, 0.8, says, (), evidence, ("dropout", "weight-decay"))]
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:

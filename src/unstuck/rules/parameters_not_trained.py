@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from unstuck.evidence import Parameter, Record
+from unstuck.rules._finding import finding
 from unstuck.rules._learning import Learning, progress
 from unstuck.rules._words import names, plural, share
 from unstuck.verdict import Evidence, Finding, Severity
@@ -38,14 +39,21 @@ def parameters_not_trained(record: Record, *, frozen: float = 0.5) -> list[Findi
     if not used or not record.steps:
         return []
     learning = progress(record)
-    total = sum(map(_size, used))
     ways = [
-        _way(record, learning, total, [p for p in used if p.remade], "made anew at every step, so that their updates are lost", ("all-parameters",)),
-        _way(record, learning, total, _in_no_optimizer(record, used), "in no optimizer", ("all-parameters",)),
-        _way(record, learning, total, _without_gradient(record, used), "in the optimizer, but no gradient ever reaches them", ("all-parameters",)),
-        _frozen(record, learning, used, total, frozen),
-    ]  # fmt: skip
-    found = [way for way in ways if way is not None]
+        _way(
+            record, learning, used, [p for p in used if p.remade], "made anew at every step, so that updates are lost"
+        ),
+        _way(record, learning, used, _in_no_optimizer(record, used), "in no optimizer"),
+        _way(
+            record,
+            learning,
+            used,
+            _without_gradient(record, used),
+            "in the optimizer, but no gradient ever reaches them",
+        ),
+        _frozen(record, learning, used, frozen),
+    ]
+    found = [one for way in ways for one in way]
     return [max(found, key=lambda f: (f.severity != "note", f.evidence[0].value))] if found else []
 
 
@@ -64,35 +72,47 @@ def _without_gradient(record: Record, used: Sequence[Parameter]) -> list[Paramet
 
 
 def _way(
-    record: Record, learning: Learning, total: int, parameters: Sequence[Parameter], how: str, treated_by: tuple[str, ...]
-) -> Finding | None:
-    if not parameters:
-        return None
-    part = sum(map(_size, parameters)) / max(1, total)
+    record: Record, learning: Learning, used: Sequence[Parameter], missed: Sequence[Parameter], how: str
+) -> list[Finding]:
+    if not missed:
+        return []
+    part = _numbers(missed) / max(1, _numbers(used))
     severity: Severity = learning.weigh(unknown="warning")
     if severity == "error" and part < 0.02:
         severity = "warning"
-    them = names([p.name for p in parameters])
-    are = "is" if len(parameters) == 1 else "are"
-    says = f"{them} ({plural(len(parameters), 'parameter')}, {share(part)} of the network's numbers) {are} {how}; {learning.words()}"
-    confidence = 0.95 if severity != "note" else 0.7
-    return Finding(
-        "parameters-not-trained", "parameters-not-trained", severity, confidence, says, _layers(record, parameters),
-        (Evidence("share_not_trained", "", 0, part),), treated_by,
-    )  # fmt: skip
+    says = (
+        f"{names([p.name for p in missed])} ({plural(len(missed), 'parameter')}, {share(part)} of the numbers in use) "
+        f"{'is' if len(missed) == 1 else 'are'} {how}; {learning.words()}"
+    )
+    return finding(
+        "parameters-not-trained",
+        severity,
+        0.7 if severity == "note" else 0.95,
+        says,
+        layers=_layers(record, missed),
+        evidence=[Evidence("share_not_trained", "", 0, part)],
+        treated_by=("all-parameters",),
+    )
 
 
-def _frozen(record: Record, learning: Learning, used: Sequence[Parameter], total: int, limit: float) -> Finding | None:
+def _frozen(record: Record, learning: Learning, used: Sequence[Parameter], limit: float) -> list[Finding]:
     random = [p for p in used if not p.trainable and not p.changed and len(p.shape) > 1]
-    part = sum(map(_size, random)) / max(1, total)
+    part = _numbers(random) / max(1, _numbers(used))
     if part < limit or record.happened("reloaded"):
-        return None
-    severity = learning.weigh(stuck="warning", learns="note")
-    says = f"{share(part)} of the network's numbers are frozen and were never trained in this run ({names([p.name for p in random])}); {learning.words()}"
-    return Finding(
-        "parameters-not-trained", "parameters-not-trained", severity, 0.5, says, _layers(record, random),
-        (Evidence("share_not_trained", "", 0, part),), ("unfreeze",),
-    )  # fmt: skip
+        return []
+    says = (
+        f"{share(part)} of the numbers in use are frozen and were never trained in this run ({names([p.name for p in random])}); "
+        f"{learning.words()}"
+    )
+    return finding(
+        "parameters-not-trained",
+        learning.weigh(stuck="warning", learns="note"),
+        0.5,
+        says,
+        layers=_layers(record, random),
+        evidence=[Evidence("share_not_trained", "", 0, part)],
+        treated_by=("unfreeze",),
+    )
 
 
 def _layers(record: Record, parameters: Sequence[Parameter]) -> tuple[str, ...]:
@@ -101,5 +121,5 @@ def _layers(record: Record, parameters: Sequence[Parameter]) -> tuple[str, ...]:
     return tuple(ordered) or tuple(p.name for p in parameters)
 
 
-def _size(parameter: Parameter) -> int:
-    return math.prod(parameter.shape) if parameter.shape else 1
+def _numbers(parameters: Sequence[Parameter]) -> int:
+    return sum(math.prod(p.shape) for p in parameters)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from unstuck.evidence import Record
-from unstuck.rules._learning import progress
+from unstuck.rules._finding import finding
+from unstuck.rules._learning import late, progress
 from unstuck.rules._words import names, share
 from unstuck.verdict import Evidence, Finding
 
@@ -15,41 +16,43 @@ def saturated_activation(record: Record, *, fraction: float = 0.5) -> list[Findi
 
     Told apart:
         Only sigmoid, tanh, softsign and their hard versions are looked at, never linear outputs, logits or a softmax. An output
-        sigmoid at its bounds is a network that is sure of its answers, so outputs count only where the network is at chance. Hidden
-        units are judged by the median over the second half of the run; a network that learns well in spite of them gets a note.
+        at its bounds is a network that is sure of its answers, so outputs count only where the network is at chance. Hidden
+        units are judged by the median over the second half of the run, up to where it broke if it did; where the network
+        learns well in spite of them, they are a note.
 
     Wrong when:
         Units are meant to be gates or codes of 0 and 1.
 
     Args:
         record: The run.
-        fraction: Share of a layer's outputs within 1% of a bound. SageMaker Debugger and DeepDiagnosis call a layer saturated when
-            more than half of it is.
+        fraction: Share of a layer's outputs within 1% of a bound. SageMaker Debugger and DeepDiagnosis call a layer saturated
+            when more than half of it is.
 
     Returns:
-        One finding at most, with the layers concerned.
+        One finding at most, with all layers concerned.
     """
     learning = progress(record)
     found = {}
     for layer in record.program.layers:
-        if layer.op not in _BOUNDED or layer.role == "loss" or (layer.role == "output" and not learning.stuck):
+        if layer.op not in _BOUNDED or layer.role == "loss":
             continue
-        value = record.series("act_saturated", layer.name).finite.tail(0.5).median()
-        if value >= fraction:
+        value = late(record.series("act_saturated", layer.name), learning).median()
+        if value >= fraction and (layer.role != "output" or learning.status == "at chance"):
             found[layer.name] = value
     if not found:
         return []
     worst = max(found, key=lambda name: found[name])
     start = record.series("act_saturated", worst).finite.first
-    others = f", as are {names([n for n in found if n != worst])}" if len(found) > 1 else ""
-    says = (
-        f"{share(found[worst])} of the outputs of {worst} are within 1% of a bound ({share(start)} at step 0){others}; {learning.words()}"
+    others = [name for name in found if name != worst]
+    more = f", as are at least {share(min(found[n] for n in others))} of {names(others)}" if others else ""
+    says = f"{share(found[worst])} of the outputs of {worst} are within 1% of a bound ({share(start)} at step 0){more}"
+    step = max(0, learning.end - 1)
+    return finding(
+        "saturated-activation",
+        learning.weigh(stuck="error" if found[worst] >= 0.8 else "warning"),
+        0.75 if learning.stuck else 0.5,
+        f"{says}; {learning.words()}",
+        layers=found,
+        evidence=[Evidence("act_saturated", name, step, found[name]) for name in [worst, *others][:4]],
+        treated_by=("initialization", "normalization", "activation", "standardize-input", "learning-rate"),
     )
-    evidence = tuple(Evidence("act_saturated", name, int(record.series("act_saturated", name).steps[-1]), value) for name, value in list(found.items())[:4])
-    severity = learning.weigh(stuck="error" if found[worst] >= 0.8 else "warning")
-    return [
-        Finding(
-            "saturated-activation", "saturated-activation", severity, 0.75 if learning.stuck else 0.5, says, tuple(found), evidence,
-            ("initialization", "normalization", "activation", "standardize-input", "learning-rate"),
-        )
-    ]  # fmt: skip

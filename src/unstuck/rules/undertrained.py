@@ -7,19 +7,22 @@ import math
 import numpy as np
 
 from unstuck.evidence import Record
+from unstuck.rules._finding import finding
 from unstuck.rules._learning import alternates, progress
-from unstuck.rules._words import number, plural, share
+from unstuck.rules._words import plural, share
 from unstuck.verdict import Evidence, Finding
 
 
-def undertrained(record: Record, *, progress_left: float = 0.1, sure: float = 3.0, few: int = 8, decayed: float = 0.05) -> list[Finding]:
+def undertrained(
+    record: Record, *, progress_left: float = 0.1, sure: float = 3.0, few: int = 8, decayed: float = 0.05
+) -> list[Finding]:
     """It learns, but was stopped while the loss was still falling.
 
     Told apart:
-        By what the last quarter of the run brought, as a share of all progress since the start: a straight line down gives a quarter,
-        training that has settled next to nothing. The drop must stand out of the noise of the loss. A network
-        that learns well has got where it should, and a rate that was scheduled down to nothing says that the
-        end was meant. If evaluation gets worse meanwhile, more training is no help.
+        By what the last quarter of the run brought, as a share of all progress since the start: a straight line down gives a
+        quarter, training that has settled next to nothing. The drop must stand out of the noise of the loss. A network that
+        learns well has got where it should, and a rate that was scheduled down to nothing says that the end was meant.
+        If evaluation gets worse meanwhile, more training is no help.
 
     Wrong when:
         The noise floor of the task is high, and the last of it is learned very slowly.
@@ -28,36 +31,38 @@ def undertrained(record: Record, *, progress_left: float = 0.1, sure: float = 3.
         record: The run.
         progress_left: Share of all progress that the last quarter must have brought.
         sure: Standard errors that the drop must stand out by.
-        few: Steps below which the run is called too short without a look at its slope.
+        few: Steps below which the drop need not stand out, as there are too few to tell noise by.
         decayed: Rate at the end, relative to its largest, below which the end was planned.
 
     Returns:
-        One finding at most, with what twice the steps would bring if the loss went on falling as it does.
+        One finding at most.
     """
     learning = progress(record)
     if learning.status not in ("learns", "at chance") or alternates(record) or learning.steps < 4:
         return []
     if _planned_end(record, decayed) or _evaluation_rises(record):
         return []
-    values = record.series("loss").finite.values
-    third, last, error = _quarters(values)
+    loss = record.series("loss").finite
+    third, last, error = _quarters(loss.values)
     drop, whole = third - last, learning.first - last
-    if not drop > 0 or not whole > 0:
+    if not drop > 0 or drop < progress_left * whole or not (drop > sure * error or learning.steps < few):
         return []
-    part = drop / whole
-    if part < progress_left or not (drop > sure * error or learning.steps < few):
-        return []
+    part = min(1.0, drop / whole)
     says = (
-        f"the loss was still falling when training stopped after {plural(record.steps, 'step')}: the last quarter brought {share(part)} of all "
-        f"progress; {learning.words()}"
+        f"the loss was still falling when training stopped after {plural(record.steps, 'step')}: the last quarter brought "
+        f"{share(part)} of all progress; {learning.words()}"
     )
-    steps = record.series("loss").finite.steps
-    evidence = (Evidence("loss", "", int(steps[-1]), learning.last), Evidence("loss", "", int(steps[0]), learning.first))
-    return [
-        Finding(
-            "undertrained", "undertrained", "warning", min(0.85, 0.5 + part), says, (), evidence, ("train-longer", "learning-rate", "batch-size")
-        )
-    ]  # fmt: skip
+    return finding(
+        "undertrained",
+        "warning",
+        min(0.85, 0.5 + part),
+        says,
+        evidence=[
+            Evidence("loss", "", int(loss.steps[-1]), learning.last),
+            Evidence("loss", "", int(loss.steps[0]), learning.first),
+        ],
+        treated_by=("train-longer", "learning-rate", "batch-size"),
+    )
 
 
 def _quarters(values: np.ndarray) -> tuple[float, float, float]:
@@ -83,5 +88,3 @@ def _planned_end(record: Record, decayed: float) -> bool:
 def _evaluation_rises(record: Record) -> bool:
     losses = record.series("eval_loss").finite.values
     return len(losses) >= 3 and losses[-1] > 1.05 * losses.min()
-
-

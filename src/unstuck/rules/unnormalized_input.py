@@ -7,12 +7,15 @@ import math
 from unstuck.evidence import Record
 from unstuck.rules._depth import NORMS
 from unstuck.rules._inputs import Inputs, inputs
+from unstuck.rules._finding import finding
 from unstuck.rules._learning import progress
 from unstuck.rules._words import number
 from unstuck.verdict import Evidence, Finding
 
 
-def unnormalized_input(record: Record, *, size: float = 10.0, off_centre: float = 5.0, spread: float = 1000.0) -> list[Finding]:
+def unnormalized_input(
+    record: Record, *, size: float = 10.0, off_centre: float = 5.0, spread: float = 1000.0
+) -> list[Finding]:
     """Input features are far from zero mean and unit deviation.
 
     Large inputs make large gradients and steep curvature: a rate that suits the rest overshoots, units die or saturate. Features
@@ -44,18 +47,20 @@ def unnormalized_input(record: Record, *, size: float = 10.0, off_centre: float 
         return []
     words, item = max(found, key=lambda pair: pair[1].size)
     learning = progress(record)
-    severity = learning.weigh(stuck="error", unknown="note")
-    evidence = (
+    evidence = [
         Evidence("input_mean", item.place, 0, float(item.mean[abs(item.mean).argmax()])),
         Evidence("input_std", item.place, 0, float(item.std.max())),
-    )
+    ]
     says = f"{words} (from {number(float(item.low.min()))} to {number(float(item.high.max()))}); {learning.words()}"
-    return [
-        Finding(
-            "unnormalized-input", "unnormalized-input", severity, 0.85 if learning.stuck else 0.7, says, _first(record), evidence,
-            ("standardize-input", "normalization"),
-        )
-    ]  # fmt: skip
+    return finding(
+        "unnormalized-input",
+        learning.weigh(),
+        0.85 if learning.stuck else 0.7,
+        says,
+        layers=_first(record),
+        evidence=evidence,
+        treated_by=("standardize-input", "normalization"),
+    )
 
 
 def _odd(item: Inputs, size: float, off_centre: float, spread: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from unstuck.evidence import Record
+from unstuck.rules._finding import finding
 from unstuck.rules._learning import main_loss, progress
 from unstuck.rules._words import number
 from unstuck.verdict import Evidence, Finding
@@ -42,13 +43,16 @@ def unnormalized_target(record: Record, *, size: float = 10.0, small: float = 1e
     if not (large or tiny):
         return []
     learning = progress(record)
-    says = f"the targets have a mean of {number(mean)} and a deviation of {number(std)}, where an output starts at about 0 and 1; {learning.words()}"
-    evidence = (Evidence("target_mean", call.layer, 0, mean), Evidence("target_std", call.layer, 0, std))
-    return [
-        Finding(
-            "unnormalized-target", "unnormalized-target", learning.weigh(stuck="error" if large else "warning"), 0.75 if large else 0.5, says,
-            (call.layer,) if call.layer else (), evidence, ("standardize-target", "learning-rate"),
-        )
-    ]  # fmt: skip
-
-
+    says = (
+        f"the targets have a mean of {number(mean)} and a deviation of {number(std)}, where an output starts at about 0 and 1; "
+        f"{learning.words()}"
+    )
+    return finding(
+        "unnormalized-target",
+        learning.weigh(stuck="error" if large else "warning"),
+        0.75 if large else 0.5,
+        says,
+        layers=(call.layer,),
+        evidence=[Evidence("target_mean", call.layer, 0, mean), Evidence("target_std", call.layer, 0, std)],
+        treated_by=("standardize-target", "learning-rate"),
+    )

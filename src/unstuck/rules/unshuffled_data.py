@@ -7,7 +7,8 @@ import math
 import numpy as np
 
 from unstuck.evidence import Record
-from unstuck.rules._learning import batch_size, progress
+from unstuck.rules._finding import finding
+from unstuck.rules._learning import progress
 from unstuck.rules._words import number, share
 from unstuck.verdict import Evidence, Finding
 
@@ -50,10 +51,13 @@ def unshuffled_data(record: Record, *, distinct: float = 0.5, batches: int = 4, 
     learning = progress(record)
     task, score = record.program.task, learning.eval_score
     skill = (score - task.chance_score) / (1 - task.chance_score) if task.chance_score < 1 else math.nan
-    severity = "note" if skill > 0.8 else "warning"
-    says = (
-        f"a batch of {batch_size(record):.0f} holds {number(float(np.median(found)))} classes where {number(float(np.median(expected)))} are expected of a random draw "
-        f"({share(ratio)})" + ("; the loader does not shuffle" if record.program.data.shuffled is False else "")
+    held, drawn = float(np.median(found)), float(np.median(expected))
+    says = f"a batch holds {number(held)} classes where {number(drawn)} are expected of a random draw ({share(ratio)})"
+    return finding(
+        "unshuffled-data",
+        "note" if skill > 0.8 else "warning",
+        0.9,
+        f"{says}; the loader does not shuffle" if record.program.data.shuffled is False else says,
+        evidence=[Evidence("distinct_labels", "", record.vectors("label_count")[-1].step, held)],
+        treated_by=("shuffle",),
     )
-    evidence = (Evidence("distinct_labels", "", int(record.vectors("label_count")[-1].step), float(np.median(found))),)
-    return [Finding("unshuffled-data", "unshuffled-data", severity, 0.9, says, (), evidence, ("shuffle",))]

@@ -5,8 +5,6 @@ All are taken of the finite numbers; the share of the others stands beside them.
 What can't be measured (sparse, quantized, empty, under `vmap`) gives NaN.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 
@@ -15,7 +13,19 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from unstuck.signals._numbers import as_float, flatten, measurable, on_host, quiet, row, unknown
+from unstuck.signals._numbers import (
+    as_array,
+    as_float,
+    divided,
+    flatten,
+    measurable,
+    norms,
+    on_host,
+    quiet,
+    row,
+    shared,
+    unknown,
+)
 from unstuck.signals.sample import grid, in_one_piece, thin
 
 DESCRIBE = (
@@ -34,7 +44,7 @@ _TINY, _HUGE = 1e-15, 1e15  # outside, squares of float32 numbers underflow or o
 
 def describe(
     x: Shaped[Tensor, "..."], bounds: Sequence[float] | None = None, *, tolerance: float = 0.01
-) -> Float[Tensor, "stat"]:
+) -> Float[Tensor, " stat"]:
     """What an activation looks like: the numbers that `DESCRIBE` names.
 
     Mean, standard deviation and largest magnitude; shares of outputs that are zero, not finite, near a bound, and
@@ -56,7 +66,7 @@ def describe(
     """
     if not measurable(x) or x.dim() == 0:
         return unknown(len(DESCRIBE), x.device)
-    few = grid(x, LIMIT)
+    few = grid(x.detach() if x.requires_grad else x, LIMIT)
     numbers = on_host(few)
     if numbers is not None:
         found = _describe(numbers.reshape(numbers.shape[0], -1), bounds, tolerance)
@@ -76,7 +86,7 @@ def _describe(x: np.ndarray, bounds: Sequence[float] | None, tolerance: float) -
         return None
     flat = x.reshape(-1)
     sums = _ONES[x.itemsize][:samples] @ x
-    squares, mean = float(flat.dot(flat)), float(np.add.reduce(sums)) / count
+    squares, mean = float(flat.dot(flat)), float(sums.dot(_ONES[x.itemsize][:units])) / count
     within = squares - float(sums.dot(sums)) / samples
     if within > 0.01 * squares:
         total = squares - count * mean * mean
@@ -146,7 +156,7 @@ def _describe_on_device(x: Tensor, bounds: Sequence[float] | None, tolerance: fl
     ).float()  # fmt: skip
 
 
-def moments(x: Shaped[Tensor, "..."]) -> Float[Tensor, "stat"]:
+def moments(x: Shaped[Tensor, "..."]) -> Float[Tensor, " stat"]:
     """Mean, standard deviation, largest magnitude, share of zeros, share of what isn't finite.
 
     Args:
@@ -212,7 +222,7 @@ def between_share(x: Shaped[Tensor, "batch ..."]) -> Float[Tensor, ""]:
     return describe(x)[7]
 
 
-def gradient(x: Shaped[Tensor, "..."]) -> Float[Tensor, "stat"]:
+def gradient(x: Shaped[Tensor, "..."]) -> Float[Tensor, " stat"]:
     """What a gradient looks like: root mean square, largest magnitude, share of zeros, share of what isn't finite.
 
     Args:
@@ -223,12 +233,12 @@ def gradient(x: Shaped[Tensor, "..."]) -> Float[Tensor, "stat"]:
 
     Example:
         >>> import torch
-        >>> gradient(torch.tensor([3e-30, 0.0, 0.0, 4e-30])).tolist()
-        [2.5000001145409338e-30, 4.000000100126145e-30, 0.5, 0.0]
+        >>> gradient(torch.tensor([3.0, 0.0, 0.0, 4.0])).tolist()
+        [2.5, 4.0, 0.5, 0.0]
     """
     if not measurable(x):
         return unknown(len(GRADIENT), x.device)
-    few = thin(x, LIMIT)
+    few = thin(x.detach() if x.requires_grad else x, LIMIT)
     numbers = on_host(few)
     if numbers is not None:
         found = _gradient(numbers.reshape(-1))
@@ -306,9 +316,10 @@ def _gradients(tensors: Sequence[Tensor], limit: int) -> Tensor:
     if sum(tensors[i].numel() for i in large) > EXACT:
         large = []
     parts = [thin(x, limit) for x in tensors]
-    flat = on_host(flatten(parts))
+    together = flatten(parts)
+    flat = as_array(together)
     if flat is None:
-        return _gradients_on_device(tensors, large, parts)
+        return _gradients_on_device(tensors, large, parts, together)
     return _gradients_on_host(tensors, large, flat, np.fromiter((x.numel() for x in parts), np.intp, len(parts)))
 
 
@@ -319,7 +330,7 @@ def _gradients_on_host(tensors: Sequence[Tensor], large: list[int], flat: np.nda
     size = np.abs(flat)
     top = np.maximum.reduceat(size, starts)
     counts = sizes
-    if _TINY < top.min() and top.max() < _HUGE:
+    if top.min() > _TINY and top.max() < _HUGE:
         size *= size
         rms = np.sqrt(np.add.reduceat(size, starts) / counts)
     else:
@@ -344,8 +355,8 @@ def _correct(found: np.ndarray, large: list[int], tensors: Sequence[Tensor]) -> 
     few = [i for i in large if tensors[i].numel() <= _ALONE]
     sums = {i: _sum_of_squares(tensors[i]) for i in large if tensors[i].numel() > _ALONE}
     if few:
-        norms = torch.stack(torch._foreach_norm([as_float(tensors[i]) for i in few])).tolist()
-        sums.update((i, norm**2) for i, norm in zip(few, norms, strict=True))
+        found_norms = torch.stack(norms([as_float(tensors[i]) for i in few])).tolist()
+        sums.update((i, norm**2) for i, norm in zip(few, found_norms, strict=True))
     for i, total in sums.items():
         count = tensors[i].numel()
         mean = total / count
@@ -355,26 +366,28 @@ def _correct(found: np.ndarray, large: list[int], tensors: Sequence[Tensor]) -> 
             found[3, i] = 1 / count
 
 
-_ALONE = 32_768  # numbers from which on torch would wake its threads; numpy needs none
+_ALONE = 32_768  # numbers from which on torch would wake its threads, and wait for them where the machine is busy
 
 
 def _sum_of_squares(x: Tensor) -> float:
     if x.dtype in (torch.float32, torch.float64) and (x.is_contiguous() or in_one_piece(x)):
-        flat = x.as_strided((x.numel(),), (1,)).numpy()
-        return float(flat.dot(flat))
+        flat = shared(x.as_strided((x.numel(),), (1,)))
+        if flat is not None:
+            whole = flat.size // LIMIT * LIMIT
+            blocks, rest = flat[:whole].reshape(-1, 1, LIMIT), flat[whole:]  # small enough for BLAS not to wake its threads
+            return float((blocks @ blocks.transpose(0, 2, 1)).sum()) + float(rest.dot(rest))
     return float(torch.linalg.vector_norm(as_float(x))) ** 2
 
 
 @torch.no_grad()
-def _gradients_on_device(tensors: Sequence[Tensor], large: list[int], parts: Sequence[Tensor]) -> Tensor:
+def _gradients_on_device(tensors: Sequence[Tensor], large: list[int], parts: Sequence[Tensor], flat: Tensor) -> Tensor:
     wide = None if parts[0].device.type == "mps" else torch.float64  # so that squares neither underflow nor overflow
     sizes = [part.numel() for part in parts]
-    flat = flatten(parts)
     size = flat.abs()
     finite = size < math.inf
 
     def each(numbers: Tensor, order: float, dtype: torch.dtype | None = None) -> Tensor:
-        return torch.stack(torch._foreach_norm(numbers.to(size.dtype).split(sizes), order, dtype=dtype))
+        return torch.stack(norms(numbers.to(size.dtype).split(sizes), order, dtype=dtype))
 
     clean = torch.where(finite, size, 0.0)
     counts, bad = each(finite, 1), each(~finite, 1)
@@ -383,11 +396,10 @@ def _gradients_on_device(tensors: Sequence[Tensor], large: list[int], parts: Seq
     if large:
         whole = [as_float(tensors[i] if i in large else part) for i, part in enumerate(parts)]
         counted = [x.numel() for x in whole]
-        norms = torch._foreach_norm(whole, 2, dtype=wide)
-        exact = torch.stack(torch._foreach_div(norms, [math.sqrt(n) for n in counted]))
+        exact = torch.stack(divided(norms(whole, dtype=wide), [math.sqrt(n) for n in counted]))
         known = exact.isfinite()
         rms = torch.where(known, exact, rms)
         missed = (~known & (bad == 0)).to(size.dtype)
-        share = share + torch.stack(torch._foreach_div(missed.unbind(), [float(n) for n in counted]))
+        share = share + torch.stack(divided(missed.unbind(), [float(n) for n in counted]))
     top = torch.where(counts > 0, each(clean, math.inf), math.nan)
     return torch.stack([rms.float(), top.float(), (each(flat == 0, 1) / counts).float(), share.float()], dim=1)

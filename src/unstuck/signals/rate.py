@@ -1,7 +1,5 @@
 """The learning rate of updates that no optimizer makes: fitted to parameters before and after, and the gradient between."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -9,10 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unstuck.signals._numbers import on_host, quiet, row
+from unstuck.signals._numbers import as_array, quiet, row
 from unstuck.signals.updates import Snapshot
 
-LIMIT = 65_536  # numbers of all parameters that the rate is fitted to
+LIMIT = 8192  # numbers of all parameters that the rate is fitted to
 
 
 @torch.no_grad()
@@ -43,8 +41,10 @@ def hand_rate(before: Snapshot, after: Snapshot, grads: Snapshot) -> Float[Tenso
     if not groups or not all(old.fits(new) and old.fits(grad) for old, new, grad in groups):
         home = before.groups[0].numbers.device if before.groups else torch.device("cpu")
         return torch.full((2,), math.nan, dtype=torch.float32, device=home)
-    old, new, grad = max(groups, key=lambda group: sum(group[0].sizes))  # one rate for all: that of most numbers will do
-    arrays = [on_host(group.numbers) for group in (old, new, grad)]
+    old, new, grad = max(
+        groups, key=lambda group: sum(group[0].sizes)
+    )  # one rate for all: that of most numbers will do
+    arrays = [as_array(group.numbers) for group in (old, new, grad)]
     if any(array is None for array in arrays):
         return _on_device(old.numbers, new.numbers, grad.numbers)
     every = -(-old.numbers.numel() // LIMIT)

@@ -1,14 +1,14 @@
 """Bounded samples of large tensors, as views: what statistics look at instead of the whole.
 
-A sample of a contiguous tensor is made of short **runs** of neighbours (a run costs one access to memory, not eight) whose
-distance has no factor in common with any axis, so that runs fall on every channel and position alike and never follow one
-of them. Tensors whose memory isn't in one piece are thinned along each axis instead.
+A sample of a contiguous tensor is made of short **runs** of neighbours (a run costs one access to memory, not eight) at a
+distance that spreads them over all channels and positions alike, never following one of them (`_step`). Tensors whose memory
+isn't in one piece are thinned along each axis instead.
 """
 
-from __future__ import annotations
-
+import functools
 import math
 
+import numpy as np
 from jaxtyping import Shaped
 from torch import Tensor
 
@@ -37,7 +37,7 @@ def thin(x: Shaped[Tensor, "..."], limit: int = LIMIT) -> Shaped[Tensor, "..."]:
     if count <= limit:
         return x
     if x.is_contiguous() or in_one_piece(x):
-        step = _step(count, limit // RUN)
+        step = _step(_in_memory(x, 0), limit // RUN)
         return x.as_strided(((count - RUN) // step + 1, RUN), (step, 1))
     return _lattice(x, limit)
 
@@ -78,7 +78,7 @@ def grid(x: Shaped[Tensor, "batch ..."], limit: int = LIMIT) -> Shaped[Tensor, "
     Example:
         >>> import torch
         >>> grid(torch.zeros(64, 256, 28, 28), limit=16384).flatten(1).shape
-        torch.Size([32, 504])
+        torch.Size([32, 512])
     """
     count = x.numel()
     if count <= limit:
@@ -91,7 +91,7 @@ def grid(x: Shaped[Tensor, "batch ..."], limit: int = LIMIT) -> Shaped[Tensor, "
     if units * rows <= limit:
         return x[::every]
     if x.is_contiguous() or in_one_piece(x, 1):
-        step = _step(units, limit // rows // RUN)
+        step = _step(_in_memory(x, 1), limit // rows // RUN)
         return x.as_strided((rows, (units - RUN) // step + 1, RUN), (x.stride(0) * every, step, 1))
     return _lattice(x[::every], limit // rows, whole=0)
 
@@ -130,12 +130,40 @@ def thin_units(x: Shaped[Tensor, "..."], unit_axis: int, limit: int = LIMIT) -> 
     return few.reshape(math.prod(few.shape[:axis]), width, -1)
 
 
-def _step(total: int, runs: int) -> int:
-    """The least distance between at most `runs` runs over `total` numbers that has no factor in common with it."""
-    step = -(-total // runs)
-    while math.gcd(step, total) > 1:
-        step += 1
-    return step
+@functools.lru_cache(maxsize=4096)
+def _step(sizes: tuple[int, ...], runs: int) -> int:
+    """The distance between runs that spreads at most `runs` of them well over every axis.
+
+    Modulo the size m of an axis and all behind it, n runs at distance s leave a gap of at least (1 - n |q s / m|) / q of m for each
+    whole q, |.| being the distance to the next whole number: few places, again and again, when q s is nearly a multiple of m.
+    Of the distances up to a quarter above the least, the one whose largest gap over all axes is smallest is taken.
+
+    Args:
+        sizes: Of the axes in the order of memory, the outermost first.
+        runs: Most runs.
+
+    Returns:
+        A distance without a factor in common with the number of all places, where there is one.
+    """
+    total = math.prod(sizes)
+    least = -(-total // runs)
+    steps = least + np.arange(min(64, 1 + least // 4)) * max(1, least // 256)
+    prime = np.gcd(steps, total) == 1
+    steps = steps[prime] if prime.any() else steps
+    orders = np.arange(1, 33)[:, None]
+    gaps = np.zeros(len(steps))
+    for axis in range(1, len(sizes)):
+        inner = math.prod(sizes[axis:])
+        turns = orders * (steps / inner)
+        gaps = np.maximum(gaps, ((1 - runs * abs(turns - np.round(turns))) / orders).max(0))
+    return int(steps[gaps.argmin()])
+
+
+def _in_memory(x: Tensor, axis: int) -> tuple[int, ...]:
+    """Sizes of the axes from `axis` on, in the order they have in memory."""
+    if x.is_contiguous():
+        return x.shape[axis:]
+    return tuple(n for _, n in sorted(zip(x.stride()[axis:], x.shape[axis:], strict=True), reverse=True))
 
 
 def in_one_piece(x: Tensor, axis: int = 0) -> bool:

@@ -1,7 +1,5 @@
 """Which units of a layer are alive: give an output above zero on some sample of a batch, or of the last batches."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Shaped
@@ -13,7 +11,7 @@ from unstuck.signals.sample import thin_units
 LIMIT = 16384  # outputs that are looked at
 
 
-def alive(x: Shaped[Tensor, "..."], unit_axis: int = -1) -> Bool[Tensor, "unit"]:
+def alive(x: Shaped[Tensor, "..."], unit_axis: int = -1) -> Bool[Tensor, " unit"]:
     """Which units have an output above zero anywhere in the batch.
 
     Of a large activation some samples and positions are looked at, the same number for every unit; so a unit that is rarely
@@ -33,7 +31,7 @@ def alive(x: Shaped[Tensor, "..."], unit_axis: int = -1) -> Bool[Tensor, "unit"]
     """
     if not measurable(x) or x.dim() == 0:
         return torch.zeros(0, dtype=torch.bool, device=x.device)
-    few = thin_units(x, unit_axis, LIMIT)
+    few = thin_units(x.detach() if x.requires_grad else x, unit_axis, LIMIT)
     numbers = shared(few)
     if numbers is None:
         return _alive_on_device(few)
@@ -74,7 +72,7 @@ class UnitWindow:
     def __len__(self) -> int:
         return min(self._added, self.num_batches)
 
-    def add(self, units: Bool[Tensor, "unit"]) -> None:
+    def add(self, units: Bool[Tensor, " unit"]) -> None:
         """Takes in one batch; the window starts anew when the number of units, or their device, is another than before."""
         last = self._last
         if last is None or last.shape != units.shape or last.device != units.device:
@@ -83,7 +81,7 @@ class UnitWindow:
         self._added += 1
         last.masked_fill_(units, self._added)
 
-    def dead(self) -> Bool[Tensor, "unit"]:
+    def dead(self) -> Bool[Tensor, " unit"]:
         """Which units were alive in no batch of the window."""
         if self._last is None:
             return torch.zeros(0, dtype=torch.bool, device="cpu")

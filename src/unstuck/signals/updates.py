@@ -1,17 +1,16 @@
 """How large an update is against what it changes: rms(update) / rms(parameter), from a sample of each parameter."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from unstuck.signals._numbers import flatten, measurable, on_host, quiet
+from unstuck.signals._numbers import as_array, flatten, measurable, norms, quiet
 from unstuck.signals.sample import thin
 
 LIMIT = 4096
@@ -33,7 +32,7 @@ class Group:
     sizes: tuple[int, ...]
     numbers: Tensor
 
-    def fits(self, other: Group) -> bool:
+    def fits(self, other: Self) -> bool:
         """Whether both hold the same places of the same tensors."""
         return self.places == other.places and self.layouts == other.layouts
 
@@ -67,15 +66,12 @@ def snapshot(params: Sequence[Shaped[Tensor, "..."]], limit: int = LIMIT) -> Sna
 
 def _group(params: Sequence[Tensor], places: list[int], limit: int) -> Group:
     parts = [thin(params[i], limit) for i in places]
-    numbers = flatten(parts)
-    if len(parts) == 1:
-        numbers = numbers.clone()  # one alone is not copied by flatten
     layouts = tuple((params[i].shape, params[i].stride()) for i in places)
-    return Group(tuple(places), layouts, tuple(part.numel() for part in parts), numbers)
+    return Group(tuple(places), layouts, tuple(part.numel() for part in parts), flatten(parts))
 
 
 @torch.no_grad()
-def ratios(before: Snapshot, params: Sequence[Shaped[Tensor, "..."]]) -> Float[Tensor, "param"]:
+def ratios(before: Snapshot, params: Sequence[Shaped[Tensor, "..."]]) -> Float[Tensor, " param"]:
     """The size of updates against the parameters.
 
     Args:
@@ -106,7 +102,7 @@ def ratios(before: Snapshot, params: Sequence[Shaped[Tensor, "..."]]) -> Float[T
 
 
 def _ratios(old: Group, new: Group) -> Tensor:
-    first, second = on_host(old.numbers), on_host(new.numbers)
+    first, second = as_array(old.numbers), as_array(new.numbers)
     if first is None or second is None:
         return _ratios_on_device(old.numbers, new.numbers, old.sizes)
     return _ratios_on_host(first, second, np.asarray(old.sizes, np.intp))
@@ -116,7 +112,7 @@ def _ratios(old: Group, new: Group) -> Tensor:
 def _ratios_on_host(old: np.ndarray, new: np.ndarray, sizes: np.ndarray) -> Tensor:
     starts = sizes.cumsum() - sizes
     change = new - old
-    if not math.isfinite(float(change.dot(change))):
+    if not math.isfinite(float(np.add.reduce(change))):
         change, old = change.astype(np.float64), old.astype(np.float64)
         bad = ~np.isfinite(change)
         change[bad] = old[bad] = 0
@@ -130,5 +126,5 @@ def _ratios_on_device(old: Tensor, new: Tensor, sizes: Sequence[int]) -> Tensor:
     change = new - old
     finite = change.abs() < math.inf
     parts = [torch.where(finite, x, 0.0).split(sizes) for x in (change, old)]
-    update, weight = (torch.stack(torch._foreach_norm(part)) for part in parts)
+    update, weight = (torch.stack(norms(part)) for part in parts)
     return torch.where(weight > 0, update / weight, math.nan).float()

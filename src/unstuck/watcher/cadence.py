@@ -2,8 +2,8 @@
 
 A sampled step costs several times what watching a plain one does, so the controller decides, when a step ends, whether the
 next is sampled. Two reasons to: what was spent so far plus what a sample is expected to cost stays below `budget` times the
-time that the training has taken; or the step is on a fixed ladder, dense at the start and half as far again each time
-(0, 1, 2, 3, 5, 8, 12, 18, 27, ...), so that short runs are seen through to their end and long ones pay next to nothing for it.
+time that the training has taken; or the step is on a fixed ladder, dense at the start and twice as far each time
+(0, 1, 2, 4, 8, 16, ...), so that short runs are seen through to their end and long ones pay next to nothing for it.
 What a sample costs is taken from the clock: the time of sampled steps over that of their plain neighbours, or the time spent in
 our own code, whichever is more.
 
@@ -16,8 +16,8 @@ from __future__ import annotations
 import math
 from collections import deque
 
-FIRST = 4  # steps sampled regardless, ...
-LADDER = 1.5  # ... and then each step this many times as late as the last
+FIRST = 3  # steps sampled regardless, ...
+LADDER = 2.0  # ... and then each step this many times as late as the last
 EVAL_SHARE = 0.01  # of the training's time that looking at evaluation may take, ...
 EVAL_ALLOWANCE = 0.03  # ... and seconds beyond it
 BURST = 3  # steps of a burst

@@ -130,7 +130,10 @@ class DataBook:
 
     def measure_input(self, inputs: list[tuple[str, Tensor]], sample: Sample, place: str = "input") -> None:
         """Measures, by feature, the first data that met parameters."""
-        data = next((t for _, t in inputs if t.is_floating_point() and t.dim() > 1 and t.numel()), None)
+        usable = (
+            t for _, t in inputs if t.is_floating_point() and t.dim() > 1 and t.numel() and t.layout == torch.strided
+        )
+        data = next(usable, None)
         if data is None:
             return
         if not self.input_batch:

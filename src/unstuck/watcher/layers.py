@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
+from torch import Tensor
 
+from unstuck.signals.lag import by_call, memory
 from unstuck.signals.moments import DESCRIBE
 from unstuck.watcher import ops
 from unstuck.watcher.recorder import Columns, Sample
@@ -43,6 +47,18 @@ def layer_columns(registry: Registry, sample: Sample) -> None:
         layer.forget_step()
 
 
+def recurrent_lags(calls: list[tuple[LayerState, Any, Tensor]], sample: Sample) -> None:
+    """Measures how far back recurrent modules reach, with their weights as they are, on what they were given."""
+    for layer, module, given in calls:
+        ratios = memory(module, given)
+        if ratios is not None:
+
+            def means(columns: Columns, numbers: np.ndarray, place: str = layer.name) -> None:
+                columns.vectors.append(("lag_grad", place, numbers.copy()))
+
+            sample.put(("lags", layer.index), ratios, means)
+
+
 def _acts(columns: Columns, numbers: np.ndarray, owners: list[tuple[LayerState, int]]) -> None:
     start = 0
     for layer, count in owners:
@@ -63,20 +79,9 @@ def _backs(columns: Columns, numbers: np.ndarray, owners: list[tuple[LayerState,
         for i, signal in enumerate(_BACK):
             columns.put(signal, layer.name, _over_calls(signal, rows[:, i]))
         if len(calls) > 8 and len(set(calls)) == len(calls):
-            _lags(columns, layer, calls, rows[:, 0])
-
-
-def _lags(columns: Columns, layer: LayerState, calls: list[int], norms: np.ndarray) -> None:
-    """The gradient by time lag of a layer called once a time step: relative to its last call."""
-    order = np.argsort(calls)[::-1]
-    times, sizes = np.asarray(calls)[order], norms[order].astype(np.float64)
-    nonzero = np.flatnonzero(sizes)
-    if len(nonzero) == 0:
-        return
-    lags = times[0] - times
-    full = np.full(int(lags[-1]) + 1, np.nan)
-    full[lags] = sizes / sizes[nonzero[0]]
-    columns.vectors.append(("lag_grad", layer.name, full))
+            lags = by_call(dict(zip(calls, rows[:, 0].tolist(), strict=True)))
+            if len(lags):
+                columns.vectors.append(("lag_grad", layer.name, lags))
 
 
 def _dead(columns: Columns, numbers: np.ndarray, layers: list[LayerState], counts: list[int]) -> None:

@@ -25,8 +25,9 @@ from unstuck.watcher.recorder import Columns, Sample
 from unstuck.watcher.registry import Registry
 
 _LOOK = ("min", "max", "mean", "std", "sums_to_one", "log_sums_to_one", "constant")
-_LIMIT = 65_536  # numbers of outputs or targets that are looked at
+_LIMIT = 16_384  # numbers of outputs or targets that are looked at
 MOST_CLASSES = 4096
+_ON_LOGITS = frozenset({"binary_cross_entropy_with_logits", "multilabel_soft_margin_loss", "soft_margin_loss"})
 
 
 @dataclass
@@ -214,7 +215,9 @@ class LossBook:
     def _measure_target(self, sample: Sample, state: LossState, output: Tensor, target: Tensor) -> None:
         kind = state.kind
         if kind in ("class index", "one-hot") and 1 < state.num_classes <= MOST_CLASSES:
-            truth = target if kind == "class index" else target.argmax(_class_axis(target))
+            rows = max(1, 4 * _LIMIT * output.shape[0] // max(1, output.numel()))  # enough for shares of classes
+            some, output = target[:rows], output[:rows]
+            truth = some if kind == "class index" else some.argmax(_class_axis(some))
             guess = output.argmax(_class_axis(output)) if output.dim() > 1 else output.round().long()
             ignored = int(state.settings.get("ignore_index", -100))
             truth, guess = truth.reshape(-1), guess.reshape(-1)
@@ -250,6 +253,10 @@ class LossBook:
             low, high, total, squares, integer, absolute = map(float, found)
             state.total = state.total + np.array([values.numel(), total, squares])
             state.absolute = absolute
+            if kind in ("binary", "multi-label") and (
+                integer < 1.0 or high > 1 or low < -1
+            ):  # the first batch was no sample of all
+                state.kind, state.num_classes, state.score = "real", 0, "r2"
             mean = state.total[1] / state.total[0]
             state.target = {
                 "min": min(low, state.target.get("min", low)), "max": max(high, state.target.get("max", high)), "mean": mean,
@@ -262,9 +269,10 @@ class LossBook:
         if state.score == "perplexity":
             return None if root is None or root.numel() != 1 else root.detach().float().exp()
         if state.score == "accuracy":
-            return _accuracy(state, output, target)
+            ignored = int(state.settings.get("ignore_index", -100))
+            return scores.accuracy(output, target, state.kind, ignore_index=ignored, threshold=_threshold(state))  # pyright: ignore[reportArgumentType]
         if state.score == "bit_accuracy":
-            return _bits(state, output, target)
+            return scores.bit_accuracy(output, target, threshold=_threshold(state))
         if state.score == "r2":
             if output.shape != target.shape:
                 output, target = output.squeeze(), target.squeeze()
@@ -359,7 +367,7 @@ class LossBook:
             main.kind,
             main.name,
             main.score,
-            share=share,
+            share=share.tolist(),
             mean=mean,
             std=main.spread,
             absolute=main.absolute,
@@ -426,10 +434,10 @@ def _meets(call: Any) -> tuple[Any, Any, Tensor, Tensor, str] | None:
         if target.shape[0] != output.shape[0] and target.numel() != output.numel():
             continue
         if op == "add" and call.subtracts:
-            kind = _value_kind(output, target)
+            kind = scores.kind_by_values(output.shape, target)
             return call, source, output, target, kind
         if op == "mul" and target.shape == output.shape and target.is_floating_point():
-            kind = _value_kind(output, target)
+            kind = scores.kind_by_values(output.shape, target)
             if kind in ("one-hot", "binary", "multi-label", "probability"):
                 output, source = _before_log(call, output, source)
                 return call, source, output, target, kind
@@ -452,9 +460,11 @@ def _kind(name: str, output: Tensor, target: Tensor) -> tuple[str, int]:
         axis = 1 if output.dim() > 1 else 0
         if not target.is_floating_point():
             return "class index", int(output.shape[axis])
-        return ("one-hot" if _value_kind(output, target) == "one-hot" else "probability"), int(output.shape[axis])
+        return ("one-hot" if scores.kind_by_values(output.shape, target) == "one-hot" else "probability"), int(
+            output.shape[axis]
+        )
     if name.startswith("binary_cross_entropy"):
-        kind = _value_kind(output, target)
+        kind = scores.kind_by_values(output.shape, target)
         return ("binary" if kind == "real" else kind), int(target.shape[1]) if kind in ("one-hot", "multi-label") else 2
     if name in ("multilabel_margin_loss", "multilabel_soft_margin_loss"):
         return "multi-label", int(output.shape[-1])
@@ -468,34 +478,12 @@ def _kind(name: str, output: Tensor, target: Tensor) -> tuple[str, int]:
         "soft_margin_loss",
     ):
         if target.shape == output.shape or target.numel() == output.numel():
-            kind = _value_kind(output, target)
+            kind = scores.kind_by_values(output.shape, target)
             return kind, int(target.shape[1]) if kind == "one-hot" else 2 if kind == "binary" else 0
         return "real", 0
     if name == "kl_div":
         return "probability", int(output.shape[-1]) if output.dim() else 0
     return "none", 0
-
-
-def _value_kind(output: Tensor, target: Tensor) -> str:
-    """What targets of an output's shape are, by their values: one-hot, binary, multi-label, probability or real."""
-    whole_numbers = not target.is_floating_point() and target.dtype != torch.bool
-    if whole_numbers and output.shape == target.shape and int(target.max()) > 1:
-        return "real"
-    values = target.float()
-    if target.dim() == 2 and target.shape[1] > 1:
-        whole = bool(((values == 0) | (values == 1)).all())
-        if whole and bool((values.sum(1) == 1).all()):
-            return "one-hot"
-        if whole:
-            return "multi-label"
-        if bool((values >= 0).all()) and bool(((values.sum(1) - 1).abs() < 1e-4).all()):
-            return "probability"
-        if bool(((values == -1) | (values == 1)).all()):
-            return "one-hot" if bool(((values == 1).sum(1) == 1).all()) else "multi-label"
-        return "real"
-    if bool(((values == 0) | (values == 1)).all()) or bool(((values == -1) | (values == 1)).all()):
-        return "multi-label" if target.dim() > 2 else "binary"
-    return "real"
 
 
 def _score_name(state: LossState, tokens: bool) -> str:
@@ -509,34 +497,9 @@ def _class_axis(tensor: Tensor) -> int:
     return 1 if tensor.dim() > 1 else 0
 
 
-def _accuracy(state: LossState, output: Tensor, target: Tensor) -> Tensor | None:
-    if state.kind == "binary":
-        return _bits(state, output, target)
-    if output.dim() < 2:
-        return None
-    guess = output.argmax(1)
-    if state.kind == "class index":
-        if guess.numel() != target.numel():
-            return None
-        target = target.reshape(guess.shape)
-        ignored = int(state.settings.get("ignore_index", -100))
-        counts = target != ignored
-        return ((guess == target) & counts).float().sum() / counts.float().sum()
-    if target.shape != output.shape:
-        return None
-    return (guess == target.argmax(1)).float().mean()
-
-
-def _bits(state: LossState, output: Tensor, target: Tensor) -> Tensor | None:
-    if output.numel() != target.numel():
-        return None
-    target = target.reshape(output.shape).float()
-    signed = state.target.get("min", 0.0) < 0
-    logits = (
-        state.name in ("binary_cross_entropy_with_logits", "multilabel_soft_margin_loss", "soft_margin_loss") or signed
-    )
-    guess = output > (0.0 if logits else 0.5)
-    return (guess == (target > (0.0 if signed else 0.5))).float().mean()
+def _threshold(state: LossState) -> float:
+    """What a binary output must exceed to mean 1: 0 for logits and margins, a half for probabilities."""
+    return 0.0 if state.name in _ON_LOGITS or state.target.get("min", 0.0) < 0 else 0.5
 
 
 def _r2(squared: float, spread: float) -> float:

@@ -107,11 +107,11 @@ def _saved(node: Any) -> dict[str, Tensor]:
             except RuntimeError:  # freed, or changed in place since
                 continue
             if isinstance(value, Tensor):
-                found[name] = value
+                found[name] = value.detach()
     return found
 
 
 def _bad(tensor: Tensor) -> bool:
     if not (tensor.is_floating_point() or tensor.is_complex()) or tensor.numel() == 0 or tensor.layout != torch.strided:
         return False
-    return not bool(torch.isfinite(tensor).all())
+    return not bool(torch.isfinite(tensor.detach()).all())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -17,6 +17,8 @@ from unstuck.watcher.optimizers import OptimizerBook, OptimizerState
 from unstuck.watcher.recorder import Columns, Sample
 from unstuck.watcher.registry import ParameterState, Registry
 
+foreach_norm = torch._foreach_norm  # pyright: ignore[reportPrivateImportUsage]
+_FITS = 0.05  # residual below which an update by hand is a rate times the gradient
 _ROWS, _COLUMNS = 128, 64  # of a weight that are looked at for equal rows
 
 
@@ -32,7 +34,7 @@ class ParameterBook:
     def __init__(self, registry: Registry, optimizers: OptimizerBook, normed: Callable[[float], None]) -> None:
         self.registry, self.optimizers, self.normed = registry, optimizers, normed
         self._stale: tuple[list[int], Tensor] | None = None
-        self._snapshots: dict[int, tuple[list[ParameterState], list[Tensor], Any]] = {}
+        self._snapshots: dict[int, tuple[list[ParameterState], list[Tensor], Any, list[Any], Any]] = {}
         self._last_rms: dict[int, float] = {}
         self._described: set[int] = set()
 
@@ -70,7 +72,7 @@ class ParameterBook:
         if found:
             self._stale = (
                 [i for i, _ in found],
-                torch.stack([n.float() for n in torch._foreach_norm([g for _, g in found])]).detach(),
+                torch.stack([n.float() for n in foreach_norm([g for _, g in found])]).detach(),
             )
         elif sample.step > 0:
             self.optimizers.cleared = True
@@ -120,11 +122,14 @@ class ParameterBook:
                 self._described.add(known.index)
                 self._describe(sample, known, tensor.detach())
         key = -1 if state is None else state.index
-        grads = [t.grad for _, t in pairs] if state is None else None
+        grads = [t.grad for _, t in pairs] if state is None else []
+        grads = grads if all(map(_dense, grads)) else []
         self._snapshots[key] = (
             states,
             tensors,
-            (updates.snapshot(tensors), updates.snapshot(grads) if grads and all(map(_dense, grads)) else None),
+            updates.snapshot(tensors),
+            grads,
+            updates.snapshot(grads) if grads else None,
         )
 
         def means(columns: Columns, numbers: np.ndarray) -> None:
@@ -141,7 +146,7 @@ class ParameterBook:
         kept = self._snapshots.pop(key, None)
         if kept is None:
             return
-        states, tensors, (before, grads) = kept
+        states, tensors, before, grads, grads_before = kept
         if state is None:  # parameters that are made anew by each update
             tensors = [
                 t.detach() if (t := s.ref()) is not None else old for s, old in zip(states, tensors, strict=True)
@@ -153,13 +158,19 @@ class ParameterBook:
                 known.changed = bool(known.changed) or ratio != 0
 
         sample.put(("updates", key), updates.ratios(before, tensors), means)
-        if state is None and grads is not None:
+        if grads_before is None:
+            return
+        after = updates.snapshot(
+            tensors
+        )  # by the gradients as backward left them, and as clipping may have changed them since
+        rates = torch.stack([hand_rate(before, after, grads_before), hand_rate(before, after, updates.snapshot(grads))])
+        sample.put(("rate", key), rates, lambda _, numbers: self._note_rate(numbers))
 
-            def rate(columns: Columns, numbers: np.ndarray) -> None:
-                if numbers[1] < 0.05:
-                    self.optimizers.hand_rate = float(numbers[0])
-
-            sample.put(("rate", key), hand_rate(before, updates.snapshot(tensors), grads), rate)
+    def _note_rate(self, rates: np.ndarray) -> None:
+        """Takes the rate that explains an update by hand best: rows of rate and residual."""
+        good = [(residual, rate) for rate, residual in rates.tolist() if residual < _FITS and math.isfinite(rate)]
+        if good:
+            self.optimizers.hand_rate = min(good)[1]
 
     def _describe(self, sample: Sample, known: ParameterState, tensor: Tensor) -> None:
         ops = {layer.op for layer in self.registry.ordered if known.index in layer.parameters}
@@ -187,7 +198,7 @@ class ParameterBook:
         grads = [p.grad.detach() for p in state.tensors() if _dense(p.grad)]
         if not grads or len({g.device for g in grads}) > 1:
             return None
-        return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+        return torch.linalg.vector_norm(torch.stack(foreach_norm(grads)))
 
     def worst_gradient(self) -> str | None:
         """The layer nearest the loss whose parameters have a gradient that isn't finite."""
@@ -207,5 +218,5 @@ class ParameterBook:
         return None
 
 
-def _dense(tensor: Any) -> bool:
+def _dense(tensor: Tensor | None) -> TypeGuard[Tensor]:
     return tensor is not None and tensor.layout == torch.strided and tensor.numel() > 0

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from unstuck.watcher import ops
 
-_TORCH = str(Path(torch.__file__).parent)
+_TORCH = str(Path(torch.__path__[0]))
 _OURS = str(Path(__file__).parent)
 _WRAPPERS = {
     "DistributedDataParallel": "module", "DataParallel": "module", "FullyShardedDataParallel": "_fsdp_wrapped_module",
@@ -356,7 +356,12 @@ def _owner(module: nn.Module, frames: list[FrameType]) -> nn.Module:
             top = other
     if top is not module:
         return top
-    held = [v for frame in frames[:4] for v in (*frame.f_locals.values(), *frame.f_globals.values()) if isinstance(v, nn.Module)]
+    held = [
+        v
+        for frame in frames[:4]
+        for v in (*frame.f_locals.values(), *frame.f_globals.values())
+        if isinstance(v, nn.Module)
+    ]
     holders = [v for v in held if v is not module and any(m is module for m in v.modules())]
     return max(holders, key=lambda v: sum(1 for _ in v.modules()), default=module)
 

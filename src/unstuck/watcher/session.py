@@ -35,7 +35,7 @@ from unstuck.watcher.alarms import Alarms
 from unstuck.watcher.cadence import Cadence
 from unstuck.watcher.data import DataBook
 from unstuck.watcher.facts import program_of
-from unstuck.watcher.layers import layer_columns
+from unstuck.watcher.layers import layer_columns, recurrent_lags
 from unstuck.watcher.losses import LossBook
 from unstuck.watcher.optimizers import OptimizerBook, OptimizerState
 from unstuck.watcher.parameters import ParameterBook
@@ -49,6 +49,9 @@ from unstuck.watcher.transparent import transparent
 _clock = time.perf_counter
 _unseen = torch._C.DisableTorchFunction  # our own calls don't come by the tracer, nor by a user's mode
 _PROGRESS_EVERY = 0.25  # seconds
+_LAG_SAMPLES = frozenset(
+    {0, 3, 10, 30, 100, 300, 1000}
+)  # samples in which recurrent layers are asked how far back they reach
 
 
 class Session:
@@ -104,7 +107,7 @@ class Session:
         self._events: list[Event] = []  # until there is a record
         self._errors: set[str] = set()
         self._exit: dict[str, Any] = {}
-        self._facts_written = 0
+        self._samples = 0
         self._progress_at = 0.0
         self._norm_stride = 1  # steps between looks at the gradient's norm
         self._lines: dict[tuple[CodeType, int], str] = {}  # sites of the lines that call backward
@@ -250,7 +253,12 @@ class Session:
     def _called_from_outside(self, module: nn.Module) -> None:
         if torch.is_grad_enabled():
             self.data.end_eval(self)
-            if self.lazy and self.writer is None and not self.tracer.on and any(p.requires_grad for p in module.parameters()):
+            if (
+                self.lazy
+                and self.writer is None
+                and not self.tracer.on
+                and any(p.requires_grad for p in module.parameters())
+            ):
                 self._begin_sample(self.step)
         elif id(module) in self.registry.roots or self.tracer.on:
             self.data.eval_batch(self, module)
@@ -292,18 +300,20 @@ class Session:
             self.registry.name_layers()
             main = site == self.series.main_site
             self.losses.analyze(trace, root, sample, main=main, scored=self.series.scored)
-            if main:
+            if main and self._samples & (self._samples - 1) == 0:
                 self.alarms.learn(root, trace.producers)
         for module, first in self.registry.root_calls:
             model = self.registry.model_of(module)
             if model is not None:
                 model.trained = True
                 model.modes.add("train" if module.training else "eval")
-            if first is not None and first.dim():
-                self.data.saw_input(module, first)
+                if first is not None and first.dim():
+                    self.data.saw_input(module, first)
         self.registry.root_calls.clear()
         if trace.inputs:
             self.data.measure_input(trace.inputs, sample)
+        if trace.recurrent and self._samples in _LAG_SAMPLES:
+            recurrent_lags(trace.recurrent, sample)
         self.parameters.used(trace.used)
 
     def _backward_over(self) -> None:
@@ -315,7 +325,8 @@ class Session:
                 layer.backward_over()
             self.tracer.restart(measure=True)
             more = self.step == 0 or len(self._traced) < len(self.series.sites)
-            self.tracer.open = more and not repeated
+            if repeated or not more:
+                self.tracer.switch_off()  # the optimizer's own calls need not come by
         if not self.optimizers.lead_known and not self._in_step:
             self._prepare_for_hand()
 
@@ -425,8 +436,8 @@ class Session:
             self._progress_at = now
             self._tell_progress(now)
         if sampled:
-            self._facts_written += 1
-            if self._facts_written & (self._facts_written - 1) == 0 or self._facts_written % 64 == 0:
+            self._samples += 1
+            if self._samples & (self._samples - 1) == 0 or self._samples % 64 == 0:
                 self._write_facts()
 
     def _write_step(self, seconds: float) -> None:

@@ -30,7 +30,7 @@ from unstuck.signals.units import UnitWindow, alive
 from unstuck.watcher import ops
 from unstuck.watcher.transparent import FILENAME, transparent
 
-_TORCH = str(Path(torch.__file__).parent)
+_TORCH = str(Path(torch.__path__[0]))
 _OURS = str(Path(__file__).parent)
 DENSE_CALLS = 8  # calls of one layer in a step that are all measured
 MOST_CALLS = 64  # calls of one layer in a step that are measured at most
@@ -113,6 +113,7 @@ class Trace:
     computed: dict[int, Tensor] = field(
         default_factory=dict
     )  # results without gradient of what has one: samples, guesses
+    recurrent: list[tuple[LayerState, nn.Module, Tensor]] = field(default_factory=list)  # with what it was given
     root_outputs: list[Any] = field(default_factory=list)  # of evaluated models
     order: int = 0
     inputs: list[tuple[str, Tensor]] = field(
@@ -252,16 +253,18 @@ class Tracer(TorchFunctionMode):
         if not layer.out_shape:
             layer.out_shape = tuple(out.shape)
         if self.measure and name not in ops.LOSSES and layer.op in ops.MEASURED and layer.samples(which):
-            self._measure(layer, which, out)
+            self._measure(layer, which, out, args)
         return call
 
-    def _measure(self, layer: LayerState, which: int, out: Tensor) -> None:
+    def _measure(self, layer: LayerState, which: int, out: Tensor, args: Any) -> None:
         detached = out.detach()
         layer.acts.append(describe(detached, layer.settings.get("bounds")))
         if layer.op in ops.RELU_LIKE and detached.dim() > 1:
             if layer.window is None:
                 layer.window = UnitWindow()
             layer.window.add(alive(detached, unit_axis=1 if _channels_first(layer, detached) else -1))
+        if layer.op in ops.RECURRENT and self.stack and isinstance(self.stack[-1], nn.RNNBase) and not _packed(args):
+            self.trace.recurrent.append((layer, self.stack[-1], args[0].detach()))
         if out.requires_grad:
             backs = layer.backs
             out.register_hook(lambda grad: _back(backs, which, grad))
@@ -393,6 +396,11 @@ def _first_tensor(value: Any) -> Tensor | None:
     for tensor in _tensors(value):
         return tensor
     return None
+
+
+def _packed(args: Any) -> bool:
+    """Whether a recurrent call was given a packed sequence: its second argument are batch sizes."""
+    return isinstance(args[1], Tensor) and args[1].dim() == 1 and not args[1].is_floating_point()
 
 
 def _channels_first(layer: LayerState, out: Tensor) -> bool:

@@ -14,7 +14,7 @@ def _step_aside() -> None:
     sys.path[:] = [p for p in sys.path if os.path.abspath(p or os.curdir) != here]  # noqa: PTH100
     ours = sys.modules.pop("sitecustomize")
     try:
-        import sitecustomize  # noqa: F401 - the user's own, which ours shadowed
+        import sitecustomize  # noqa: F401  # pyright: ignore[reportMissingImports] - the user's own, which ours shadowed
     except ImportError as error:
         sys.modules["sitecustomize"] = ours  # the import system wants it while it is being imported
         if error.name != "sitecustomize":

@@ -1,0 +1,240 @@
+"""From the rows of a record's file to a `Record`. Columns are cut out, and vectors unpacked, when they are first asked for."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from unstuck._store_file import decode, fits, opened, status
+from unstuck._store_salvage import Rows, salvage
+from unstuck.evidence import Event, Program, Record, Series, Vector
+
+Key = tuple[str, str]
+_ORDERED = {"meta": "key", "program": "rowid", "layouts": "id", "samples": "id", "vectors": "id", "events": "id"}
+_ENDED = ("finished", "failed", "interrupted")
+
+
+def read_file(path: Path) -> Record:
+    """The record in a file, whatever state it is in.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Everything that can be read of it.
+
+    Raises:
+        RecordError: It is no record, a newer version wrote it, or nothing is left of it.
+    """  # noqa: DOC502
+    try:
+        with opened(path) as connection:
+            rows, lost = fetch(connection), 0
+    except sqlite3.Error:
+        rows, lost = salvage(path)
+    return assemble(rows, path, lost)
+
+
+def fetch(connection: sqlite3.Connection) -> Rows:
+    """All rows of all tables, as they were at one moment."""
+    connection.execute("BEGIN")
+    try:
+        return {
+            table: connection.execute(f"SELECT * FROM {table} ORDER BY {order}").fetchall()
+            for table, order in _ORDERED.items()
+        }
+    finally:
+        connection.execute("ROLLBACK")
+
+
+def assemble(rows: Rows, path: Path | None, lost: int = 0) -> Record:
+    """A record from its rows.
+
+    Args:
+        rows: Rows by table, in the order they were written.
+        path: The file they are from.
+        lost: Pieces that are known to be lost already.
+
+    Returns:
+        The record; `meta["damaged"]` counts the pieces that are lost, and is missing when it is whole.
+    """
+    count = _Count(lost)
+    rows = {table: [row for row in found if count.approves(row, table)] for table, found in rows.items()}
+    meta = {key: value for key, text in rows["meta"] if (value := count.decoded(text)) is not None}
+    documents = [count.decoded(text, dict) for (text,) in rows["program"]]
+    program = count.tried(lambda: Program.from_json(documents[-1] or {}), Program()) if documents else Program()
+    events = [_event(row, count) for row in rows["events"]]
+    series = _series(rows, count)
+    vectors = _vectors(rows["vectors"], count)
+    meta["status"] = status(meta)
+    if meta["status"] not in _ENDED:
+        told = meta.get("steps")
+        meta["steps"] = max(told if isinstance(told, int) else 0, _steps(series))
+    if count.lost:
+        meta["damaged"] = count.lost
+    return Record(program, meta, tuple(e for e in events if e is not None), path, series, vectors)
+
+
+T = TypeVar("T")
+
+
+class _Count:
+    """Counts the pieces that can't be understood, as they are found."""
+
+    def __init__(self, lost: int) -> None:
+        self.lost = lost
+
+    def approves(self, row: tuple[Any, ...], table: str) -> bool:
+        known = fits(row, table)
+        self.lost += not known
+        return known
+
+    def tried(self, make: Callable[[], T], otherwise: T) -> T:
+        try:
+            return make()
+        except (ValueError, TypeError, AttributeError):
+            self.lost += 1
+            return otherwise
+
+    def decoded(self, text: str, kind: type = object) -> Any:
+        value = self.tried(lambda: decode(text), None)
+        if isinstance(value, kind):
+            return value
+        self.lost += value is not None
+        return None
+
+
+def _event(row: tuple[Any, ...], count: _Count) -> Event | None:
+    _, step, kind, layer, data = row
+    found = count.decoded(data, dict)
+    return None if found is None else Event(step, kind, layer, found)
+
+
+def _steps(series: Mapping[Key, Series]) -> int:
+    loss = series.get(("loss", ""))
+    return int(loss.steps[-1]) + 1 if loss is not None and len(loss) else 0
+
+
+# ---------------------------------------------------------------------- what is made when it is asked for
+
+Part = TypeVar("Part")
+Value = TypeVar("Value")
+
+
+class _Lazy(Mapping[Key, Value], Generic[Part, Value]):
+    """A mapping that makes a value out of its parts when it is first asked for."""
+
+    def __init__(self, parts: Mapping[Key, Part], make: Callable[[Part], Value]) -> None:
+        self._parts, self._make = parts, make
+        self._made: dict[Key, Value] = {}
+
+    def __getitem__(self, key: Key) -> Value:
+        if key not in self._made:
+            self._made[key] = self._make(self._parts[key])
+        return self._made[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._parts
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._parts)
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+
+class _Block:
+    """All rows of one layout."""
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+        self._rows: list[tuple[int, int, int]] = []  # id, first step, steps
+        self._data: list[bytes] = []
+
+    def add(self, row: tuple[int, int, int], data: bytes) -> bool:
+        """Adds consecutive rows, unless their numbers are of the wrong length."""
+        if row[2] < 1 or not self.width or len(data) != 4 * self.width * row[2]:
+            return False
+        self._rows.append(row)
+        self._data.append(data)
+        return True
+
+    @functools.cached_property
+    def columns(self) -> np.ndarray:
+        """The numbers, shape `(width, rows)`."""
+        rows = np.frombuffer(b"".join(self._data), "<f4").reshape(-1, self.width)
+        self._data.clear()
+        return np.ascontiguousarray(rows.T)
+
+    @functools.cached_property
+    def steps(self) -> np.ndarray:
+        """Each row's step."""
+        _, first, length = np.array(self._rows, np.int64).reshape(-1, 3).T
+        return np.repeat(first - np.cumsum(length) + length, length) + np.arange(length.sum())
+
+    @functools.cached_property
+    def ascending(self) -> bool:
+        """Whether every step comes once, in its place."""
+        return bool((np.diff(self.steps) > 0).all())
+
+    @functools.cached_property
+    def order(self) -> np.ndarray:
+        """Each row's place in the order of writing."""
+        number, _, length = np.array(self._rows, np.int64).reshape(-1, 3).T
+        return np.repeat(number, length)
+
+
+Column = tuple[_Block, int]
+
+
+def _series(rows: Rows, count: _Count) -> _Lazy[list[Column], Series]:
+    """The series, from the columns of all layouts they have a part in."""
+    names = {number: _names(text, count) for number, text in rows["layouts"]}
+    blocks = {number: _Block(len(columns)) for number, columns in names.items()}
+    for number, step, num_steps, layout, _, data in rows["samples"]:
+        if layout not in blocks or not blocks[layout].add((number, step, num_steps), data):
+            count.lost += 1
+    parts: dict[Key, list[Column]] = {}
+    for number, block in blocks.items():
+        if len(block.steps):
+            for i, key in enumerate(names[number]):
+                parts.setdefault(key, []).append((block, i))
+    return _Lazy(parts, _joined)
+
+
+def _names(text: str, count: _Count) -> list[Key]:
+    return count.tried(lambda: [(str(signal), str(place)) for signal, place in json.loads(text)], [])
+
+
+def _joined(columns: list[Column]) -> Series:
+    """One series out of its columns: of several values for a step the last written, but any rather than NaN."""
+    if len(columns) == 1 and columns[0][0].ascending:
+        block, i = columns[0]
+        return Series(block.steps, block.columns[i].astype(np.float64))
+    steps = np.concatenate([block.steps for block, _ in columns])
+    values = np.concatenate([block.columns[i] for block, i in columns]).astype(np.float64)
+    if not (np.diff(steps) > 0).all():
+        order = np.concatenate([block.order for block, _ in columns])
+        by_step = np.lexsort((order, ~np.isnan(values), steps))
+        steps, values = steps[by_step], values[by_step]
+        last = np.append(np.diff(steps) > 0, True)
+        steps, values = steps[last], values[last]
+    return Series(steps, values)
+
+
+def _vectors(rows: list[tuple[Any, ...]], count: _Count) -> _Lazy[dict[int, bytes], tuple[Vector, ...]]:
+    parts: dict[Key, dict[int, bytes]] = {}
+    for _, step, signal, place, data in rows:
+        if len(data) % 4:
+            count.lost += 1
+        else:
+            parts.setdefault((signal, place), {})[step] = data
+    return _Lazy(
+        parts,
+        lambda found: tuple(Vector(s, np.frombuffer(found[s], "<f4").astype(np.float64)) for s in sorted(found)),
+    )

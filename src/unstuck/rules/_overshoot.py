@@ -1,0 +1,132 @@
+"""Signs in the loss that steps overshoot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from unstuck.evidence import Record
+from unstuck.rules._dead import whole_dead
+from unstuck.rules._learning import Learning, alternates
+from unstuck.rules._steps import first_update, update_size
+from unstuck.rules._words import number, share
+
+_FACTOR = 1e3  # a rise that nothing but divergence gives
+_MOVING = 1e-3  # updates below this share of the weights can't throw a loss about
+
+
+@dataclass(frozen=True)
+class Sign:
+    """One sign: what is said of it, the loss it rests on, and how much it tells, from 0 to 1."""
+
+    says: str
+    step: int
+    loss: float
+    strength: float
+
+
+def overshoot(
+    record: Record, learning: Learning, *, rise: float = 3.0, jump: float = 5.0, worse: float = 1.1, ratio: float = 0.03
+) -> list[Sign]:
+    """Signs that steps overshoot, the plainest first.
+
+    Args:
+        record: The run.
+        learning: Its progress.
+        rise: Times its start that the loss must reach before it is NaN.
+        jump: Times start and chance that the loss must jump to in the first tenth of the run; twice that where it learns.
+        worse: Loss at the end relative to chance.
+        ratio: Update relative to the weights.
+
+    Returns:
+        The signs; none where the loss tells nothing: it may be negative, several losses alternate, or no gradient is left
+        from the first step on.
+    """
+    loss = record.series("loss").until(learning.end).finite
+    if learning.well or learning.steps < 2 or alternates(record) or _no_gradient(record):
+        return []
+    if loss.values.min() < 0 or not learning.first > 0:
+        return []
+    values, steps = loss.values, loss.steps
+    signs = [
+        _rises(learning, values, steps, rise),
+        _jumps(record, learning, values, steps, jump),
+        _ends_worse(record, learning, values, steps, worse),
+        _moves_in_vain(record, learning, steps, ratio),
+        _swings(record, learning, values, steps),
+    ]
+    found = [sign for sign in signs if sign is not None]
+    first = first_update(record)
+    if found and first > 1:
+        found.append(Sign(f"the first update is {number(first)} times the weights", 0, float(values[0]), 0.4))
+    return found
+
+
+def certainty(signs: list[Sign]) -> float:
+    """What all signs together tell, from 0 to 1."""
+    return float(1 - np.prod([1 - sign.strength for sign in signs]))
+
+
+def _rises(learning: Learning, values: np.ndarray, steps: np.ndarray, rise: float) -> Sign | None:
+    if learning.status != "diverges":
+        return None
+    peak, start = int(np.argmax(values)), float(values[0])
+    if learning.broke_at is None:
+        says = f"the loss rises from {number(learning.first)} to {number(learning.last)}"
+        return Sign(says, int(steps[-1]), learning.last, 0.75)
+    if not values[peak] > rise * start or peak < len(values) - 5:
+        return None
+    steady = peak >= 3 and bool(np.all(np.diff(values[peak - 3 : peak + 1]) > 0))
+    says = f"the loss rises from {number(start)} to {number(float(values[peak]))} before it is no longer finite"
+    return Sign(says, int(steps[peak]), float(values[peak]), 0.8 if steady or values[peak] > _FACTOR * start else 0.6)
+
+
+def _jumps(record: Record, learning: Learning, values: np.ndarray, steps: np.ndarray, jump: float) -> Sign | None:
+    if learning.broke_at is not None or len(values) < 4:
+        return None
+    needed = jump if learning.stuck else 2 * jump
+    floor = float(np.fmax(values[0], learning.chance))
+    top = 1 + int(np.argmax(values[1 : max(10, len(values) // 10)]))
+    if not values[top] > needed * floor or learning.skill > 0.6:
+        return None
+    killed = bool(whole_dead(record, learning)) and not whole_dead(record, learning, from_start=True)
+    says = f"the loss jumps from {number(float(values[0]))} to {number(float(values[top]))} at step {int(steps[top])}"
+    strength = 0.6 + 0.2 * (values[top] > _FACTOR * floor) + 0.15 * killed
+    return Sign(says + (" and leaves units dead" if killed else ""), int(steps[top]), float(values[top]), strength)
+
+
+def _ends_worse(record: Record, learning: Learning, values: np.ndarray, steps: np.ndarray, worse: float) -> Sign | None:
+    falls = learning.last < 0.9 * learning.first and learning.last < 1.5 * learning.lowest
+    if learning.status != "at chance" or falls or not learning.last > worse * learning.chance:
+        return None
+    if update_size(record, learning) < _MOVING:
+        return None
+    says = f"the loss ends at {number(learning.last)}, above the {number(learning.chance)} of a constant prediction"
+    return Sign(says, int(steps[-1]), learning.last, 0.6 if learning.last > 2 * learning.chance else 0.5)
+
+
+def _moves_in_vain(record: Record, learning: Learning, steps: np.ndarray, ratio: float) -> Sign | None:
+    size = update_size(record, learning)
+    if learning.status != "at chance" or not size > ratio or learning.last < 0.9 * learning.first:
+        return None
+    says = f"an update changes the weights by {share(min(size, 1.0))} of their size while the loss doesn't fall"
+    return Sign(says, int(steps[-1]), learning.last, 0.5)
+
+
+def _swings(record: Record, learning: Learning, values: np.ndarray, steps: np.ndarray) -> Sign | None:
+    """Where it learns: in the second half the loss is still thrown above chance again and again."""
+    half = values[len(values) // 2 :]
+    if learning.status != "learns" or not learning.chance > 0 or len(half) < 20:
+        return None
+    thrown = float(np.mean(half > 1.2 * learning.chance))
+    if thrown < 0.05 or np.median(half) > 0.9 * learning.chance or update_size(record, learning) < 3 * _MOVING:
+        return None
+    top = len(values) // 2 + int(np.argmax(half))
+    says = f"at {share(thrown)} of the steps of the second half the loss is above that of a constant prediction"
+    return Sign(f"{says}, up to {number(float(values[top]))}", int(steps[top]), float(values[top]), 0.6)
+
+
+def _no_gradient(record: Record) -> bool:
+    norm = record.series("grad_norm").finite
+    return len(norm) > 0 and not norm.values.any()

@@ -1,0 +1,263 @@
+"""Records on disk: writing one from inside a training, reading one in whatever state it is, and the folder of runs.
+
+A run has a folder with one SQLite file in it, `record.sqlite`, or several `record-….sqlite` where several processes trained.
+`Writer` fills one; `read` reads it at any time, while it grows or after a kill. See `_store_file` for what is in it.
+
+Importing this is cheap: numpy is loaded with the first record that is written or read.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import sqlite3
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unstuck._store_file import decode, note, opened, reason, status
+from unstuck.errors import RecordError
+
+if TYPE_CHECKING:
+    from unstuck._store_writer import Writer
+    from unstuck.evidence import Record
+
+__all__ = ["RunSummary", "Writer", "annotate", "list_runs", "new_run", "progress", "read"]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "Writer":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from unstuck._store_writer import Writer
+
+    return Writer
+
+
+def read(path: str | Path) -> Record:
+    """The record in a file or run folder, also while it is being written, after a kill, or damaged.
+
+    Args:
+        path: The record's file, or the folder of a run. Of several records in a folder it is the one with most steps.
+
+    Returns:
+        Everything that was flushed and can be read. `meta["status"]` is `killed` where the process is gone without having
+        finished; `meta["damaged"]` counts pieces that are lost, and is missing when there are none.
+
+    Raises:
+        RecordError: There is no record, it is not one, it can't be read, or it was written by a newer version.
+    """
+    from unstuck._store_reader import read_file
+
+    try:
+        return read_file(_find(Path(path)))
+    except RecordError:
+        raise
+    except OSError as error:
+        raise RecordError(f"can't read the record {str(path)!r}: {reason(error)}") from error
+
+
+def progress(path: str | Path) -> dict[str, Any] | None:
+    """How far a run has come: what its writer noted last as `progress`.
+
+    Args:
+        path: The record's file, or the folder of a run.
+
+    Returns:
+        The numbers, such as `step` and `loss`; None while there are none.
+    """
+    try:
+        told = _meta(_find(Path(path)), "progress").get("progress")
+    except (RecordError, OSError, sqlite3.Error, ValueError):
+        return None
+    return told if isinstance(told, dict) else None
+
+
+def annotate(path: str | Path, **meta: Any) -> None:
+    """Adds facts to a record, also while another process writes it; does nothing when it can't be written.
+
+    Args:
+        path: The record's file, or the folder of a run.
+        **meta: The facts.
+    """
+    try:
+        note(_find(Path(path)), meta)
+    except OSError:
+        return
+
+
+# ---------------------------------------------------------------------- the folder of runs
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """One run in a folder of runs.
+
+    Attributes:
+        name: Name of its folder.
+        path: Its folder.
+        script: The script, "" when unknown.
+        started: When it started, ISO time, "" when unknown.
+        status: `running`, `finished`, `failed`, `interrupted`, `killed`; `empty` when nothing was recorded, `unreadable` when
+            what was recorded can't be read.
+        steps: Updates made.
+        seconds: How long it took, NaN when unknown.
+        verdict: `healthy`, `sick`, `unknown`, or "" when it was not judged.
+        size_bytes: Size of all its files.
+    """
+
+    name: str
+    path: Path
+    script: str = ""
+    started: str = ""
+    status: str = "unreadable"
+    steps: int = 0
+    seconds: float = math.nan
+    verdict: str = ""
+    size_bytes: int = 0
+
+
+def list_runs(folder: str | Path) -> list[RunSummary]:
+    """The runs in a folder, the newest first.
+
+    Args:
+        folder: The folder of runs.
+
+    Returns:
+        One entry for each run folder in it; none when there is no such folder.
+
+    Raises:
+        RecordError: The folder can't be read.
+    """
+    try:
+        inside = list(Path(folder).iterdir()) if Path(folder).is_dir() else []
+        runs = [path for path in inside if path.is_dir() and (_RUN.match(path.name) or _files(path))]
+        return sorted(map(_summary, runs), key=_when, reverse=True)
+    except OSError as error:
+        raise RecordError(f"can't read the runs in {str(folder)!r}: {reason(error)}") from error
+
+
+def new_run(folder: str | Path, script: str) -> Path:
+    """Makes a folder for a new run.
+
+    Args:
+        folder: The folder of runs; made when there is none.
+        script: File or module to be run.
+
+    Returns:
+        The new folder, `<folder>/<yyyymmdd-hhmmss>-<script>`, with `-2`, `-3`, ... behind it when there is one already.
+
+    Raises:
+        RecordError: It can't be made.
+    """
+    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{_short(script)}"
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        for number in range(1, 10_000):
+            path = Path(folder) / (name if number == 1 else f"{name}-{number}")
+            try:
+                path.mkdir()
+            except FileExistsError:
+                continue
+            return path
+    except OSError as error:
+        what = "it is a file" if Path(folder).is_file() else reason(error)
+        raise RecordError(f"can't make a run in the folder {str(folder)!r}: {what}") from error
+    raise RecordError(f"can't make a run in the folder {str(folder)!r}: there are too many named {name!r}")
+
+
+_RUN = re.compile(r"\d{8}-\d{6}-")
+
+
+def _short(script: str) -> str:
+    """A script's name as part of a file name: "train" for "./models/train.py", "models.train" for the module."""
+    path = Path(script)
+    name = path.stem if path.suffix in (".py", ".pyw", ".pyc") else path.name
+    return re.sub(r"[^\w.-]+", "-", name).strip("-.")[:60] or "run"
+
+
+def _summary(path: Path) -> RunSummary:
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    if not _files(path):
+        return RunSummary(path.name, path, started=_named_time(path.name), status="empty", size_bytes=size)
+    try:
+        meta = _facts(_find(path))
+    except (RecordError, OSError):
+        return RunSummary(path.name, path, started=_named_time(path.name), size_bytes=size)
+    steps, seconds = meta.get("steps"), meta.get("seconds")
+    return RunSummary(
+        path.name,
+        path,
+        script=str(meta.get("script") or ""),
+        started=str(meta.get("started") or _named_time(path.name)),
+        status=status(meta),
+        steps=steps if isinstance(steps, int) else 0,
+        seconds=float(seconds) if isinstance(seconds, (int, float)) else math.nan,
+        verdict=str(meta.get("verdict") or ""),
+        size_bytes=size,
+    )
+
+
+def _facts(file: Path) -> Any:
+    """Facts of a run, the quick way or, where the file is damaged, the thorough one."""
+    try:
+        return _meta(file)
+    except (sqlite3.Error, ValueError):
+        return read(file).meta
+
+
+def _when(run: RunSummary) -> tuple[float, str]:
+    try:
+        return datetime.fromisoformat(run.started).timestamp(), run.name
+    except ValueError:
+        return run.path.stat().st_mtime, run.name
+
+
+def _named_time(name: str) -> str:
+    """The time that a run folder's name begins with, ISO; "" when it doesn't."""
+    try:
+        return datetime.strptime(name[:15], "%Y%m%d-%H%M%S").astimezone().isoformat()
+    except ValueError:
+        return ""
+
+
+# ---------------------------------------------------------------------- files
+
+
+def _find(path: Path) -> Path:
+    """The file of a record: the path itself, or the record with most steps in the folder.
+
+    Raises:
+        RecordError: There is none.
+    """
+    if path.is_dir():
+        files = _files(path)
+        if not files:
+            raise RecordError(f"there is no record in the folder {str(path)!r}: nothing was recorded there")
+        return files[0] if len(files) == 1 else max(files, key=_steps)
+    if not path.is_file():
+        raise RecordError(f"there is no record {str(path)!r}")
+    return path
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("record*.sqlite"))
+
+
+def _meta(file: Path, key: str | None = None) -> dict[str, Any]:
+    """All facts in a record, or the one of this key."""
+    query = "SELECT key, value FROM meta" + (" WHERE key = ?" if key else "")
+    with opened(file) as connection:
+        return {name: decode(text) for name, text in connection.execute(query, [key] if key else [])}
+
+
+def _steps(file: Path) -> int:
+    """Steps in a record; fewer than none when it can't be read."""
+    try:
+        with opened(file) as connection:
+            (rows,) = connection.execute("SELECT max(step + num_steps) FROM samples").fetchone()
+            noted = connection.execute("SELECT value FROM meta WHERE key = 'steps'").fetchone()
+        return max(rows or 0, int(decode(noted[0])) if noted else 0)
+    except (RecordError, OSError, sqlite3.Error, ValueError, TypeError):
+        return -1
