@@ -132,7 +132,7 @@ def create(path: Path, meta: Mapping[str, Any]) -> sqlite3.Connection:
 
 
 def _made(path: Path, meta: Mapping[str, Any]) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=5, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(path, timeout=1, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("PRAGMA synchronous = OFF")  # nothing to lose yet
         connection.execute("BEGIN IMMEDIATE")

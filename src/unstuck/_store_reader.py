@@ -35,7 +35,7 @@ def read_file(path: Path) -> Record:
     try:
         with opened(path) as connection:
             rows, lost = fetch(connection), 0
-    except sqlite3.Error:
+    except (sqlite3.Error, ValueError):  # ValueError: text that is no unicode
         rows, lost = salvage(path)
     return assemble(rows, path, lost)
 
@@ -215,9 +215,9 @@ def _joined(columns: list[Column]) -> Series:
     """One series out of its columns: of several values for a step the last written, but any rather than NaN."""
     if len(columns) == 1 and columns[0][0].ascending:
         block, i = columns[0]
-        return Series(block.steps, block.columns[i].astype(np.float64))
+        return Series(block.steps, _wide(block.columns[i]))
     steps = np.concatenate([block.steps for block, _ in columns])
-    values = np.concatenate([block.columns[i] for block, i in columns]).astype(np.float64)
+    values = _wide(np.concatenate([block.columns[i] for block, i in columns]))
     if not (np.diff(steps) > 0).all():
         order = np.concatenate([block.order for block, _ in columns])
         by_step = np.lexsort((order, ~np.isnan(values), steps))
@@ -225,6 +225,11 @@ def _joined(columns: list[Column]) -> Series:
         last = np.append(np.diff(steps) > 0, True)
         steps, values = steps[last], values[last]
     return Series(steps, values)
+
+
+def _wide(numbers: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore"):  # signalling NaN, of which damage is full
+        return numbers.astype(np.float64)
 
 
 def _vectors(rows: list[tuple[Any, ...]], count: _Count) -> _Lazy[dict[int, bytes], tuple[Vector, ...]]:
@@ -236,5 +241,5 @@ def _vectors(rows: list[tuple[Any, ...]], count: _Count) -> _Lazy[dict[int, byte
             parts.setdefault((signal, place), {})[step] = data
     return _Lazy(
         parts,
-        lambda found: tuple(Vector(s, np.frombuffer(found[s], "<f4").astype(np.float64)) for s in sorted(found)),
+        lambda found: tuple(Vector(s, _wide(np.frombuffer(found[s], "<f4"))) for s in sorted(found)),
     )

@@ -49,7 +49,7 @@ def salvage(path: Path) -> tuple[Rows, int]:
             except (TornError, IndexError, struct.error, UnicodeDecodeError):
                 lost += 1
                 continue
-            row = (rowid, *row[1:]) if row[0] is None else row  # an id is kept as the row's number alone
+            row = (rowid, *row[1:]) if row[:1] == (None,) else row  # an id is kept as the row's number alone
             for table in KINDS:
                 if fits(row, table):
                     _keep(found[table], rowid, row)
@@ -111,7 +111,8 @@ def _cells(pages: _Pages, number: int) -> Iterator[int]:
     page, head = pages[number], 100 if number == 1 else 0
     if len(page) < pages.size or page[head] != _LEAF:
         return
-    for i in range(int.from_bytes(page[head + 3 : head + 5], "big")):
+    count = int.from_bytes(page[head + 3 : head + 5], "big")
+    for i in range(min(count, pages.size // 4)):  # none is shorter than 4 bytes, its pointer included
         at = head + 8 + 2 * i
         yield int.from_bytes(page[at : at + 2], "big")
 

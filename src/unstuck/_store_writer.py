@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _MOST_WAITING = 200_000  # items in the queue; beyond, when a disk hangs, the oldest are dropped
 _MOST_MEMORY = 65_536  # pages of 4 KiB
-_MOST_TRIES = 10  # at a file that another process has locked, half a second or more each
+_MOST_TRIES = 40  # at a file that another process has locked, a second or more each
 _REFUSED = (
     sqlite3.ProgrammingError, sqlite3.InterfaceError, sqlite3.IntegrityError, sqlite3.DataError, ValueError, OverflowError,
 )  # fmt: skip
@@ -239,6 +239,8 @@ class _Scribe:
         except Exception as error:  # noqa: BLE001 - nothing reaches the training
             self.writer.failure = self.writer.failure or f"writing the record failed: {error!r}"
             self.writer._shut()
+            with suppress(sqlite3.Error):
+                self.connection.close()
 
     def _flush(self) -> bool:
         """Carries out what was asked; true when it was the last."""

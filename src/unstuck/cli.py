@@ -268,6 +268,7 @@ def _watch(command: list[str], folder: Path, budget: float, *, quiet: bool) -> i
 
 
 def _wait(child: subprocess.Popen[bytes], folder: Path, stream: TextIO, *, quiet: bool) -> int:
+    _load_judgement()
     if quiet or not stream.isatty():
         return child.wait()
     from unstuck.report.live import LiveLine
@@ -281,6 +282,13 @@ def _wait(child: subprocess.Popen[bytes], folder: Path, stream: TextIO, *, quiet
                 told = progress(folder / "record.sqlite")
                 if told:
                     line.update(told)
+
+
+def _load_judgement() -> None:
+    """Imports what the verdict will need, while the script imports torch."""
+    import unstuck.doctor  # noqa: F401
+    import unstuck.evidence  # noqa: F401
+    import unstuck.report.text  # noqa: F401
 
 
 def _end_like(code: int) -> None:

@@ -43,7 +43,7 @@ EXPLAINS: dict[str, frozenset[str]] = {
     "bad-initialization": _FLOW | _SLOW | {"learning-rate-too-high", "zero-gradient", "loss-scale"},
     "loss-scale": _FLOW | _SLOW | {"learning-rate-too-high"},
     "learning-rate-too-high": _FLOW | {"undertrained", "zero-gradient", "unnormalized-target", "critical-point"},
-    "over-regularized": _SLOW | {"vanishing-gradient", "dead-units"},
+    "over-regularized": _SLOW | {"vanishing-gradient", "dead-units", "learning-rate-too-high"},
     "exploding-gradient": (_FLOW | {"learning-rate-too-high", "undertrained"}) - {"exploding-gradient"},
     "vanishing-gradient": _SLOW | {"zero-gradient"},
     "saturated-activation": _SLOW | {"vanishing-gradient", "zero-gradient"},
@@ -57,7 +57,7 @@ EXPLAINS: dict[str, frozenset[str]] = {
 _DECISIVE: dict[str, float] = {
     **dict.fromkeys(CONSTRUCTION, 1.0), "parameters-not-trained": 0.95, "output-loss-mismatch": 0.98, "unshuffled-data": 0.9,
     "unnormalized-input": 0.85, "loss-scale": 0.85, "bad-initialization": 0.8, "learning-rate-too-high": 0.8, "over-regularized": 0.8,
-    "unnormalized-target": 0.75, "learning-rate-too-low": 0.75, "vanishing-gradient": 0.75, "exploding-gradient": 0.7,
+    "unnormalized-target": 0.75, "learning-rate-too-low": 0.75, "vanishing-gradient": 0.75, "exploding-gradient": 0.8,
     "saturated-activation": 0.65, "dead-units": 0.65, "non-finite": 0.6, "missing-nonlinearity": 0.6, "undertrained": 0.6, "overfitting": 0.5,
 }  # fmt: skip
 _OTHERWISE = 0.5  # of causes that only rules of other packages name

@@ -136,10 +136,13 @@ def progress(record: Record) -> Learning:
     last, chance = _mean(good.values[-max(FEW, len(good) // 10) :]), _chance(record)
     score_first, score_last, spread = _scores(record, end)
     eval_score = record.series("eval_score").finite.last
-    skills = [_skill(task.score, score, task.chance_score) for score in (score_last, eval_score)]
+    loss_skill = 1 - last / chance if last >= 0 else math.nan  # what may be negative has no floor to measure from
+    trained, evaluated = (_skill(task.score, score, task.chance_score) for score in (score_last, eval_score))
+    if _is_squared_error(record) and math.isfinite(loss_skill):
+        trained, spread = loss_skill, 0.0  # the same number, from every step
     found = Learning(
         "unknown", len(good), _mean(good.values[:3]), last, _lowest(good.values), chance, broke_at, end, task.score, score_first,
-        score_last, task.chance_score, eval_score, float(np.fmax(*skills)), 1 - last / chance,
+        score_last, task.chance_score, eval_score, float(np.fmax(trained, evaluated)), loss_skill,
     )  # fmt: skip
     return dataclasses.replace(found, status=_status(found, good, spread))
 
@@ -166,6 +169,11 @@ def late(series: Series, learning: Learning, share: float = 0.5, least: int = 3)
 def main_loss(record: Record) -> LossCall | None:
     """The loss the run is about, None when none was seen."""
     return next((call for call in record.program.losses if call.trains), None)
+
+
+def _is_squared_error(record: Record) -> bool:
+    call = main_loss(record)
+    return record.program.task.score == "r2" and call is not None and call.name == "mse_loss"
 
 
 def batch_size(record: Record) -> float:
@@ -250,6 +258,8 @@ def _scores(record: Record, end: int) -> tuple[float, float, float]:
     name, chance = record.program.task.score, record.program.task.chance_score
     typical = np.median if name in ("r2", "perplexity") else np.mean
     first, last = float(typical(known.values[:3])), float(typical(tail))
+    if name == "r2":
+        return first, last, float(np.std(tail) / math.sqrt(len(tail)))
     if name not in ("accuracy", "bit_accuracy") or not chance < 1:
         return first, last, 0.0
     error = math.sqrt(max(0.0, last * (1 - last)) / (len(tail) * batch_size(record)))

@@ -9,8 +9,8 @@ import numpy as np
 from unstuck.evidence import Record
 from unstuck.rules._dead import whole_dead
 from unstuck.rules._learning import Learning, alternates
-from unstuck.rules._steps import first_update, update_size
-from unstuck.rules._words import number, share
+from unstuck.rules._steps import first_update, largest_update, update_size
+from unstuck.rules._words import names, number, share
 
 _FACTOR = 1e3  # a rise that nothing but divergence gives
 _MOVING = 1e-3  # updates below this share of the weights can't throw a loss about
@@ -35,7 +35,7 @@ def overshoot(
         record: The run.
         learning: Its progress.
         rise: Times its start that the loss must reach before it is NaN.
-        jump: Times start and chance that the loss must jump to in the first tenth of the run; twice that where it learns.
+        jump: Times start and chance that the loss must jump to; twice that, and in the first tenth of the run, where it learns.
         worse: Loss at the end relative to chance.
         ratio: Update relative to the weights.
 
@@ -51,7 +51,8 @@ def overshoot(
     values, steps = loss.values, loss.steps
     signs = [
         _rises(learning, values, steps, rise),
-        _jumps(record, learning, values, steps, jump),
+        _jumps(learning, values, steps, jump),
+        _dies(record, learning),
         _ends_worse(record, learning, values, steps, worse),
         _moves_in_vain(record, learning, steps, ratio),
         _swings(record, learning, values, steps),
@@ -82,18 +83,27 @@ def _rises(learning: Learning, values: np.ndarray, steps: np.ndarray, rise: floa
     return Sign(says, int(steps[peak]), float(values[peak]), 0.8 if steady or values[peak] > _FACTOR * start else 0.6)
 
 
-def _jumps(record: Record, learning: Learning, values: np.ndarray, steps: np.ndarray, jump: float) -> Sign | None:
-    if learning.broke_at is not None or len(values) < 4:
+def _jumps(learning: Learning, values: np.ndarray, steps: np.ndarray, jump: float) -> Sign | None:
+    if learning.broke_at is not None or len(values) < 4 or learning.skill > 0.6:
         return None
-    needed = jump if learning.stuck else 2 * jump
     floor = float(np.fmax(values[0], learning.chance))
-    top = 1 + int(np.argmax(values[1 : max(10, len(values) // 10)]))
-    if not values[top] > needed * floor or learning.skill > 0.6:
+    reach, needed = (len(values), jump) if learning.stuck else (max(10, len(values) // 10), 2 * jump)
+    top = 1 + int(np.argmax(values[1:reach]))
+    if not values[top] > needed * floor:
         return None
-    killed = bool(whole_dead(record, learning)) and not whole_dead(record, learning, from_start=True)
     says = f"the loss jumps from {number(float(values[0]))} to {number(float(values[top]))} at step {int(steps[top])}"
-    strength = 0.6 + 0.2 * (values[top] > _FACTOR * floor) + 0.15 * killed
-    return Sign(says + (" and leaves units dead" if killed else ""), int(steps[top]), float(values[top]), strength)
+    return Sign(says, int(steps[top]), float(values[top]), 0.8 if values[top] > _FACTOR * floor else 0.6)
+
+
+def _dies(record: Record, learning: Learning) -> Sign | None:
+    """ReLU layers that are alive at the start and dead at the end, after updates large enough to have done it."""
+    born_dead = {layer.name for layer in whole_dead(record, learning, from_start=True)}
+    died = [layer.name for layer in whole_dead(record, learning) if layer.name not in born_dead]
+    largest = largest_update(record)
+    if learning.broke_at is not None or not died or not largest > 0.1:
+        return None
+    says = f"updates of up to {number(largest)} times the weights leave all units of {names(died)} dead"
+    return Sign(says, 0, learning.first, 0.6 if largest > 0.5 else 0.4)
 
 
 def _ends_worse(record: Record, learning: Learning, values: np.ndarray, steps: np.ndarray, worse: float) -> Sign | None:

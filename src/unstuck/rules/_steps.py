@@ -33,6 +33,12 @@ def first_update(record: Record) -> float:
     return float(np.median(first)) if first else math.nan
 
 
+def largest_update(record: Record) -> float:
+    """Size of the largest update relative to the weights, the median over weights; NaN when unknown."""
+    largest = [s.values.max() for p in _weights(record) if len(s := record.series("update_ratio", p.name).finite)]
+    return float(np.median(largest)) if largest else math.nan
+
+
 def farthest(record: Record) -> tuple[str, float]:
     """The weight that can have moved most, and how far: the sum of its update ratios over all steps; ("", NaN) when unknown.
 

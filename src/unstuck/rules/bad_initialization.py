@@ -129,7 +129,7 @@ def _too_large(
         w for w in record.layers if record.series("act_saturated", w).first > 0.5 and record.layers[w].role == "hidden"
     ]
     consequences = []
-    if above > chance:
+    if above > chance and (big or _outputs(record) > large):
         consequences.append(f"the loss starts at {number(start)}, {number(above)} times that of a uniform guess")
     if grown > growth:
         consequences.append(f"outputs grow {number(grown)} times along depth")
@@ -152,6 +152,12 @@ def _too_large(
         evidence=[Evidence("loss", "", 0, start), *(Evidence("gain", name, 0, gains[name]) for name in big[:3])],
         treated_by=("initialization", "normalization"),
     )
+
+
+def _outputs(record: Record) -> float:
+    """Deviation of the network's outputs at step 0; NaN when unknown. Small ones can't make a loss large: a penalty does."""
+    call = main_loss(record)
+    return record.series("act_std", call.layer).first if call is not None else math.nan
 
 
 def _gain(item: Weighted) -> float:

@@ -52,8 +52,8 @@ def dead_units(
     worst = max(dead, key=lambda name: dead[name])
     whole = dead[worst] >= WHOLE
     severity = learning.weigh(
-        stuck="error" if whole else "warning",
-        learns="warning" if dead[worst] >= 0.7 else "note",
+        stuck="error" if whole else "warning" if dead[worst] >= 0.8 else "note",
+        learns="warning" if dead[worst] >= 0.8 else "note",
         unknown="warning" if whole else "note",
     )
     others = [name for name in dead if name != worst]

@@ -10,10 +10,11 @@ from unstuck.rules._learning import alternates, batch_size, main_loss, progress
 from unstuck.rules._words import number
 from unstuck.verdict import Evidence, Finding
 
+_PLAIN = frozenset("softmax log_softmax add bias reshape flatten dropout relu sigmoid tanh".split())
 _ON_PROBABILITIES = frozenset({"binary_cross_entropy", "binary_cross_entropy_with_logits"})
 
 
-def degenerate_targets(record: Record, *, samples: int = 32, solved: float = 0.1) -> list[Finding]:
+def degenerate_targets(record: Record, *, samples: int = 32, solved: float = 0.5) -> list[Finding]:
     """The labels are constant, scaled away, or outside what the loss is made for.
 
     A network can only learn what its targets tell. When every label is the same, the loss falls quickly to nothing while nothing is
@@ -22,9 +23,10 @@ def degenerate_targets(record: Record, *, samples: int = 32, solved: float = 0.1
 
     Told apart:
         Constant labels of a classification fool the training score (it is 1, as is chance), so this looks at the targets
-        alone. The loss must have come close to zero, since contrastive losses, which ask for class 0 on purpose, never do. Constant targets
-        of a regression count only when they are not 0 (residuals are compared with 0 on purpose). Where several losses alternate,
-        as in a GAN, whose labels are all ones and all zeros in turn, nothing is said.
+        alone. Contrastive losses ask for class 0 on purpose; there the logits are products of features, here they come straight
+        from a layer with weights. Constant targets of a regression count only when they are not 0 (residuals are compared
+        with 0 on purpose). Where several losses alternate, as in a GAN, whose labels are all ones and all zeros in
+        turn, nothing is said.
 
     Wrong when:
         Data come sorted by class and the run was so short that only one class was seen.
@@ -32,7 +34,8 @@ def degenerate_targets(record: Record, *, samples: int = 32, solved: float = 0.1
     Args:
         record: The run.
         samples: Targets that must have been seen to call them constant; 32 draws of the same class are a coin's 32 heads.
-        solved: Share of the loss of a uniform guess (ln of the number of classes) that the loss must fall below.
+        solved: Share of the loss of a uniform guess (ln of the number of classes) that the loss must fall below, since nothing
+            is easier than to answer one class.
 
     Returns:
         One finding at most, for the main loss.
@@ -61,7 +64,7 @@ def _constant(record: Record, call: LossCall, solved: float) -> str | None:
     share = record.program.task.label_share
     if call.target_kind in ("class index", "one-hot") and share and max(share) == 1.0 and call.num_classes > 1:
         learning = progress(record)
-        if learning.last > solved * math.log(call.num_classes):
+        if learning.last > solved * math.log(call.num_classes) or not _PLAIN.issuperset(call.chain[1:]):
             return None
         return (
             f"every label seen is {share.index(1.0)}, though the network can tell {call.num_classes} classes: the loss falls to "

@@ -110,7 +110,7 @@ def _spike(record: Record, learning: Learning, spike: float) -> list[Finding]:
         if now > spike * before > 0 and _worse_after(record, step):
             says = f"the norm of the gradient jumps from {number(before)} to {number(now)} at step {step}"
             evidence = [Evidence("grad_norm", "", step, now)]
-            return _explodes(learning, 0.6, says, [], evidence, ("gradient-clipping", "learning-rate", "warm-up"))
+            return _explodes(learning, 0.5, says, [], evidence, ("gradient-clipping", "learning-rate", "warm-up"))
     return []
 
 

@@ -73,11 +73,11 @@ def gradients_accumulate(record: Record, *, steps: float = 0.5, left: float = 0.
 def _thrown_away(record: Record, held: list[Parameter]) -> list[Finding]:
     """Layers receive gradients, yet no parameter has any at an update."""
     layers = [w for w in weighted(record) if record.series("back_rms", w.name).median() > 0]
-    if not held or not layers or record.steps < 2:
+    if not held or not layers or record.steps < 3:
         return []
     for p in held:
         gradient = record.series("grad_rms", p.name).finite
-        if (p.got_grad and not len(gradient)) or bool((gradient.values > 0).any()):
+        if (p.got_grad and not len(gradient)) or bool((gradient.after(1).values > 0).any()) or p.changed:
             return []
     last = layers[-1]
     back = record.series("back_rms", last.name)

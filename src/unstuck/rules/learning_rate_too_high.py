@@ -18,9 +18,9 @@ def learning_rate_too_high(
 ) -> list[Finding]:
     """Steps overshoot: each lands higher on the other side of the valley, or so far off that nothing is left of what was.
 
-    Signs, from the plainest: the loss rises until it is NaN; it jumps in the first steps and never comes down as far as it
-    should, often because those steps killed ReLU units or saturated others; it ends above that of a constant prediction;
-    updates are a large part of the weights while the loss doesn't fall; it is thrown above chance again and again.
+    Signs, from the plainest: the loss rises until it is NaN; it jumps and never comes down as far as it should, often because
+    those steps left ReLU units dead or saturated others; it ends above that of a constant prediction; updates are a large
+    part of the weights while the loss doesn't fall; it is thrown above chance again and again.
 
     Told apart:
         Every sign is a comparison, with the start of the loss, with chance, or with the weights. No rate is too high as such,
@@ -36,7 +36,7 @@ def learning_rate_too_high(
     Args:
         record: The run.
         rise: Times its start that the loss must reach on the way to NaN. TheDeepChecker calls twice its minimum divergence.
-        jump: Times start and chance that the loss must jump to in the first tenth of the run; twice that where it learns.
+        jump: Times start and chance that the loss must jump to; twice that, and in the first tenth of the run, where it learns.
         worse: Loss at the end relative to chance, above which a constant prediction would have been better.
         ratio: Size of an update relative to the weights. CS231n's rule of thumb for health is 1e-3; 1e-2 is high.
 

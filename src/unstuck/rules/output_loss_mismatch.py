@@ -18,6 +18,7 @@ _SQUASHED = frozenset({"softmax", "sigmoid", "hardsigmoid"})
 _RAW = frozenset({"linear", "conv", "matmul", "relu", "clamp"})
 _DISTANCES = frozenset({"mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss"})
 _HINGES = frozenset({"multi_margin_loss", "multilabel_margin_loss", "hinge_embedding_loss"})
+_NEVER_NEGATIVE = frozenset({"cross_entropy", "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss"})
 _CLASSES = ("class index", "one-hot", "probability")
 
 
@@ -68,7 +69,7 @@ def output_loss_mismatch(record: Record, *, rows: float = 0.9) -> list[Finding]:
     """
     learning = progress(record)
     for call in record.program.losses:
-        misfit = _misfit(call, rows) if call.trains else None
+        misfit = (_negated(call, learning) or _misfit(call, rows)) if call.trains else None
         if misfit is not None:
             return _named(call, misfit, learning)
     return []
@@ -110,6 +111,15 @@ def _misfit(call: LossCall, rows: float) -> _Misfit | None:
     if call.name in _HINGES and last in _SQUASHED:
         return _hinge(call, last)
     return None
+
+
+def _negated(call: LossCall, learning: Learning) -> _Misfit | None:
+    if call.name not in _NEVER_NEGATIVE or not learning.last < -1 or learning.status == "learns well":
+        return None
+    return _Misfit(
+        f"{call.name.replace('_', ' ')} is never negative, but the loss falls to {number(learning.last)}: its sign is wrong",
+        0.85,
+    )
 
 
 def _to_cross_entropy(call: LossCall, last: str, rows: float) -> _Misfit | None:
@@ -205,7 +215,7 @@ def _to_distance(call: LossCall, last: str) -> _Misfit | None:
         return _Misfit(
             "numbers are to be predicted, but the outputs end in softmax and sum to one", 0.85, "sums_to_one"
         )
-    if call.target_kind == "binary" and last in ("sigmoid", "tanh", "linear"):
+    if call.target_kind == "binary" and call.target.get("std") != 0 and last in ("sigmoid", "tanh", "linear"):
         return _Misfit(
             f"two classes are learned by their {error} instead of a cross-entropy",
             0.35,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from unstuck.evidence import Parameter, Record
 from unstuck.rules._finding import finding
-from unstuck.rules._learning import Learning, progress
+from unstuck.rules._learning import Learning, batch_size, progress
 from unstuck.rules._words import names, plural, share
 from unstuck.verdict import Evidence, Finding, Severity
 
@@ -35,7 +35,7 @@ def parameters_not_trained(record: Record, *, frozen: float = 0.5) -> list[Findi
     Returns:
         One finding at most: the way that concerns most numbers.
     """
-    used = [p for p in record.program.parameters if p.used]
+    used = [p for p in record.program.parameters if p.used and not _is_input(record, p)]
     if not used or not record.steps:
         return []
     learning = progress(record)
@@ -119,6 +119,13 @@ def _layers(record: Record, parameters: Sequence[Parameter]) -> tuple[str, ...]:
     wanted = {layer for p in parameters for layer in p.layers}
     ordered = [name for name in record.layers if name in wanted]
     return tuple(ordered) or tuple(p.name for p in parameters)
+
+
+def _is_input(record: Record, parameter: Parameter) -> bool:
+    """Data that a gradient is taken by (gradient penalties, physics, adversarial examples): a new tensor a step, of a batch's length."""
+    alike = [p for p in record.program.parameters if p.name == parameter.name and p.shape == parameter.shape]
+    free = not parameter.optimizers and not parameter.changed
+    return free and (len(alike) > 2 or (parameter.remade and parameter.shape[:1] == (int(batch_size(record)),)))
 
 
 def _numbers(parameters: Sequence[Parameter]) -> int:

@@ -22,7 +22,7 @@ def undertrained(
         By what the last quarter of the run brought, as a share of all progress since the start: a straight line down gives a
         quarter, training that has settled next to nothing. The drop must stand out of the noise of the loss. A network that
         learns well has got where it should, and a rate that was scheduled down to nothing says that the end was meant.
-        If evaluation gets worse meanwhile, more training is no help.
+        If evaluation gets worse meanwhile, more training is no help. A loss that may be negative has no floor to fall to.
 
     Wrong when:
         The noise floor of the task is high, and the last of it is learned very slowly.
@@ -40,9 +40,9 @@ def undertrained(
     learning = progress(record)
     if learning.status not in ("learns", "at chance") or alternates(record) or learning.steps < 4:
         return []
-    if _planned_end(record, decayed) or _evaluation_rises(record):
-        return []
     loss = record.series("loss").finite
+    if loss.values.min() < 0 or _planned_end(record, decayed) or _evaluation_rises(record):
+        return []
     third, last, error = _quarters(loss.values)
     drop, whole = third - last, learning.first - last
     if not drop > 0 or drop < progress_left * whole or not (drop > sure * error or learning.steps < few):

@@ -50,7 +50,7 @@ def unnormalized_target(record: Record, *, size: float = 10.0, small: float = 1e
     return finding(
         "unnormalized-target",
         learning.weigh(stuck="error" if large else "warning"),
-        0.75 if large else 0.5,
+        0.5 if tiny else 0.9 if target_size > 10 * size else 0.75,
         says,
         layers=(call.layer,),
         evidence=[Evidence("target_mean", call.layer, 0, mean), Evidence("target_std", call.layer, 0, std)],

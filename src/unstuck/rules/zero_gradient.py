@@ -49,7 +49,7 @@ def zero_gradient(record: Record, *, samples: float = 0.9, solved: float = 1e-4)
     still = [w for w in layers if _is_zero(record, w, samples)]
     if not still:
         return []
-    blame = _blame(record, still)
+    blame = _blame(record, still[-1] if len(still) < len(layers) else still[0])
     if one_class and call is not None:
         blame = "the cross-entropy is taken over a single output", call.layer
     if len(still) < len(layers):
@@ -102,10 +102,10 @@ def _blocked(record: Record, learning: Learning, layers: list[Weighted]) -> bool
     return constant or flat or bool(whole_dead(record, learning, from_start=True))
 
 
-def _blame(record: Record, still: list[Weighted]) -> tuple[str, str] | None:
-    """What has no slope between the layers without gradient and the loss: a sentence, and where."""
+def _blame(record: Record, after: Weighted) -> tuple[str, str] | None:
+    """What has no slope between a layer without gradient and the loss: a sentence, and where."""
     order = list(record.layers)
-    for name in order[max(order.index(w.name) for w in still) :]:
+    for name in order[order.index(after.name) :]:
         layer = record.layers[name]
         if layer.op in ("softmax", "log_softmax") and _over_one(layer):
             return f"{name} is over a single unit, and so always {1 if layer.op == 'softmax' else 0}", name

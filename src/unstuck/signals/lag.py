@@ -9,7 +9,7 @@ are carried as logarithms.
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -57,11 +57,11 @@ class _Cell(NamedTuple):
     hidden_bias: Tensor | None
     projection: Tensor | None
 
-    @classmethod
-    def of(cls, module: nn.RNNBase, layer: int, suffix: str, dtype: torch.dtype) -> Self:
-        names = [f"{name}_l{layer}{suffix}" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")]
-        weights = [getattr(module, name, None) for name in names]
-        return cls(module.mode, *(None if w is None else w.detach().to(dtype) for w in weights))  # pyright: ignore
+
+def _cell(module: nn.RNNBase, layer: int, suffix: str, dtype: torch.dtype) -> _Cell:
+    names = [f"{name}_l{layer}{suffix}" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")]
+    weights = [getattr(module, name, None) for name in names]
+    return _Cell(module.mode, *(None if w is None else w.detach().to(dtype) for w in weights))  # pyright: ignore
 
 
 @dataclass
@@ -127,7 +127,7 @@ def memory(module: nn.Module, input: Any, *, max_steps: int = 200, max_batch: in
     x = x.detach()[:, :: -(-x.shape[1] // max_batch)]
     x = x if x.dtype is torch.float64 else x.float()
     layers = [
-        [_Cell.of(module, layer, suffix, x.dtype) for suffix in _suffixes(module)] for layer in range(module.num_layers)
+        [_cell(module, layer, suffix, x.dtype) for suffix in _suffixes(module)] for layer in range(module.num_layers)
     ]
     with _full_precision(x.device.type):
         if module.bidirectional:

@@ -187,7 +187,7 @@ def with_bounds(x: Shaped[Tensor, "..."], low: float, high: float, tolerance: fl
 
     Example:
         >>> import torch
-        >>> with_bounds(torch.tensor([0.5, 0.995, 0.2, 0.001]), 0, 1).item()
+        >>> with_bounds(torch.tensor([0.5, 0.995, 0.2, 0.001]), 0.0, 1.0).item()
         0.5
     """
     return describe(x, (low, high), tolerance=tolerance)[5]
@@ -390,8 +390,8 @@ def _gradients_on_device(tensors: Sequence[Tensor], large: list[int], parts: Seq
         return torch.stack(norms(numbers.to(size.dtype).split(sizes), order, dtype=dtype))
 
     clean = torch.where(finite, size, 0.0)
-    counts, bad = each(finite, 1), each(~finite, 1)
-    rms = each(clean, 2, wide) / counts.sqrt()
+    counts, bad = each(finite, 1.0), each(~finite, 1.0)
+    rms = each(clean, 2.0, wide) / counts.sqrt()
     share = bad / (counts + bad)
     if large:
         whole = [as_float(tensors[i] if i in large else part) for i, part in enumerate(parts)]
@@ -402,4 +402,4 @@ def _gradients_on_device(tensors: Sequence[Tensor], large: list[int], parts: Seq
         missed = (~known & (bad == 0)).to(size.dtype)
         share = share + torch.stack(divided(missed.unbind(), [float(n) for n in counted]))
     top = torch.where(counts > 0, each(clean, math.inf), math.nan)
-    return torch.stack([rms.float(), top.float(), (each(flat == 0, 1) / counts).float(), share.float()], dim=1)
+    return torch.stack([rms.float(), top.float(), (each(flat == 0, 1.0) / counts).float(), share.float()], dim=1)

@@ -16,6 +16,7 @@ LIMIT = 16384
 RUN = 8  # neighbours in a run
 MIN_SAMPLES = 32  # of a batch that are kept before units are thinned, and numbers of each unit
 MOST = 1 << 20  # numbers in any sample
+_UNEVEN = 241.09  # in its parts distances are tried: no simple fraction of a size of any axis
 
 
 def thin(x: Shaped[Tensor, "..."], limit: int = LIMIT) -> Shaped[Tensor, "..."]:
@@ -136,7 +137,8 @@ def _step(sizes: tuple[int, ...], runs: int) -> int:
 
     Modulo the size m of an axis and all behind it, n runs at distance s leave a gap of at least (1 - n |q s / m|) / q of m for each
     whole q, |.| being the distance to the next whole number: few places, again and again, when q s is nearly a multiple of m.
-    Of the distances up to a quarter above the least, the one whose largest gap over all axes is smallest is taken.
+    Of the distances up to a quarter above the least, the one is taken whose largest gap over all axes, against the least
+    possible one, is smallest.
 
     Args:
         sizes: Of the axes in the order of memory, the outermost first.
@@ -147,7 +149,7 @@ def _step(sizes: tuple[int, ...], runs: int) -> int:
     """
     total = math.prod(sizes)
     least = -(-total // runs)
-    steps = least + np.arange(min(64, 1 + least // 4)) * max(1, least // 256)
+    steps = least + (np.arange(min(64, 1 + least // 4)) * max(1.0, least / _UNEVEN)).astype(int)
     prime = np.gcd(steps, total) == 1
     steps = steps[prime] if prime.any() else steps
     orders = np.arange(1, 33)[:, None]
@@ -155,7 +157,8 @@ def _step(sizes: tuple[int, ...], runs: int) -> int:
     for axis in range(1, len(sizes)):
         inner = math.prod(sizes[axis:])
         turns = orders * (steps / inner)
-        gaps = np.maximum(gaps, ((1 - runs * abs(turns - np.round(turns))) / orders).max(0))
+        gap = ((1 - runs * abs(turns - np.round(turns))) / orders).max(0)
+        gaps = np.maximum(gaps, gap * min(runs, inner))
     return int(steps[gaps.argmin()])
 
 

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 import torch
@@ -32,7 +31,7 @@ class Group:
     sizes: tuple[int, ...]
     numbers: Tensor
 
-    def fits(self, other: Self) -> bool:
+    def fits(self, other: "Group") -> bool:
         """Whether both hold the same places of the same tensors."""
         return self.places == other.places and self.layouts == other.layouts
 

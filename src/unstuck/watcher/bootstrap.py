@@ -45,6 +45,8 @@ def _attach(settings: dict[str, Any]) -> None:
     )
     session.attach()
     ours = _Excepthook(session)
+    if sys.excepthook is sys.__excepthook__:  # and stays so, for scripts and libraries that ask
+        sys.__excepthook__ = ours
     sys.excepthook, ours.theirs = ours, sys.excepthook
     atexit.register(session.close)
     os.register_at_fork(after_in_child=session.abandon)
@@ -55,7 +57,7 @@ class _Excepthook:
 
     def __init__(self, session: Any) -> None:
         self.session = session
-        self.theirs: Callable[..., Any] = sys.__excepthook__
+        self.theirs: Callable[..., Any] = sys.excepthook
 
     def __call__(self, kind: type[BaseException], error: BaseException, traceback: Any) -> None:
         from unstuck.watcher.transparent import strip

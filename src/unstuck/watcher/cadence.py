@@ -2,7 +2,7 @@
 
 A sampled step costs several times what watching a plain one does, so the controller decides, when a step ends, whether the
 next is sampled. Two reasons to: what was spent so far plus what a sample is expected to cost stays below `budget` times the
-time that the training has taken; or the step is on a fixed ladder, dense at the start and twice as far each time
+time that the training has taken, and a few steps passed since the last; or the step is on a fixed ladder, dense at the start and twice as far each time
 (0, 1, 2, 4, 8, 16, ...), so that short runs are seen through to their end and long ones pay next to nothing for it.
 What a sample costs is taken from the clock: the time of sampled steps over that of their plain neighbours, or the time spent in
 our own code, whichever is more.
@@ -20,6 +20,7 @@ FIRST = 3  # steps sampled regardless, ...
 LADDER = 2.0  # ... and then each step this many times as late as the last
 EVAL_SHARE = 0.01  # of the training's time that looking at evaluation may take, ...
 EVAL_ALLOWANCE = 0.03  # ... and seconds beyond it
+REST = 3  # plain steps between samples at least, so that what is compiled or captured settles
 BURST = 3  # steps of a burst
 MOST_BURSTS = 6
 JUMP = 8.0  # times the recent spread above the recent median, ...
@@ -45,6 +46,7 @@ class Cadence:
         self.bursts = 0
         self._first_steps: list[tuple[float, float]] = []
         self._rung = 0  # the next step of the ladder
+        self._rest = 0  # plain steps since the last sample
 
     def ended(self, seconds: float, own: float, *, sampled: bool) -> None:
         """Takes note of a step that ended.
@@ -54,7 +56,9 @@ class Cadence:
             own: Seconds of it spent in our own code.
             sampled: Whether it was sampled.
         """
-        self.elapsed += max(0.0, seconds - own)
+        self._rest = 0 if sampled else self._rest + 1
+        if self.samples or not sampled:  # the first step of all holds imports and preparations
+            self.elapsed += max(0.0, seconds - own)
         if not sampled:
             self.plain.append(seconds)
             self.spent += own
@@ -96,7 +100,7 @@ class Cadence:
         if self.burst_left > 0:
             self.burst_left -= 1
             return True
-        return self.spent + self.sample_cost <= self.budget * self.elapsed
+        return self._rest >= REST and self.spent + self.sample_cost <= self.budget * self.elapsed
 
     def wants_eval(self) -> bool:
         """Whether a batch of an evaluation pass is to be looked at."""

@@ -199,7 +199,7 @@ class DataBook:
         if self._interrupted:
             session.tracer.restart(measure=True)
         else:
-            session.tracer.switch_off()
+            session._stop_tracing()
         if not self._eval_results:
             return
         if self.eval_passes <= EVAL_EVENTS:

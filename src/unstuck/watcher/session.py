@@ -124,6 +124,7 @@ class Session:
         patches.hook(register_optimizer_step_pre_hook(self._before_step))
         patches.hook(register_optimizer_step_post_hook(self._after_step))
         patches.replace(nn.Module, "__call__", self._watched_call(nn.Module.__call__))
+        patches.replace(torch, "compile", self._watched_compile(torch.compile))
         self.data.attach(patches, self.guard)
         self.optimizers.attach(patches, self.guard, self.features)
         if not self.lazy:
@@ -149,6 +150,19 @@ class Session:
                     session.guard("after backward", session._backward_over)
 
         return transparent(like(watched, backward))
+
+    def _watched_compile(self, compile: Callable[..., Any]) -> Callable[..., Any]:
+        """A `torch.compile` that tells the session; sampled steps are then run without the compiler."""
+        session = self
+
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            compiled = compile(*args, **kwargs)
+            session.features.setdefault("torch.compile")
+            if session.tracer.on:
+                session.guard("compile", session._run_eagerly)
+            return compiled
+
+        return transparent(like(watched, compile))
 
     def detach(self) -> None:
         """Puts torch back as it was."""
@@ -326,7 +340,7 @@ class Session:
             self.tracer.restart(measure=True)
             more = self.step == 0 or len(self._traced) < len(self.series.sites)
             if repeated or not more:
-                self.tracer.switch_off()  # the optimizer's own calls need not come by
+                self._stop_tracing()  # the optimizer's own calls need not come by
         if not self.optimizers.lead_known and not self._in_step:
             self._prepare_for_hand()
 
@@ -454,17 +468,24 @@ class Session:
             layer.forget_step()
         self.tracer.switch_on()
         self._note_quiet()
-        if self._stance is None and any("OptimizedModule" in m.wrapped_by for m in self.registry.models):
-            self._stance = torch.compiler.set_stance("force_eager")
+        if "torch.compile" in self.features:
+            self._run_eagerly()
 
     def _switch_off(self) -> None:
         self.sample = None
         if self.tracer.on:
-            self.tracer.switch_off()
-            self._note_quiet()
+            self._stop_tracing()
+
+    def _stop_tracing(self) -> None:
+        self.tracer.switch_off()
+        self._note_quiet()
         if self._stance is not None:
             stance, self._stance = self._stance, None
             stance.__exit__(None, None, None)
+
+    def _run_eagerly(self) -> None:
+        if self._stance is None:
+            self._stance = torch.compiler.set_stance("force_eager")
 
     def _arrived(self, step: int, columns: Columns) -> None:
         if self.writer is not None:

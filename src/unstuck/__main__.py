@@ -1,0 +1,5 @@
+"""`python -m unstuck`: the command line."""
+
+from unstuck.cli import main
+
+main()
