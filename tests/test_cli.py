@@ -137,7 +137,9 @@ def test_a_syntax_error_is_pythons_to_tell(script, tmp_path):
 
 @pytest.mark.slow
 def test_torch_without_training_is_unknown_and_says_why(script, tmp_path):
-    done = unstuck("run", "--json", "r.json", script("import torch; print(torch.ones(2).sum().item())"), folder=tmp_path)
+    done = unstuck(
+        "run", "--json", "r.json", script("import torch; print(torch.ones(2).sum().item())"), folder=tmp_path
+    )
     assert done.stdout == "2.0\n"
     verdict = json.loads((tmp_path / "r.json").read_text())
     assert verdict["verdict"] == "unknown"

@@ -125,7 +125,7 @@ def run(
     for target in (json_file, html_file):
         _check_target(target)
     rules = _rule_settings(settings or [])
-    folder = _folder(runs_folder, (script or [module or "run"])[0], quiet=quiet)
+    folder = _folder(runs_folder, module or (script or ["run"])[0], quiet=quiet)
     code = _watch(command, folder, share, quiet=quiet)
     verdict, record = _judge(folder, code, rules)
     _report(verdict, record, json_file, html_file, quiet=quiet)

@@ -458,7 +458,7 @@ class Record:
             key: tuple(Vector(i, np.asarray(v, np.float64)) for i, v in enumerate(rows))
             for key, rows in (vectors or {}).items()
         }
-        parts = {key: v if not isinstance(v, list) else tuple(v) for key, v in program.items()}
+        parts: dict[str, Any] = {key: v if not isinstance(v, list) else tuple(v) for key, v in program.items()}
         return cls(
             Program(**parts), {"steps": steps, "status": "finished", **(meta or {})}, tuple(events), None, made, vecs
         )

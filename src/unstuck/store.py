@@ -178,7 +178,7 @@ def _short(script: str) -> str:
 
 
 def _summary(path: Path) -> RunSummary:
-    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    size = sum(map(_size, path.rglob("*")))
     if not _files(path):
         return RunSummary(path.name, path, started=_named_time(path.name), status="empty", size_bytes=size)
     try:
@@ -197,6 +197,13 @@ def _summary(path: Path) -> RunSummary:
         verdict=str(meta.get("verdict") or ""),
         size_bytes=size,
     )
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size if file.is_file() else 0
+    except FileNotFoundError:  # a log that was just folded into its record
+        return 0
 
 
 def _facts(file: Path) -> Any:

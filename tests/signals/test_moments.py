@@ -31,7 +31,11 @@ def slow_describe(x: Tensor, bounds: tuple[float, float] | None = None) -> np.nd
     good = values[finite]
     if not good.size:
         return np.array([NAN, NAN, NAN, NAN, 1, NAN, NAN, NAN])
-    within = sum(((c := values[finite[:, u], u]) - c.mean()) @ (c - c.mean()) for u in range(values.shape[1]) if finite[:, u].any())
+    within = sum(
+        ((c := values[finite[:, u], u]) - c.mean()) @ (c - c.mean())
+        for u in range(values.shape[1])
+        if finite[:, u].any()
+    )
     total = float(((good - good.mean()) ** 2).sum())
     between = NAN if values.shape[0] < 2 else math.sqrt(within / total) if within > 0 else 0.0
     near = NAN
@@ -262,7 +266,12 @@ def slow_gradient(x: Tensor) -> np.ndarray:
     return np.array([rms, top, (good == 0).mean(), 1 - good.size / values.size])
 
 
-GRADIENTS = {**ACTIVATIONS, "zeros": torch.zeros(7, 3), "a number": torch.tensor(-2.0), "all nan": torch.full((3,), NAN)}
+GRADIENTS = {
+    **ACTIVATIONS,
+    "zeros": torch.zeros(7, 3),
+    "a number": torch.tensor(-2.0),
+    "all nan": torch.full((3,), NAN),
+}
 
 
 @pytest.mark.parametrize("name", GRADIENTS)
@@ -290,7 +299,12 @@ def test_gradients_are_those_of_each():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.complex64])
 def test_gradients_of_any_precision_even_mixed(dtype):
-    tensors = [normal(30, 3).to(dtype), normal(5), normal(100, 70, seed=2).to(dtype), normal(300, 200, seed=3).to(dtype)]
+    tensors = [
+        normal(30, 3).to(dtype),
+        normal(5),
+        normal(100, 70, seed=2).to(dtype),
+        normal(300, 200, seed=3).to(dtype),
+    ]
     for found in both_ways(tensors):
         np.testing.assert_allclose(found[:, 0], [slow_gradient(x)[0] for x in tensors], rtol=1e-5)
 

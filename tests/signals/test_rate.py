@@ -19,7 +19,9 @@ def planted(rate: float, noise: float = 0.0, scale: float = 1.0) -> tuple[list[T
     """Parameters before and after a step by hand, and its gradients."""
     before = [normal(50, 40), normal(40, seed=1), normal(300, 200, seed=2), torch.tensor(0.5)]
     grads = [scale * normal(*w.shape, seed=i + 10) for i, w in enumerate(before)]
-    after = [w - rate * g + rate * scale * noise * normal(*w.shape, seed=20) for w, g in zip(before, grads, strict=True)]
+    after = [
+        w - rate * g + rate * scale * noise * normal(*w.shape, seed=20) for w, g in zip(before, grads, strict=True)
+    ]
     return before, after, grads
 
 

@@ -8,7 +8,16 @@ import torch
 from unstuck.signals.sample import MIN_SAMPLES, grid, in_one_piece, thin, thin_batch, thin_units
 
 LIMIT = 2048
-SHAPES = [(100_003,), (512, 512), (64, 3, 40, 41), (7, 65_536), (1, 100_000), (100_000, 1), (33, 1000, 12), (2048, 4096)]
+SHAPES = [
+    (100_003,),
+    (512, 512),
+    (64, 3, 40, 41),
+    (7, 65_536),
+    (1, 100_000),
+    (100_000, 1),
+    (33, 1000, 12),
+    (2048, 4096),
+]
 
 
 def channels_last(x: torch.Tensor) -> torch.Tensor:
@@ -118,7 +127,9 @@ def test_a_grid_of_channels_last_images_reads_memory_in_order():
     assert torch.isin(sample[3], x[3]).all()
 
 
-@pytest.mark.parametrize("shape, axis", [((128, 300), -1), ((128, 300), 0), ((16, 20, 64, 64), 1), ((8, 100, 40), 2), ((50,), 0)])
+@pytest.mark.parametrize(
+    "shape, axis", [((128, 300), -1), ((128, 300), 0), ((16, 20, 64, 64), 1), ((8, 100, 40), 2), ((50,), 0)]
+)
 @pytest.mark.parametrize("layout", ["contiguous", "strange"])
 def test_thin_units_shows_every_unit(shape, axis, layout):
     width = shape[axis]
@@ -145,5 +156,9 @@ def test_thin_units_never_takes_more_than_a_million():
 def test_in_one_piece():
     x = torch.zeros(4, 5, 6)
     assert in_one_piece(x) and in_one_piece(x.permute(2, 0, 1)) and in_one_piece(x[:, None])
-    assert not in_one_piece(x[:, ::2]) and not in_one_piece(x.expand(4, 5, 6)[:, :3]) and not in_one_piece(x[:1].expand(3, 5, 6))
+    assert (
+        not in_one_piece(x[:, ::2])
+        and not in_one_piece(x.expand(4, 5, 6)[:, :3])
+        and not in_one_piece(x[:1].expand(3, 5, 6))
+    )
     assert in_one_piece(x.transpose(1, 2), 1) and in_one_piece(x[:2], 1) and not in_one_piece(x[:, ::2], 1)

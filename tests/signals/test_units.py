@@ -26,7 +26,15 @@ def planted(shape: tuple[int, ...], axis: int, dead: list[int]) -> Tensor:
 
 @pytest.mark.parametrize(
     "shape, axis",
-    [((64, 300), -1), ((64, 300), 1), ((8, 20, 9, 9), 1), ((300, 128, 10, 10), 1), ((16, 50, 40), 2), ((16, 40, 50), 1), ((30, 8, 200), 0)],
+    [
+        ((64, 300), -1),
+        ((64, 300), 1),
+        ((8, 20, 9, 9), 1),
+        ((300, 128, 10, 10), 1),
+        ((16, 50, 40), 2),
+        ((16, 40, 50), 1),
+        ((30, 8, 200), 0),
+    ],
 )
 @pytest.mark.parametrize("layout", ["contiguous", "channels last", "swapped"])
 def test_dead_units_are_found_and_no_others(shape, axis, layout):
@@ -63,7 +71,9 @@ def test_wide_layers_are_seen_in_enough_samples():
     assert alive(x).float().mean() > 0.995
 
 
-@pytest.mark.parametrize("x", [torch.zeros(0, 4), torch.tensor(1.0), torch.ones(3, 3).to_sparse()], ids=["empty", "no axes", "sparse"])
+@pytest.mark.parametrize(
+    "x", [torch.zeros(0, 4), torch.tensor(1.0), torch.ones(3, 3).to_sparse()], ids=["empty", "no axes", "sparse"]
+)
 def test_what_cannot_be_measured_has_no_units(x):
     assert alive(x).numel() == 0
 

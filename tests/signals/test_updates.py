@@ -43,7 +43,9 @@ def test_small_parameters_are_compared_whole(dtype):
     np.testing.assert_allclose(device_ratios(state, snapshot(changed)), expected, rtol=1e-4)
 
 
-@pytest.mark.parametrize("weight", [normal(300, 400), normal(400, 300).t(), normal(64, 64, 3, 3).to(memory_format=torch.channels_last)])
+@pytest.mark.parametrize(
+    "weight", [normal(300, 400), normal(400, 300).t(), normal(64, 64, 3, 3).to(memory_format=torch.channels_last)]
+)
 def test_large_parameters_are_sampled_at_the_same_places(weight):
     state = snapshot([weight])
     assert state.groups[0].numbers.numel() <= 4096

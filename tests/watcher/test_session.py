@@ -48,10 +48,20 @@ def test_layers_losses_and_optimizer_of_a_plain_training(watched):
     assert record.layers["model.1"].inputs == ("model.0",)
     assert record.layers["model.2"].parameters == ("model.2.weight", "model.2.bias")
     optimizer = record.program.optimizers[0]
-    assert (optimizer.kind, optimizer.settings["lr"], optimizer.settings["momentum"], optimizer.steps) == ("SGD", 0.1, 0.9, 5)
+    assert (optimizer.kind, optimizer.settings["lr"], optimizer.settings["momentum"], optimizer.steps) == (
+        "SGD",
+        0.1,
+        0.9,
+        5,
+    )
     assert optimizer.cleared
     loss = record.program.losses[0]
-    assert (loss.name, loss.chain, loss.target_kind, loss.num_classes) == ("cross_entropy", ("linear",), "class index", 3)
+    assert (loss.name, loss.chain, loss.target_kind, loss.num_classes) == (
+        "cross_entropy",
+        ("linear",),
+        "class index",
+        3,
+    )
     assert record.program.task.score == "accuracy"
     assert record.program.data.batch_size == 16
     assert len(record.series("loss")) == 5
@@ -102,12 +112,24 @@ def test_results_are_the_same_to_the_last_bit(tmp_path):
 def test_torch_is_as_before_when_the_session_is_closed(tmp_path):
     from torch.overrides import _get_current_function_mode_stack
 
-    kept = torch.Tensor.backward, torch.autograd.backward, nn.Module.__call__, nn.utils.clip_grad_norm_, DataLoader.__iter__
+    kept = (
+        torch.Tensor.backward,
+        torch.autograd.backward,
+        nn.Module.__call__,
+        nn.utils.clip_grad_norm_,
+        DataLoader.__iter__,
+    )
     session = Session(tmp_path / "record.sqlite")
     session.attach()
     assert torch.Tensor.backward is not kept[0]
     session.close()
-    now = torch.Tensor.backward, torch.autograd.backward, nn.Module.__call__, nn.utils.clip_grad_norm_, DataLoader.__iter__
+    now = (
+        torch.Tensor.backward,
+        torch.autograd.backward,
+        nn.Module.__call__,
+        nn.utils.clip_grad_norm_,
+        DataLoader.__iter__,
+    )
     assert now == kept
     assert not _get_current_function_mode_stack()
 
@@ -278,10 +300,10 @@ def test_evaluation_is_scored_and_told_from_training(watched):
 
 def test_epochs_batch_size_and_shuffling_come_from_the_loader(watched):
     def training():
-        model, (x, y) = mlp(), batch(64)
+        model = mlp()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         for _ in range(2):
-            for xb, yb in DataLoader(loader.dataset, batch_size=20, shuffle=True) if False else loader:
+            for xb, yb in loader:
                 optimizer.zero_grad()
                 F.cross_entropy(model(xb), yb).backward()
                 optimizer.step()
@@ -365,8 +387,15 @@ def test_gan_with_two_models_and_two_optimizers(watched):
     record = watched(training)
     assert record.steps == 6
     assert {m.name for m in record.program.models} == {"generator", "critic"}
-    assert [(o.kind, o.settings["lr"], o.steps) for o in record.program.optimizers] == [("Adam", 1e-3, 6), ("Adam", 1e-4, 6)]
-    assert {layer.name for layer in record.program.layers if layer.op != "loss"} == {"generator.0", "generator.1", "critic.0"}
+    assert [(o.kind, o.settings["lr"], o.steps) for o in record.program.optimizers] == [
+        ("Adam", 1e-3, 6),
+        ("Adam", 1e-4, 6),
+    ]
+    assert {layer.name for layer in record.program.layers if layer.op != "loss"} == {
+        "generator.0",
+        "generator.1",
+        "critic.0",
+    }
     assert len(record.series("grad_rms", "generator.0.weight")) >= 5
 
 
@@ -385,7 +414,9 @@ def test_second_training_takes_the_lead(watched):
 def test_schedules_and_several_groups(watched):
     def training():
         model = mlp()
-        optimizer = torch.optim.SGD([{"params": model[0].parameters(), "lr": 0.5}, {"params": model[2].parameters()}], lr=0.1)
+        optimizer = torch.optim.SGD(
+            [{"params": model[0].parameters(), "lr": 0.5}, {"params": model[2].parameters()}], lr=0.1
+        )
         scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 2, 0.1)
         x, y = batch()
         for _ in range(6):

@@ -11,9 +11,7 @@ from unstuck.verdict import Evidence, Finding
 
 _AFFINE = frozenset({"add", "bias", "avg_pool", "batch_norm", "mul"})
 _CURVED = RELU_LIKE | frozenset(
-    "leaky_relu prelu elu selu celu gelu silu mish hardtanh hardsigmoid hardswish softplus softsign sigmoid logsigmoid tanh "
-    "softmax max_pool clamp layer_norm group_norm instance_norm rms_norm attention rnn lstm gru rnn_cell lstm_cell gru_cell "
-    "abs exp log pow sqrt norm max min where embedding".split()
+    ["leaky_relu", "prelu", "elu", "selu", "celu", "gelu", "silu", "mish", "hardtanh", "hardsigmoid", "hardswish", "softplus", "softsign", "sigmoid", "logsigmoid", "tanh", "softmax", "max_pool", "clamp", "layer_norm", "group_norm", "instance_norm", "rms_norm", "attention", "rnn", "lstm", "gru", "rnn_cell", "lstm_cell", "gru_cell", "abs", "exp", "log", "pow", "sqrt", "norm", "max", "min", "where", "embedding"]
 )  # fmt: skip
 
 

@@ -96,12 +96,12 @@ def _way(
 
 
 def _frozen(record: Record, learning: Learning, used: Sequence[Parameter], limit: float) -> list[Finding]:
-    random = [p for p in used if not p.trainable and not p.changed and len(p.shape) > 1]
-    part = _numbers(random) / max(1, _numbers(used))
+    random = [p for p in record.program.parameters if not p.trainable and not p.changed and len(p.shape) > 1]
+    part = _numbers(random) / max(1, _numbers([*random, *(p for p in used if p.trainable)]))
     if part < limit or record.happened("reloaded"):
         return []
     says = (
-        f"{share(part)} of the numbers in use are frozen and were never trained in this run ({names([p.name for p in random])}); "
+        f"{share(part)} of the numbers are frozen and were never trained in this run ({names([p.name for p in random])}); "
         f"{learning.words()}"
     )
     return finding(

@@ -6,8 +6,8 @@ import math
 
 from unstuck.evidence import Record
 from unstuck.rules._depth import NORMS
-from unstuck.rules._inputs import Inputs, inputs
 from unstuck.rules._finding import finding
+from unstuck.rules._inputs import Inputs, inputs
 from unstuck.rules._learning import progress
 from unstuck.rules._words import number
 from unstuck.verdict import Evidence, Finding

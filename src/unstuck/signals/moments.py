@@ -374,7 +374,10 @@ def _sum_of_squares(x: Tensor) -> float:
         flat = shared(x.as_strided((x.numel(),), (1,)))
         if flat is not None:
             whole = flat.size // LIMIT * LIMIT
-            blocks, rest = flat[:whole].reshape(-1, 1, LIMIT), flat[whole:]  # small enough for BLAS not to wake its threads
+            blocks, rest = (
+                flat[:whole].reshape(-1, 1, LIMIT),
+                flat[whole:],
+            )  # small enough for BLAS not to wake its threads
             return float((blocks @ blocks.transpose(0, 2, 1)).sum()) + float(rest.dot(rest))
     return float(torch.linalg.vector_norm(as_float(x))) ** 2
 

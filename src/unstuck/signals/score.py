@@ -19,7 +19,10 @@ from unstuck.signals.sample import thin_batch
 
 Kind = Literal["class index", "one-hot", "binary", "multi-label", "probability", "real", "none"]
 VALUES = 65_536  # targets that `kind_by_values` looks at
-SCORED, SCORED_MAPS = 1 << 22, 1 << 18  # outputs of a batch from which on only some samples are scored: looking along axis 1 of maps is slow
+SCORED, SCORED_MAPS = (
+    1 << 22,
+    1 << 18,
+)  # outputs of a batch from which on only some samples are scored: looking along axis 1 of maps is slow
 MOST_OUTPUTS = 64  # of a regression that R2 keeps apart
 
 
@@ -75,7 +78,7 @@ def kind_by_values(output_shape: Sequence[int], target: Shaped[Tensor, "..."] | 
     if target.numel() == 0 or target.is_complex():
         return "real"
     few = thin_batch(target, VALUES) if target.dim() else target
-    values = few.detach().to(torch.float32).cpu().numpy()
+    values = few.detach().to("cpu", torch.float32, copy=True).numpy()
     zero_one, signed = (bool(np.isin(values, pair).all()) for pair in ((0, 1), (-1, 1)))
     if values.ndim > 1 and values.shape[1] > 1:
         ones = (values == 1).sum(1)
@@ -278,7 +281,7 @@ def chance(
     loss_name: str,
     score: str,
     *,
-    share: Sequence[float] = (),
+    share: Sequence[float] | np.ndarray = (),
     mean: float = math.nan,
     std: float = math.nan,
     absolute: float = math.nan,

@@ -33,17 +33,16 @@ def prepare() -> None:
 
 
 def _attach(settings: dict[str, Any]) -> None:
+    name = "record.sqlite" if settings["main"] else f"record-{os.getpid()}.sqlite"
+    path, meta = Path(settings["folder"]) / name, settings.get("meta", {})
     try:
         from unstuck.watcher.session import Session
+
+        session = Session(path, budget=settings["budget"], lazy=not settings["main"], meta=meta)
+        session.attach()
     except Exception as error:  # noqa: BLE001 - the script goes on, whatever is wrong with us
-        _complain(f"the watcher could not start: {error!r}")
+        _complain(f"the watcher could not start: {error}")
         return
-    folder = Path(settings["folder"])
-    name = "record.sqlite" if settings["main"] else f"record-{os.getpid()}.sqlite"
-    session = Session(
-        folder / name, budget=settings["budget"], lazy=not settings["main"], meta=settings.get("meta", {})
-    )
-    session.attach()
     ours = _Excepthook(session)
     if sys.excepthook is sys.__excepthook__:  # and stays so, for scripts and libraries that ask
         sys.__excepthook__ = ours

@@ -61,7 +61,7 @@ class OptimizerBook:
         self.registry = registry
         self.states: list[OptimizerState] = []
         self.lead: OptimizerState | None = None
-        self.by_hand = False
+        self.by_hand = self._by_value = False
         self.hand_rate = math.nan
         self.hand_steps = 0
         self.hand_backwards: list[int] = []
@@ -195,6 +195,7 @@ class OptimizerBook:
 
     def remember(self, leaves: list[Tensor], *, probe: bool) -> None:
         """Keeps what tells later whether these parameters changed: their versions, and a few of their numbers."""
+        probe = probe or self._by_value
         self._before = [
             (weakref.ref(p), p._version, _few(p) if probe and i < 4 else None) for i, p in enumerate(leaves)
         ]
@@ -206,6 +207,7 @@ class OptimizerBook:
             if parameter is None or parameter._version != version:
                 return True
             if few is not None and parameter.device.type == "cpu" and not torch.equal(few, _few(parameter)):
+                self._by_value = True  # through `.data`, which leaves the version as it was
                 return True
         return False
 

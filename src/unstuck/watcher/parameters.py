@@ -122,8 +122,8 @@ class ParameterBook:
                 self._described.add(known.index)
                 self._describe(sample, known, tensor.detach())
         key = -1 if state is None else state.index
-        grads = [t.grad for _, t in pairs] if state is None else []
-        grads = grads if all(map(_dense, grads)) else []
+        grads = [t.grad for _, t in pairs if state is None and _dense(t.grad)]
+        grads = grads if len(grads) == len(pairs) else []
         self._snapshots[key] = (
             states,
             tensors,
@@ -171,6 +171,10 @@ class ParameterBook:
         good = [(residual, rate) for rate, residual in rates.tolist() if residual < _FITS and math.isfinite(rate)]
         if good:
             self.optimizers.hand_rate = min(good)[1]
+
+    def forget_hand(self) -> None:
+        """Lets go of what was kept in case of an update by hand."""
+        self._snapshots.pop(-1, None)
 
     def _describe(self, sample: Sample, known: ParameterState, tensor: Tensor) -> None:
         ops = {layer.op for layer in self.registry.ordered if known.index in layer.parameters}

@@ -20,6 +20,10 @@ class Patches:
         self._saved.append((owner, name, owner.__dict__.get(name, _ABSENT), new))
         setattr(owner, name, new)
 
+    def original(self, owner: Any, name: str) -> Any:
+        """What was there before we replaced it."""
+        return next(old for o, n, old, _ in self._saved if o is owner and n == name)
+
     def hook(self, handle: Any) -> None:
         """Keeps the handle of a hook that was registered."""
         self._handles.append(handle)

@@ -47,6 +47,7 @@ from unstuck.watcher.tracer import Tracer, call_site
 from unstuck.watcher.transparent import transparent
 
 _clock = time.perf_counter
+_tracing = torch._C._get_tracing_state
 _unseen = torch._C.DisableTorchFunction  # our own calls don't come by the tracer, nor by a user's mode
 _PROGRESS_EVERY = 0.25  # seconds
 _LAG_SAMPLES = frozenset(
@@ -124,7 +125,10 @@ class Session:
         patches.hook(register_optimizer_step_pre_hook(self._before_step))
         patches.hook(register_optimizer_step_post_hook(self._after_step))
         patches.replace(nn.Module, "__call__", self._watched_call(nn.Module.__call__))
+        patches.replace(torch, "set_anomaly_enabled", self._watched_anomaly(torch.set_anomaly_enabled))
         patches.replace(torch, "compile", self._watched_compile(torch.compile))
+        for owner, name in ((torch.jit, "trace"), (torch.jit, "trace_module"), (torch.export, "export")):
+            patches.replace(owner, name, self._unwatched(getattr(owner, name)))
         self.data.attach(patches, self.guard)
         self.optimizers.attach(patches, self.guard, self.features)
         if not self.lazy:
@@ -163,6 +167,36 @@ class Session:
             return compiled
 
         return transparent(like(watched, compile))
+
+    def _watched_anomaly(self, set_enabled: Callable[..., Any]) -> Callable[..., Any]:
+        """Steps aside while torch looks for anomalies itself, as it prints the stack of every call."""
+        session, ours, theirs = self, nn.Module.__call__, self.patches.original(nn.Module, "__call__")
+
+        def watched(enabled: bool, *args: Any, **kwargs: Any) -> Any:
+            set_enabled(enabled, *args, **kwargs)
+            if enabled:
+                session.guard("anomaly", session._switch_off)
+            if nn.Module.__call__ in (ours, theirs):
+                nn.Module.__call__ = theirs if enabled else ours  # pyright: ignore[reportAttributeAccessIssue]
+
+        return transparent(like(watched, set_enabled))
+
+    def _unwatched(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A function that calls the model to read its code, while which the tracer must not be there."""
+        session = self
+
+        def outside(*args: Any, **kwargs: Any) -> Any:
+            if not session.tracer.on:
+                return function(*args, **kwargs)
+            sample, session.sample = session.sample, None
+            session.guard("trace", session._stop_tracing)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                if sample is not None:
+                    session.guard("trace", session._begin_sample, sample.step)
+
+        return transparent(like(outside, function))
 
     def detach(self) -> None:
         """Puts torch back as it was."""
@@ -248,7 +282,7 @@ class Session:
         compiling, with_grad = torch.compiler.is_compiling, torch.is_grad_enabled
 
         def watched(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-            if (quiet and with_grad()) or compiling():
+            if (quiet and with_grad()) or compiling() or _tracing() is not None:
                 return call(self, *args, **kwargs)
             if not tracer.stack and not session.closed:
                 session.guard("module", session._called_from_outside, self)
@@ -379,7 +413,9 @@ class Session:
             self.series.lead_changed(self._site)
             self._tell("lead-optimizer", "", {"optimizer": state.index})
         if state is self.optimizers.lead:
-            self._awaits, self._awaiting = False, None
+            if self._awaits:
+                self._awaits, self._awaiting = False, None
+                self.parameters.forget_hand()
             self._end_step()
             if self.cadence.wants(self.step):
                 self._begin_sample(self.step)
@@ -509,8 +545,8 @@ class Session:
             self.writer.program(program_of(self).to_json())
 
     def _make_record(self) -> None:
+        self.lazy = False  # one try
         self.writer = Writer(self.path, meta=self.meta)
-        self.lazy = False
         for event in self._events:
             self.writer.event(event)
         self._events.clear()

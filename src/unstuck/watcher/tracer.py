@@ -32,6 +32,7 @@ from unstuck.watcher.transparent import FILENAME, transparent
 
 _TORCH = str(Path(torch.__path__[0]))
 _OURS = str(Path(__file__).parent)
+_tracing, _dispatch_modes = torch._C._get_tracing_state, torch._C._len_torch_dispatch_stack
 DENSE_CALLS = 8  # calls of one layer in a step that are all measured
 MOST_CALLS = 64  # calls of one layer in a step that are measured at most
 
@@ -355,7 +356,7 @@ class _Operands:
 
 def _through(tracer: Tracer, func: Any, args: Any, kwargs: Any) -> Any:
     """Calls the function, then records the call; an own failure never reaches the script."""
-    if not tracer.open:
+    if not tracer.open or _tracing() is not None or _dispatch_modes():  # what torch traces or exports stays its own
         return func(*args, **kwargs) if kwargs else func(*args)
     tracer.seen += 1
     name = getattr(func, "__name__", "")

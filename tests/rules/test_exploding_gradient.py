@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from unstuck.rules.exploding_gradient import exploding_gradient
+
+DEEP = ("linear", "relu") * 3 + ("linear",)
+
+
+def up_to(ratio, later=1.0):
+    return {("grad_rms", f"linear{2 * i}.weight"): [size, later] for i, size in enumerate(np.geomspace(ratio, 1, 4))}
+
+
+@pytest.mark.parametrize("state", ["stuck", "learns", "well"])
+def test_even_gradients_are_silent(runs, state):
+    steady = {**up_to(2.0), ("grad_norm", ""): np.ones(100)}
+    assert exploding_gradient(getattr(runs, state)(steady, **runs.chain(*DEEP))) == []
+
+
+@pytest.mark.parametrize(("ratio", "found"), [(900, 0), (1100, 1)])
+def test_growth_along_depth(runs, ratio, found):
+    assert len(exploding_gradient(runs.stuck(up_to(ratio), **runs.chain(*DEEP)))) == found
+
+
+def test_only_the_first_step_need_explode(runs):
+    [finding] = exploding_gradient(runs.stuck(up_to(1e7, later=0.0), **runs.chain(*DEEP)))
+    assert (finding.severity, finding.layers) == ("error", ("linear0", "linear2", "linear4"))
+
+
+@pytest.mark.parametrize(("end", "found"), [(90, 0), (110, 1)])
+def test_growth_along_time_at_any_step(runs, end, found):
+    curves = [np.geomspace(1, end, 30), np.zeros(30), np.zeros(30)]
+    findings = exploding_gradient(runs.stuck(vectors={("lag_grad", "rnn"): curves}))
+    assert len(findings) == found
+    assert all(f.layers == ("rnn",) for f in findings)
+
+
+@pytest.mark.parametrize(("first", "found"), [(900, 0), (1100, 1)])
+def test_a_first_step_far_above_the_rest(runs, first, found):
+    norms = {("grad_norm", ""): [first] + [1.0] * 20}
+    assert len(exploding_gradient(runs.stuck(norms))) == found
+    assert exploding_gradient(runs.learns(norms)) == [], "it has far to go"
+
+
+def test_a_first_step_after_which_everything_is_saturated(runs):
+    assert exploding_gradient(runs.stuck({("grad_norm", ""): [1.5e7] + [0.0] * 20}))
+
+
+def spiked(height, after):
+    norms, loss = np.ones(100), np.full(100, 2.0)
+    norms[50], loss[51:] = height, after
+    return {("grad_norm", ""): norms, ("loss", ""): loss}
+
+
+@pytest.mark.parametrize(("height", "after", "found"), [(90, 9.0, 0), (110, 9.0, 1), (1e6, 2.0, 0), (110, np.nan, 1)])
+def test_a_spike_counts_where_the_loss_is_worse_for_it(runs, height, after, found):
+    assert len(exploding_gradient(runs.learns(spiked(height, after)))) == found
+
+
+def test_large_norms_as_such_are_silent(runs):
+    assert exploding_gradient(runs.learns({("grad_norm", ""): np.full(100, 1e9)})) == []
+
+
+def test_a_network_that_learns_well_is_left_alone(runs):
+    assert exploding_gradient(runs.well(up_to(1e9), **runs.chain(*DEEP))) == []

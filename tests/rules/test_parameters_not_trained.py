@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import pytest
+
+from unstuck.evidence import Event, Optimizer, Parameter
+from unstuck.rules.parameters_not_trained import parameters_not_trained
+
+
+def weight(name, **given):
+    return Parameter(f"{name}.weight", (16, 16), (name,), **given)
+
+
+def test_trained_parameters_are_silent(runs):
+    assert parameters_not_trained(runs.stuck(**runs.chain("linear", "relu", "linear"))) == []
+
+
+WAYS = {
+    "in no optimizer": {"optimizers": (), "changed": False},
+    "no gradient": {"got_grad": False, "changed": False},
+    "anew": {"remade": True},
+}
+
+
+@pytest.mark.parametrize("words", WAYS)
+def test_each_way_is_named_with_its_layers(runs, words):
+    given = {
+        **runs.chain("linear", "relu", "linear"),
+        "parameters": [weight("linear0", **WAYS[words]), weight("linear2")],
+    }
+    [finding] = parameters_not_trained(runs.stuck(**given))
+    assert (finding.severity, finding.layers) == ("error", ("linear0",))
+    assert words in finding.says
+    assert "50%" in finding.says
+
+
+@pytest.mark.parametrize(("state", "severity"), [("stuck", "error"), ("learns", "warning"), ("well", "note")])
+def test_what_is_left_out_on_purpose_is_a_note(runs, state, severity):
+    parameters = [weight("backbone", optimizers=(), changed=False), weight("head")]
+    assert [f.severity for f in parameters_not_trained(getattr(runs, state)(parameters=parameters))] == [severity]
+
+
+def test_unused_layers_are_silent(runs):
+    assert (
+        parameters_not_trained(
+            runs.stuck(parameters=[weight("spare", used=False, optimizers=(), got_grad=False), weight("head")])
+        )
+        == []
+    )
+
+
+def test_without_any_optimizer_nothing_is_said(runs):
+    assert (
+        parameters_not_trained(runs.stuck(parameters=[weight("a", optimizers=(), changed=None)], optimizers=[])) == []
+    )
+
+
+def test_all_without_gradient_while_layers_receive_one_is_another_fault(runs):
+    given = {**runs.chain("linear"), "parameters": [weight("linear0", got_grad=False, changed=False)]}
+    assert parameters_not_trained(runs.stuck({("back_rms", "linear0"): [0.1] * 5}, **given)) == []
+
+
+@pytest.mark.parametrize(("share", "found"), [(1, 0), (3, 1)])
+def test_random_frozen_weights_are_mentioned_when_they_are_most(runs, share, found):
+    frozen = [weight(f"frozen{i}", trainable=False, used=False, changed=None, optimizers=()) for i in range(share)]
+    parameters = [*frozen, weight("a"), weight("b")]
+    assert len(parameters_not_trained(runs.stuck(parameters=parameters))) == found
+
+
+def test_frozen_weights_are_legal(runs):
+    frozen = weight("backbone", trainable=False, changed=None, optimizers=())
+    assert (
+        parameters_not_trained(
+            runs.stuck(parameters=[weight("trained", trainable=False, changed=True), weight("head")])
+        )
+        == []
+    )
+    assert parameters_not_trained(runs.stuck(parameters=[frozen, weight("head")], events=[Event(0, "reloaded")])) == []
+    for state, severity in (("well", "note"), ("learns", "note"), ("stuck", "warning")):
+        assert [f.severity for f in parameters_not_trained(getattr(runs, state)(parameters=[frozen]))] == [severity]
+
+
+def test_inputs_that_a_gradient_is_taken_by_are_no_parameters(runs):
+    given = [Parameter("t", (64, 1), optimizers=(), changed=None) for _ in range(5)]
+    assert parameters_not_trained(runs.stuck(parameters=[*given, weight("net")])) == []
+
+
+def test_a_second_optimizer_counts(runs):
+    both = {"optimizers": [Optimizer(steps=9), Optimizer(steps=9)]}
+    assert parameters_not_trained(runs.stuck(parameters=[weight("a"), weight("b", optimizers=(1,))], **both)) == []
