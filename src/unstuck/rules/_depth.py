@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,6 +68,17 @@ def gradient(record: Record, item: Weighted) -> Series:
     """Root mean square of the gradient of a layer's weights, of the one where it is largest, at the sampled steps."""
     series = [s for s in (record.series("grad_rms", p.name).finite for p in item.weights) if len(s)]
     return max(series, key=lambda s: s.median(), default=Series(np.zeros(0, np.int64), np.zeros(0)))
+
+
+def steepest(sizes: Sequence[float]) -> float:
+    """Share of the whole change from the first size to the last, on a log scale, that lies between two neighbours.
+
+    Near 1 the sizes break off at one place; with an even change over n steps it is 1/n.
+    """
+    logs = np.log([size for size in sizes if size > 0])
+    if len(logs) < 2 or logs[-1] == logs[0]:
+        return 1.0
+    return float((np.diff(logs) / (logs[-1] - logs[0])).max())
 
 
 def lags(record: Record) -> dict[str, np.ndarray]:

@@ -10,7 +10,9 @@ from unstuck.rules._learning import alternates, batch_size, main_loss, progress
 from unstuck.rules._words import number
 from unstuck.verdict import Evidence, Finding
 
-_PLAIN = frozenset(["softmax", "log_softmax", "add", "bias", "reshape", "flatten", "dropout", "relu", "sigmoid", "tanh"])
+_PLAIN = frozenset(
+    ["softmax", "log_softmax", "add", "bias", "reshape", "flatten", "dropout", "relu", "sigmoid", "tanh"]
+)
 _ON_PROBABILITIES = frozenset({"binary_cross_entropy", "binary_cross_entropy_with_logits"})
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from unstuck.evidence import Record
-from unstuck.rules._depth import gradient, main_group, weighted
+from unstuck.rules._depth import gradient, main_group, steepest, weighted
 from unstuck.rules._finding import finding
 from unstuck.rules._learning import Learning, progress
 from unstuck.rules._words import number
@@ -20,7 +20,7 @@ def exploding_gradient(
     record: Record,
     *,
     growth: float = 1e3,
-    steadily: float = 0.6,
+    single: float = 0.8,
     lag_growth: float = 1e2,
     spike: float = 1e2,
     start: float = 1e3,
@@ -44,7 +44,7 @@ def exploding_gradient(
         record: The run.
         growth: Gradient of the first layer's weights (root mean square) relative to the last's at step 0. AutoTrainer takes
             70 for norms, which healthy networks with a wide first layer reach.
-        steadily: Share of the layers that must have a larger gradient than the one behind them.
+        single: Share of the growth, on a log scale, that may lie between two neighbouring layers.
         lag_growth: Gradient of the hidden state at the farthest lag relative to that at the end.
         spike: Norm relative to the median of those before.
         start: Norm at step 0 relative to the median of those after.
@@ -57,7 +57,7 @@ def exploding_gradient(
         return []
     return (
         _along_time(record, learning, lag_growth)
-        or _along_depth(record, learning, growth, steadily)
+        or _along_depth(record, learning, growth, single)
         or _first_step(record, learning, start)
         or _spike(record, learning, spike)
     )
@@ -77,13 +77,13 @@ def _along_time(record: Record, learning: Learning, lag_growth: float) -> list[F
     return []
 
 
-def _along_depth(record: Record, learning: Learning, growth: float, steadily: float) -> list[Finding]:
+def _along_depth(record: Record, learning: Learning, growth: float, single: float) -> list[Finding]:
     layers = [w for w in main_group(record, weighted(record)) if len(gradient(record, w))]
     sizes = [gradient(record, w).first for w in layers]
     if len(layers) < 3 or not sizes[-1] > 0:
         return []
     ratio = sizes[0] / sizes[-1]
-    if not ratio > growth or float(np.mean(np.greater(sizes[:-1], sizes[1:]))) < steadily:
+    if not ratio > growth or steepest(sizes) > single:
         return []
     where = [w.name for w, size in zip(layers, sizes, strict=True) if size > 10 * sizes[-1]]
     says = f"at step 0 the gradient of {layers[0].name} is {number(ratio)} times that of {layers[-1].name}"

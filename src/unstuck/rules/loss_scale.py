@@ -11,7 +11,24 @@ from unstuck.rules._words import number
 from unstuck.verdict import Evidence, Finding
 
 _SCALE_FREE = frozenset(
-    ["Adam", "AdamW", "Adamax", "NAdam", "RAdam", "SparseAdam", "RMSprop", "Adagrad", "Adadelta", "Rprop", "Lion", "LAMB", "Lamb", "Adafactor", "Muon", "LBFGS"]
+    [
+        "Adam",
+        "AdamW",
+        "Adamax",
+        "NAdam",
+        "RAdam",
+        "SparseAdam",
+        "RMSprop",
+        "Adagrad",
+        "Adadelta",
+        "Rprop",
+        "Lion",
+        "LAMB",
+        "Lamb",
+        "Adafactor",
+        "Muon",
+        "LBFGS",
+    ]
 )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from unstuck.evidence import Parameter, Record
 from unstuck.rules._finding import finding
-from unstuck.rules._learning import Learning, batch_size, progress
+from unstuck.rules._learning import FEW, Learning, batch_size, progress
 from unstuck.rules._words import names, plural, share
 from unstuck.verdict import Evidence, Finding, Severity
 
@@ -20,7 +20,7 @@ def parameters_not_trained(record: Record, *, frozen: float = 0.5) -> list[Findi
 
     Told apart:
         Only parameters that took part in a forward pass that led to a backward are looked at; a layer that is defined and not used
-        is none of our business. Frozen parameters are legal: with `requires_grad = False` and values that were trained or loaded
+        is none of our business, and the first few steps are too early to tell. Frozen parameters are legal: with `requires_grad = False` and values that were trained or loaded
         before they are not mentioned, and random frozen values are a note, or a warning where the network does not learn and they
         are most of it. Parameters outside every optimizer are often left out on purpose (only the head is tuned), so they are
         a note where the network learns well.
@@ -36,7 +36,7 @@ def parameters_not_trained(record: Record, *, frozen: float = 0.5) -> list[Findi
         One finding at most: the way that concerns most numbers.
     """
     used = [p for p in record.program.parameters if p.used and not _is_input(record, p)]
-    if not used or not record.steps:
+    if not used or record.steps < FEW:
         return []
     learning = progress(record)
     ways = [

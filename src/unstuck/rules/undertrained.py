@@ -8,7 +8,7 @@ import numpy as np
 
 from unstuck.evidence import Record
 from unstuck.rules._finding import finding
-from unstuck.rules._learning import alternates, progress
+from unstuck.rules._learning import FEW, alternates, progress
 from unstuck.rules._words import plural, share
 from unstuck.verdict import Evidence, Finding
 
@@ -38,7 +38,7 @@ def undertrained(
         One finding at most.
     """
     learning = progress(record)
-    if learning.status not in ("learns", "at chance") or alternates(record) or learning.steps < 4:
+    if learning.status not in ("learns", "at chance") or alternates(record) or learning.steps < FEW:
         return []
     loss = record.series("loss").finite
     if loss.values.min() < 0 or _planned_end(record, decayed) or _evaluation_rises(record):

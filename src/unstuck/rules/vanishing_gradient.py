@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import pairwise
-
 import numpy as np
 
 from unstuck.evidence import Record
 from unstuck.rules._dead import whole_dead
-from unstuck.rules._depth import gradient, lags, main_group, weighted
+from unstuck.rules._depth import gradient, lags, main_group, steepest, weighted
 from unstuck.rules._finding import finding
 from unstuck.rules._learning import Learning, late, progress
 from unstuck.rules._words import number, plural
@@ -20,7 +17,7 @@ _TINY = 1e-30  # below it float32 loses digits, then everything
 
 
 def vanishing_gradient(
-    record: Record, *, ratio: float = 1e-3, steadily: float = 0.6, lag_ratio: float = 1e-3
+    record: Record, *, ratio: float = 1e-3, single: float = 0.8, lag_ratio: float = 1e-3
 ) -> list[Finding]:
     """Gradients shrink from layer to layer, or from time step to time step, until what comes first learns nothing.
 
@@ -29,7 +26,7 @@ def vanishing_gradient(
 
     Told apart:
         The gradient of the weights of the first layer is held against that of the last in the same run: a ratio, never an
-        absolute size. It must shrink steadily along depth; where it breaks off at one layer, that layer is the cause (dead
+        absolute size. It must shrink over several layers; where it breaks off at one, that layer is the cause (dead
         units, a gradient that is zero by construction), and this rule is silent. Gradients that underflow to exactly zero count
         when those behind them have dwindled to almost nothing. A network that learns well is left alone, whatever
         its ratio: optimizers such as Adam make up for much of it. So is recurrence that learns at all, since most tasks need
@@ -41,7 +38,7 @@ def vanishing_gradient(
     Args:
         record: The run.
         ratio: Gradient of the first layer's weights (root mean square) relative to that of the last's. AutoTrainer: 1e-3.
-        steadily: Share of the layers that must have a smaller gradient than the one behind them.
+        single: Share of the decline, on a log scale, that may lie between two neighbouring layers.
         lag_ratio: Gradient of the hidden state from half the sequence back on, relative to that at the end.
 
     Returns:
@@ -50,10 +47,10 @@ def vanishing_gradient(
     learning = progress(record)
     if learning.well:
         return []
-    return _along_depth(record, learning, ratio, steadily) or _along_time(record, learning, lag_ratio)
+    return _along_depth(record, learning, ratio, single) or _along_time(record, learning, lag_ratio)
 
 
-def _along_depth(record: Record, learning: Learning, ratio: float, steadily: float) -> list[Finding]:
+def _along_depth(record: Record, learning: Learning, ratio: float, single: float) -> list[Finding]:
     layers = [w for w in main_group(record, weighted(record)) if len(gradient(record, w))]
     if len(layers) < 3 or whole_dead(record, learning):
         return []
@@ -63,7 +60,7 @@ def _along_depth(record: Record, learning: Learning, ratio: float, steadily: flo
     if not last > 0 or (first == 0 and not (min(reached) < _TINY and len(reached) > 1)):
         return []
     part = first / last
-    if not part < ratio or _shrinking(sizes) < steadily:
+    if not part < ratio or steepest(sizes) > single:
         return []
     kinds = [layer.op for layer in record.program.layers if layer.op in _SQUASHING and layer.role == "hidden"]
     through = f", through {plural(len(kinds), f'{kinds[0]} layer')}" if len(set(kinds)) == 1 else ""
@@ -78,11 +75,6 @@ def _along_depth(record: Record, learning: Learning, ratio: float, steadily: flo
         evidence=[Evidence("grad_rms", layers[i].weights[0].name, step, sizes[i]) for i in (0, -1)],
         treated_by=("activation", "initialization", "normalization", "residual"),
     )
-
-
-def _shrinking(sizes: Sequence[float]) -> float:
-    """Share of the neighbours of which the earlier has the smaller gradient, or both have none."""
-    return float(np.mean([a < b or a == b == 0 for a, b in pairwise(sizes)]))
 
 
 def _along_time(record: Record, learning: Learning, lag_ratio: float) -> list[Finding]:

@@ -13,7 +13,28 @@ from unstuck.rules._words import names
 from unstuck.verdict import Evidence, Finding
 
 _STEPPED = frozenset(
-    ["argmax", "argmin", "round", "sign", "floor", "ceil", "trunc", "heaviside", "bucketize", "eq", "ne", "gt", "lt", "ge", "le", "__eq__", "__gt__", "__lt__", "__ge__", "__le__"]
+    [
+        "argmax",
+        "argmin",
+        "round",
+        "sign",
+        "floor",
+        "ceil",
+        "trunc",
+        "heaviside",
+        "bucketize",
+        "eq",
+        "ne",
+        "gt",
+        "lt",
+        "ge",
+        "le",
+        "__eq__",
+        "__gt__",
+        "__lt__",
+        "__ge__",
+        "__le__",
+    ]
 )
 
 

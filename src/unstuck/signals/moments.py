@@ -83,7 +83,7 @@ def _describe(x: np.ndarray, bounds: Sequence[float] | None, tolerance: float) -
     low, high = float(x.min()), float(x.max())
     top = max(high, -low)
     if not (_TINY < top < _HUGE or top == 0):  # NaN, too
-        return None
+        return None if np.isfinite(x).any() else row((*[math.nan] * 4, 1.0, *[math.nan] * 3))
     flat = x.reshape(-1)
     sums = _ONES[x.itemsize][:samples] @ x
     squares, mean = float(flat.dot(flat)), float(sums.dot(_ONES[x.itemsize][:units])) / count
@@ -252,7 +252,7 @@ def _gradient(x: np.ndarray) -> Tensor | None:
     low, high = float(x.min()), float(x.max())
     top = max(high, -low)
     if not top < math.inf:
-        return None
+        return None if np.isfinite(x).any() else row((*[math.nan] * 3, 1.0))
     if top == 0:
         return row((0.0, 0.0, 1.0, 0.0))
     scale = 1.0 if _TINY < top < _HUGE else top

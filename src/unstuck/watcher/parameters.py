@@ -177,6 +177,7 @@ class ParameterBook:
         self._snapshots.pop(-1, None)
 
     def _describe(self, sample: Sample, known: ParameterState, tensor: Tensor) -> None:
+        tensor = torch.view_as_real(tensor) if tensor.is_complex() else tensor
         ops = {layer.op for layer in self.registry.ordered if known.index in layer.parameters}
         turned = tensor.mT if "matmul" in ops and tensor.dim() > 1 else tensor  # units by rows, as nn.Linear has them
         rows = turned.reshape(turned.shape[0], -1) if tensor.dim() > 1 and "embedding" not in ops else None

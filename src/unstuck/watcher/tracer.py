@@ -28,7 +28,7 @@ from torch.overrides import TorchFunctionMode
 from unstuck.signals.moments import describe, gradient
 from unstuck.signals.units import UnitWindow, alive
 from unstuck.watcher import ops
-from unstuck.watcher.transparent import FILENAME, transparent
+from unstuck.watcher.transparent import FILENAME, Relocation, transparent
 
 _TORCH = str(Path(torch.__path__[0]))
 _OURS = str(Path(__file__).parent)
@@ -138,6 +138,7 @@ class Tracer(TorchFunctionMode):
         self.measure = True  # outputs are measured, too
         self.stack: list[nn.Module] = []
         self.on = False
+        self._relocation = Relocation()
         self.thread = 0  # the one it is on in: modes are per thread
         self.seen = 0  # calls that came by
 
@@ -150,6 +151,7 @@ class Tracer(TorchFunctionMode):
         self.stack.clear()
         if not self.on:
             self.on, self.thread = True, threading.get_ident()
+            self._relocation.switch_on()
             self.__enter__()
 
     def restart(self, *, measure: bool) -> None:
@@ -165,6 +167,7 @@ class Tracer(TorchFunctionMode):
         if not self.on:
             return
         self.on = False
+        self._relocation.switch_off()
         _take_out(self)
 
     # --- modules

@@ -4,11 +4,16 @@ A wrapper that stands between the user's line and torch's function adds a frame.
 `stacklevel=2` would name our file, and a traceback would list our line. Python's `warnings` skips frames whose file name
 holds both "importlib" and "_bootstrap" when it counts levels (they are its own import machinery), so wrappers carry such a
 name; and the same name tells the excepthook which entries to take out of a traceback.
+
+That is not enough for warnings made in C++, which name the innermost Python line, and for torch functions written in Python,
+which call themselves again through `handle_torch_function` when a mode is on. `Relocation` moves those to where they belong.
 """
 
 from __future__ import annotations
 
+import sys
 import types
+import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -53,3 +58,45 @@ def strip(error: BaseException, seen: set[int] | None = None) -> None:
     for other in (error.__cause__, error.__context__):
         if other is not None:
             strip(other, seen)
+
+
+class Relocation:
+    """Shows warnings, while it is on, with the location they would have without us, and once where they would be shown once."""
+
+    def __init__(self) -> None:
+        self._theirs: Any = None
+
+    def switch_on(self) -> None:
+        """Stands between Python's warnings and their display."""
+        if self._theirs is None:
+            self._theirs = warnings._showwarnmsg  # pyright: ignore[reportAttributeAccessIssue]
+            warnings._showwarnmsg = self._show  # pyright: ignore[reportAttributeAccessIssue]
+
+    def switch_off(self) -> None:
+        """Puts the display back, unless somebody else replaced it meanwhile."""
+        theirs, self._theirs = self._theirs, None
+        if theirs is not None and warnings._showwarnmsg == self._show:  # pyright: ignore[reportAttributeAccessIssue]
+            warnings._showwarnmsg = theirs  # pyright: ignore[reportAttributeAccessIssue]
+
+    def _show(self, message: warnings.WarningMessage) -> None:
+        frame = _caller() if message.filename == FILENAME or message.filename.endswith("/torch/overrides.py") else None
+        if frame is None:
+            self._theirs(message)
+            return
+        scope = frame.f_globals
+        registry = scope.setdefault("__warningregistry__", {})
+        where = (frame.f_code.co_filename, frame.f_lineno, scope.get("__name__", "<unknown>"))
+        warnings.warn_explicit(message.message, message.category, *where, registry=registry, source=message.source)
+
+
+def _caller() -> types.FrameType | None:
+    """The frame that called what our innermost wrapper stands for."""
+    frame: types.FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename != FILENAME:
+        frame = frame.f_back
+    while frame is not None and frame.f_code.co_filename == FILENAME:
+        frame = frame.f_back
+    if frame is not None and frame.f_code.co_name == "handle_torch_function":
+        frame = frame.f_back  # the function's first call of itself
+        frame = frame.f_back if frame is not None else None
+    return frame
