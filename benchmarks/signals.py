@@ -1,10 +1,10 @@
 """What one measurement of a tensor costs, against the plain way to write it in torch.
 
-Each statistic of `unstuck.signals` and a plain torch version of it take turns on the same tensor, in blocks of a fraction of a
-millisecond; of each the fastest block counts (on a shared machine the others measure the neighbours), and the
-ratio is that of the two. The plain versions are what one writes first, and read all numbers: for a tensor of a million
-the ratio shows what sampling saves. Run with one thread, since threads that wait for each other on a busy machine would
-decide everything: `--threads 0` leaves torch's own number.
+Each statistic of `unstuck.signals` and a plain torch version of it take turns on the same tensor, in blocks of about a
+millisecond; of each the fastest block counts (on a shared machine the others measure the neighbours), and the ratio is
+that of the two. Caches are warm: in a training, expect half as much again. The plain versions are what one writes first,
+and read all numbers: for a tensor of a million the ratio shows what sampling saves. Run with one thread, since threads
+that wait for each other on a busy machine would decide everything: `--threads 0` leaves torch's own number.
 
     python benchmarks/signals.py [--threads 1] [--seconds 0.3] [--device cpu] [--only describe,gradient] [--json FILE]
 """
@@ -209,9 +209,8 @@ def cost(case: Case, *, seconds: float, device: torch.device) -> Cost:
     """
     ways = [way for way in (case.ours, case.plain) if way is not None]
     best = [float("inf")] * len(ways)
-    for way in ways:
-        block(way, 1, device)  # the first call of all is slower
-    calls = [max(1, min(50, int(3e-4 / block(way, 1, device)))) for way in ways]
+    single = [min(block(way, 1, device) for _ in range(5)) for way in ways]  # the first call is slower
+    calls = [max(1, min(50, int(1e-3 / seconds))) for seconds in single]
     end = time.perf_counter() + seconds * len(ways)
     while time.perf_counter() < end:
         for i, way in enumerate(ways):

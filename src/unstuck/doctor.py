@@ -12,8 +12,11 @@ import dataclasses
 import difflib
 import inspect
 import math
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from unstuck._discover import find, get
 from unstuck.errors import MisuseError, NotFoundError
@@ -74,9 +77,13 @@ def diagnose(record: Record, *, settings: Mapping[str, Mapping[str, Any]] | None
     Returns:
         The verdict, its most decisive finding first. A rule that fails is noted in `run["rule_errors"]` and otherwise left out.
     """
-    found, errors = ask(record, find("rules"), settings or {})
+    with (
+        np.errstate(all="ignore"),
+        warnings.catch_warnings(action="ignore", category=RuntimeWarning),
+    ):  # records hold NaN
+        found, errors = ask(record, find("rules"), settings or {})
+        learning = progress(record)
     findings = arrange(found)
-    learning = progress(record)
     loud = any(f.severity != "note" for f in findings)
     why = None if loud else _why_unknown(record, learning)
     verdict = "sick" if loud else "unknown" if why else "healthy"

@@ -15,7 +15,8 @@ def start(runs, ops=NET, **initial):
     """A network whose named weights start as given: start(runs, linear0={"std": 0.0})."""
     given = runs.chain(*ops)
     given["parameters"] = [
-        dataclasses.replace(p, initial={**p.initial, **initial.get(p.name.removesuffix(".weight"), {})}) for p in given["parameters"]
+        dataclasses.replace(p, initial={**p.initial, **initial.get(p.name.removesuffix(".weight"), {})})
+        for p in given["parameters"]
     ]
     return given
 
@@ -91,7 +92,12 @@ def test_large_weights_that_saturate(runs):
 
 def test_large_inputs_are_the_cause_not_the_weights(runs):
     high = {("loss", ""): np.linspace(20, 2.0, 100), **alive()}
-    pixels = {("input_mean", "input"): [[30.0]], ("input_std", "input"): [[70.0]], ("input_min", "input"): [[0.0]], ("input_max", "input"): [[255.0]]}
+    pixels = {
+        ("input_mean", "input"): [[30.0]],
+        ("input_std", "input"): [[70.0]],
+        ("input_min", "input"): [[0.0]],
+        ("input_max", "input"): [[255.0]],
+    }
     assert bad_initialization(runs.learns(high, vectors=pixels, **start(runs, linear0=LARGE))) == []
 
 

@@ -38,7 +38,10 @@ def test_the_weight_that_moves_most_decides(runs):
 def test_the_way_is_summed_between_samples(runs):
     from unstuck.evidence import Series
 
-    early = {("update_ratio", "linear0.weight"): Series.of([0.5, 1e-6, 1e-6], [0, 1, 99]), ("grad_rms", "linear0.weight"): [0.1] * 5}
+    early = {
+        ("update_ratio", "linear0.weight"): Series.of([0.5, 1e-6, 1e-6], [0, 1, 99]),
+        ("grad_rms", "linear0.weight"): [0.1] * 5,
+    }
     assert learning_rate_too_low(runs.stuck(early, **runs.chain("linear"))) == [], "the first step went far"
 
 
@@ -51,7 +54,9 @@ def test_a_rate_of_zero_is_named(runs):
     assert "no weight moves" in learning_rate_too_low(runs.stuck(stopped, **runs.chain("linear")))[0].says
 
 
-@pytest.mark.parametrize(("state", "severities"), [("stuck", ["error"]), ("learns", ["warning"]), ("well", []), ("diverges", [])])
+@pytest.mark.parametrize(
+    ("state", "severities"), [("stuck", ["error"]), ("learns", ["warning"]), ("well", []), ("diverges", [])]
+)
 def test_how_severe_it_is(runs, state, severities):
     record = getattr(runs, state)(slow(1e-5), **runs.chain("linear"))
     assert [f.severity for f in learning_rate_too_low(record)] == severities

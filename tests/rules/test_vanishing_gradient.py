@@ -71,7 +71,7 @@ def test_biases_do_not_count(runs):
 
 
 def lags(*curve):
-    return {"vectors": {("lag_grad", "lstm0"): [curve] * 3}, "layers": []}
+    return {"vectors": {("lag_grad", "lstm0"): [curve] * 3}, "meta": {"steps": 200}}
 
 
 @pytest.mark.parametrize(("base", "found"), [(0.5, 0), (0.4, 1)])
@@ -96,6 +96,11 @@ def test_lags_that_were_not_measured_are_filled_in(runs):
     curve = 0.1 ** np.arange(20.0)
     curve[1::2] = np.nan
     assert len(vanishing_gradient(runs.stuck(**lags(*curve)))) == 1
+
+
+def test_recurrence_is_given_time(runs):
+    curve = lags(*(0.1 ** np.arange(20)))
+    assert vanishing_gradient(runs.stuck(vectors=curve["vectors"], meta={"steps": 199})) == []
 
 
 def test_short_sequences_are_silent(runs):

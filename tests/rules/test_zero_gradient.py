@@ -13,7 +13,9 @@ def zeros(*names, first=0.0, rest=0.0):
 
 def network(runs, *ops, **sizes):
     given = runs.chain(*ops)
-    given["layers"] = [dataclasses.replace(layer, out_shape=sizes.get(layer.name, (32, 16))) for layer in given["layers"]]
+    given["layers"] = [
+        dataclasses.replace(layer, out_shape=sizes.get(layer.name, (32, 16))) for layer in given["layers"]
+    ]
     return given
 
 
@@ -80,7 +82,10 @@ def test_saturated_units_are_another_cause(runs):
 
 
 def test_gradients_that_were_cleared_are_another_cause(runs):
-    assert zero_gradient(runs.stuck({**zeros("linear0"), ("back_rms", "linear0"): [0.1] * 10}, **runs.chain("linear"))) == []
+    assert (
+        zero_gradient(runs.stuck({**zeros("linear0"), ("back_rms", "linear0"): [0.1] * 10}, **runs.chain("linear")))
+        == []
+    )
 
 
 def test_no_reason_is_still_said(runs):

@@ -347,6 +347,23 @@ def test_gradients_that_cannot_be_measured_leave_the_others_alone():
     assert gradients([torch.zeros(0)]).isnan().all()
 
 
-def test_gradients_on_several_devices_come_to_the_first():
-    found = gradients([torch.ones(3, device="meta"), torch.empty(2, device="meta")])
-    assert found.device.type == "meta"
+def test_gradients_of_several_devices_meet_where_nothing_waits():
+    # the meta device stands for an accelerator; its numbers can't come to the CPU without waiting
+    found = gradients([torch.ones(3), torch.empty(2, device="meta"), torch.ones(2)])
+    assert found.device.type == "meta" and found.shape == (3, 4)
+
+
+@pytest.mark.parametrize("mode", ["inference", "autocast", "deterministic"])
+def test_modes_of_torch_do_not_matter(mode):
+    x, wide = normal(16, 8), normal(300, 100)
+    expected = [describe(x), describe(wide), gradient(wide), gradients([x, wide])]
+    try:
+        torch.use_deterministic_algorithms(mode == "deterministic")
+        with torch.inference_mode(mode == "inference"), torch.autocast("cpu", enabled=mode == "autocast"):
+            copies = x.clone(), wide.clone()
+            found = [describe(copies[0]), describe(copies[1]), gradient(copies[1]), gradients(copies)]
+            on_device(copies[0])
+    finally:
+        torch.use_deterministic_algorithms(False)
+    for a, b in zip(found, expected, strict=True):
+        assert torch.equal(a.nan_to_num(-1), b.nan_to_num(-1))

@@ -147,7 +147,8 @@ def test_an_output_that_is_nan_is_wrong():
     "output, target, kind",
     [
         (normal(4, 3), whole(3, 5), "class index"), (normal(4, 3), normal(4, 2), "one-hot"), (normal(4, 3), normal(4), "binary"),
-        (normal(4, 3), normal(4, 3), "real"), (torch.zeros(0, 3), whole(3, 0), "class index"), (torch.tensor(1.0), whole(3, 1), "class index"),
+        (normal(4, 3), normal(4, 3), "real"), (torch.zeros(0, 3), whole(3, 0), "class index"),
+        (torch.tensor(1.0), whole(3, 1), "class index"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_has_no_score(output, target, kind):

@@ -111,3 +111,9 @@ def test_nothing_is_touched(untouched):
 def test_no_number_is_looked_at_on_an_accelerator():
     weights = [torch.empty(300, 300, device="meta"), torch.empty((), device="meta")]
     assert ratios(snapshot(weights), weights).device.type == "meta"
+
+
+def test_ratios_of_several_devices_meet_where_nothing_waits():
+    weights = [torch.ones(3), torch.empty(2, device="meta")]
+    found = ratios(snapshot(weights), weights)
+    assert found.device.type == "meta" and found.shape == (2,)

@@ -38,6 +38,12 @@ def dead_share(record: Record, layer: Layer, learning: Learning, *, samples: int
     return dead.median()
 
 
+def reaches_back(record: Record, layer: Layer) -> bool:
+    """Whether the window of a layer still holds the first batch of the run: it has been growing all the time, or is unknown."""
+    window = record.series("dead_window", layer.name).finite.values
+    return len(window) < 2 or bool(window[-1] > window[-2])
+
+
 def zero_share(record: Record, layer: Layer, learning: Learning) -> float:
     """Share of a layer's outputs that are zero in the last part of the run, NaN when never measured."""
     return late(record.series("act_zero", layer.name), learning, share=0.3).median()

@@ -37,12 +37,6 @@ class Inputs:
         varies = self.std > 1e-6 * np.maximum(np.abs(self.mean), 1e-12)
         return float(np.median(np.abs(self.mean[varies]) / self.std[varies])) if varies.any() else math.nan
 
-    @property
-    def spread(self) -> float:
-        """Largest deviation of a feature over the smallest; features that never vary are left out."""
-        stds = self.std[self.std > 0]
-        return float(stds.max() / stds.min()) if len(stds) > 1 else 1.0
-
 
 def inputs(record: Record) -> list[Inputs]:
     """All inputs whose features were measured, over all samples."""

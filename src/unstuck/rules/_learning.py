@@ -45,6 +45,7 @@ class Learning:
 
     Attributes:
         status: The state, see the module.
+        before: The state up to where it broke; the same as `status` when it did not.
         steps: Losses that were measured and finite.
         first: Loss at the start, mean of the first three.
         last: Loss at the end, mean over the last tenth.
@@ -61,6 +62,7 @@ class Learning:
     """
 
     status: Status = "unknown"
+    before: Status = "unknown"
     steps: int = 0
     first: float = math.nan
     last: float = math.nan
@@ -78,13 +80,13 @@ class Learning:
 
     @property
     def well(self) -> bool:
-        """It learns well."""
-        return self.status == "learns well"
+        """It learns well, or did until it broke."""
+        return self.before == "learns well"
 
     @property
     def stuck(self) -> bool:
-        """It is at chance, or diverges."""
-        return self.status in ("at chance", "diverges")
+        """It is at chance or diverges, or did not get further before it broke."""
+        return self.before in ("at chance", "diverges") or (self.status == "diverges" and self.before == "unknown")
 
     def weigh(
         self,
@@ -93,11 +95,23 @@ class Learning:
         learns: Severity = "warning",
         well: Severity = "note",
         unknown: Severity = "note",
+        breaks: bool = False,
     ) -> Severity:
-        """The severity that evidence has in this state."""
-        if self.stuck:
+        """The severity that evidence has in this state.
+
+        Args:
+            stuck: At chance, or diverging.
+            learns: Where it learns.
+            well: Where it learns well.
+            unknown: Where that is not known.
+            breaks: The evidence could have broken the run: then it counts as stuck if it broke, else as it was before.
+
+        Returns:
+            One of them.
+        """
+        if self.stuck or (breaks and self.status == "diverges"):
             return stuck
-        return well if self.well else learns if self.status == "learns" else unknown
+        return well if self.well else learns if self.before == "learns" else unknown
 
     def words(self) -> str:
         """Where it stands, for the end of a sentence: "accuracy is 0.11, chance 0.11"."""
@@ -141,10 +155,12 @@ def progress(record: Record) -> Learning:
     if _is_squared_error(record) and math.isfinite(loss_skill):
         trained, spread = loss_skill, 0.0  # the same number, from every step
     found = Learning(
-        "unknown", len(good), _mean(good.values[:3]), last, _lowest(good.values), chance, broke_at, end, task.score, score_first,
-        score_last, task.chance_score, eval_score, float(np.fmax(trained, evaluated)), loss_skill,
+        steps=len(good), first=_mean(good.values[:3]), last=last, lowest=_lowest(good.values), chance=chance, broke_at=broke_at, end=end,
+        score=task.score, score_first=score_first, score_last=score_last, score_chance=task.chance_score, eval_score=eval_score,
+        skill=float(np.fmax(trained, evaluated)), loss_skill=loss_skill,
     )  # fmt: skip
-    return dataclasses.replace(found, status=_status(found, good, spread))
+    before = _status(found, good, spread)
+    return dataclasses.replace(found, before=before, status="diverges" if broke_at is not None else before)
 
 
 def late(series: Series, learning: Learning, share: float = 0.5, least: int = 3) -> Series:
@@ -191,8 +207,6 @@ def alternates(record: Record) -> bool:
 
 
 def _status(found: Learning, good: Series, spread: float) -> Status:
-    if found.broke_at is not None:
-        return "diverges"
     if found.steps < FEW:
         return "unknown"
     if _blown_up(found, good.values):

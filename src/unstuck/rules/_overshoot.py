@@ -44,7 +44,7 @@ def overshoot(
         from the first step on.
     """
     loss = record.series("loss").until(learning.end).finite
-    if learning.well or learning.steps < 2 or alternates(record) or _no_gradient(record):
+    if learning.status == "learns well" or learning.steps < 2 or alternates(record) or _no_gradient(record):
         return []
     if loss.values.min() < 0 or not learning.first > 0:
         return []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from unstuck.evidence import Record
-from unstuck.rules._dead import WHOLE, dead_share, relu_layers, zero_share
+from unstuck.rules._dead import WHOLE, dead_share, reaches_back, relu_layers, zero_share
 from unstuck.rules._finding import finding
 from unstuck.rules._learning import progress
 from unstuck.rules._words import names, share
@@ -22,7 +22,8 @@ def dead_units(
 
     Told apart:
         A unit counts as dead when it gave nothing above zero in a whole window of batches, so that units that are only rarely
-        active don't count; a layer of which nearly all outputs are zero is taken for dead, too. In healthy networks some
+        active don't count. In a short run the window reaches back to the start, when they were alive; there a layer of which
+        nearly all outputs are zero by now is taken for dead, too. In healthy networks some
         units are dead, half of a wide layer is not rare. So what counts is whether the network learns: where it learns
         well, dead units are a note at most. The dead layer is named, not those before it whose gradients vanish for it.
 
@@ -32,8 +33,8 @@ def dead_units(
     Args:
         record: The run.
         fraction: Share of a layer's units that must be dead. SageMaker Debugger takes 0.5, AutoTrainer and DeepDiagnosis 0.7.
-        zero: Share of a layer's outputs that must be zero where units are not known to be dead. Healthy layers deep in a
-            network have up to 0.9.
+        zero: Share of a layer's outputs that must be zero where the window reaches back to the start. Healthy layers deep
+            in a network have up to 0.9.
         samples: Samples that the window must have seen.
         batches: Batches that the window must have seen.
 
@@ -44,7 +45,7 @@ def dead_units(
     dead = {}
     for layer in relu_layers(record):
         units = dead_share(record, layer, learning, samples=samples, batches=batches)
-        outputs = zero_share(record, layer, learning)
+        outputs = zero_share(record, layer, learning) if reaches_back(record, layer) else math.nan
         if units >= fraction or outputs >= zero:
             dead[layer.name] = max(units if units >= fraction else 0.0, outputs if outputs >= zero else 0.0)
     if not dead:

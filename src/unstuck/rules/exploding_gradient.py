@@ -53,7 +53,7 @@ def exploding_gradient(
         One finding at most: along time, else along depth, else the first step, else the first spike.
     """
     learning = progress(record)
-    if learning.well:
+    if learning.status == "learns well":
         return []
     return (
         _along_time(record, learning, lag_growth)
@@ -133,7 +133,7 @@ def _explodes(
 ) -> list[Finding]:
     return finding(
         "exploding-gradient",
-        learning.weigh(),
+        learning.weigh(breaks=True),
         confidence,
         f"{says}; {learning.words()}",
         layers=layers,

@@ -54,7 +54,7 @@ def learning_rate_too_high(
         evidence.append(Evidence("update_ratio", "", max(0, learning.end - 1), size))
     return finding(
         "learning-rate-too-high",
-        learning.weigh(),
+        learning.weigh(breaks=True),
         min(0.95, certainty(signs)),
         f"{' and '.join(sign.says for sign in signs[:2])}{at_rate}; {learning.words()}",
         evidence=evidence,

@@ -22,7 +22,8 @@ def learning_rate_too_low(record: Record, *, travel: float = 0.15, ratio: float 
         Not by the rate, which means nothing across optimizers, but by how far the weights came: the updates relative to the
         weight, added up over all steps, are the longest way it can have gone. Where that is a fraction of its size, and the
         network has not learned, steps are too small. The weight that moves most decides, since a vanishing gradient makes the others
-        slow whatever the rate. With a gradient of exactly zero nothing is said of the rate.
+        slow whatever the rate. With a gradient of exactly zero nothing is said of the rate, nor where weights were loaded,
+        which may have been good already.
 
     Wrong when:
         Weights start so large that moving them by a little is much. Fine-tuning, which is meant to move little, learns well
@@ -41,6 +42,8 @@ def learning_rate_too_low(record: Record, *, travel: float = 0.15, ratio: float 
     """
     learning = progress(record)
     if learning.status not in ("at chance", "learns") or alternates(record) or record.steps < few:
+        return []
+    if record.happened("reloaded"):
         return []
     gradients = [record.series("grad_rms", p.name).median() for p in record.program.parameters if is_weight(p)]
     if not any(g > 0 for g in gradients):

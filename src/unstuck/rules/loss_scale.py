@@ -66,7 +66,7 @@ def loss_scale(record: Record, *, batch: int = 8) -> list[Finding]:
     )
     return finding(
         "loss-scale",
-        learning.weigh(),
+        learning.weigh(breaks=True),
         0.9 * certainty(signs),
         says,
         layers=(call.layer,),

@@ -5,14 +5,16 @@ from __future__ import annotations
 from unstuck.evidence import Layer, Record
 from unstuck.rules._depth import LINEAR, RELU_LIKE, Weighted, main_group, sources, weighted
 from unstuck.rules._finding import finding
-from unstuck.rules._learning import progress
+from unstuck.rules._learning import Learning, progress
 from unstuck.rules._words import names
-from unstuck.verdict import Evidence, Finding
+from unstuck.verdict import Evidence, Finding, Severity
 
 _AFFINE = frozenset({"add", "bias", "avg_pool", "batch_norm", "mul"})
 _CURVED = RELU_LIKE | frozenset(
     ["leaky_relu", "prelu", "elu", "selu", "celu", "gelu", "silu", "mish", "hardtanh", "hardsigmoid", "hardswish", "softplus", "softsign", "sigmoid", "logsigmoid", "tanh", "softmax", "max_pool", "clamp", "layer_norm", "group_norm", "instance_norm", "rms_norm", "attention", "rnn", "lstm", "gru", "rnn_cell", "lstm_cell", "gru_cell", "abs", "exp", "log", "pow", "sqrt", "norm", "max", "min", "where", "embedding"]
 )  # fmt: skip
+
+_HALF = 0.5  # of the way from chance to perfect: where one activation more or less hardly matters
 
 
 def missing_nonlinearity(record: Record, *, narrower: float = 0.75) -> list[Finding]:
@@ -59,13 +61,19 @@ def missing_nonlinearity(record: Record, *, narrower: float = 0.75) -> list[Find
         says += f", and so do {names([w.name for _, w in pairs[1:]])}"
     return finding(
         "missing-nonlinearity",
-        "note" if learning.status == "diverges" else learning.weigh(stuck="warning"),
+        _severity(learning, curved=curved),
         0.5 if curved else 0.7,
         f"{says}; {learning.words()}",
         layers=dict.fromkeys(w.name for pair in pairs for w in pair),
         evidence=[Evidence("linear_pairs", second.name, 0, float(len(pairs)))],
         treated_by=("activation",),
     )
+
+
+def _severity(learning: Learning, *, curved: bool) -> Severity:
+    if learning.status == "diverges" or (curved and learning.skill > _HALF):
+        return "note"
+    return learning.weigh(stuck="warning")
 
 
 def _before(record: Record, layer: Layer, by_name: dict[str, Weighted]) -> list[Weighted]:

@@ -92,7 +92,7 @@ def _named(call: LossCall, misfit: _Misfit, learning: Learning) -> list[Finding]
 
 
 def _misfit(call: LossCall, rows: float) -> _Misfit | None:
-    last = next((op for op in reversed(call.chain) if op not in _PASSED), "")
+    last = _last(call.chain)
     match call.name:
         case "cross_entropy" | "linear_cross_entropy":
             return _to_cross_entropy(call, last, rows)
@@ -111,6 +111,14 @@ def _misfit(call: LossCall, rows: float) -> _Misfit | None:
     if call.name in _HINGES and last in _SQUASHED:
         return _hinge(call, last)
     return None
+
+
+def _last(chain: tuple[str, ...]) -> str:
+    """The last op that makes the outputs what they are; a clamp of probabilities, for safety's sake, is none."""
+    ops = [op for op in chain if op not in _PASSED]
+    while len(ops) > 1 and ops[-1] == "clamp" and ops[-2] in _SQUASHED:
+        ops.pop()
+    return ops[-1] if ops else ""
 
 
 def _negated(call: LossCall, learning: Learning) -> _Misfit | None:

@@ -13,6 +13,8 @@ from unstuck.rules._learning import progress
 from unstuck.rules._words import names, number, share
 from unstuck.verdict import Evidence, Finding
 
+_HALF = 0.5  # of the way from chance to perfect: where dropout hardly keeps it from fitting
+
 
 def over_regularized(record: Record, *, p: float = 0.5, layers: int = 2, shrunk: float = 0.1) -> list[Finding]:
     """Regularisation is so strong that the network can't fit its training data.
@@ -22,7 +24,8 @@ def over_regularized(record: Record, *, p: float = 0.5, layers: int = 2, shrunk:
 
     Told apart:
         Dropout by its rate and how many layers have it; decay by what it did: weights that shrank to a fraction of their start, while the
-        network is no better than chance. Where the network learns well there is nothing to say.
+        network is no better than chance. Where the network got half of the way from chance to perfect,
+        dropout is a note at most.
 
     Wrong when:
         Something else keeps it from learning as well. Try without regularisation first: a network must be able to fit before it
@@ -51,7 +54,7 @@ def over_regularized(record: Record, *, p: float = 0.5, layers: int = 2, shrunk:
         )
         return finding(
             "over-regularized",
-            learning.weigh(),
+            learning.weigh(learns="warning" if not learning.skill > _HALF else "note"),
             0.75,
             f"{says}; {learning.words()}",
             layers=high,

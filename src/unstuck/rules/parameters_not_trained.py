@@ -77,7 +77,9 @@ def _way(
     if not missed:
         return []
     part = _numbers(missed) / max(1, _numbers(used))
-    severity: Severity = learning.weigh(unknown="warning")
+    severity: Severity = (
+        "note" if record.happened("reloaded") and not learning.stuck else learning.weigh(unknown="warning")
+    )
     if severity == "error" and part < 0.02:
         severity = "warning"
     says = (

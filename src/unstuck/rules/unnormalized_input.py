@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from unstuck.evidence import Record
 from unstuck.rules._depth import NORMS
 from unstuck.rules._finding import finding
@@ -12,19 +10,19 @@ from unstuck.rules._learning import progress
 from unstuck.rules._words import number
 from unstuck.verdict import Evidence, Finding
 
+_FAR = 2 / 3  # of the way from chance to perfect: where a scale is hardly to blame
 
-def unnormalized_input(
-    record: Record, *, size: float = 10.0, off_centre: float = 5.0, spread: float = 1000.0
-) -> list[Finding]:
+
+def unnormalized_input(record: Record, *, size: float = 10.0, off_centre: float = 5.0) -> list[Finding]:
     """Input features are far from zero mean and unit deviation.
 
     Large inputs make large gradients and steep curvature: a rate that suits the rest overshoots, units die or saturate. Features
     that sit far from zero compared to how much they vary look all alike to the network: it has to learn their mean away first.
 
     Told apart:
-        The features of the model's input, as it comes in, over all sampled batches: their size, how far off centre they are, and how
-        their deviations differ. Pixels from 0 to 1 and sparse counts are no fault, nor is anything that goes through a normalisation layer
-        or an embedding first. Where the network learns well all the same, it is a note.
+        The features of the model's input, as it comes in, over all sampled batches: their size, and how far off centre they are. Pixels
+        from 0 to 1 and sparse counts are no fault, nor are features that hardly ever vary, such as the margin of pictures, nor
+        is anything that goes through a normalisation layer or an embedding first. Where the network came two thirds of the way from chance to perfect all the same, it is a note.
 
     Wrong when:
         The network scales its input itself in a way that was not seen.
@@ -35,14 +33,13 @@ def unnormalized_input(
             working programs break.
         off_centre: Distance of the mean from 0 in standard deviations, typical over the features. Pixels of photographs from 0
             to 1 have 1 to 2.
-        spread: Largest deviation of a feature over the smallest.
 
     Returns:
         One finding at most, for the worst input.
     """
     if _normalised_first(record):
         return []
-    found = [(words, item) for item in inputs(record) if (words := _odd(item, size, off_centre, spread))]
+    found = [(words, item) for item in inputs(record) if (words := _odd(item, size, off_centre))]
     if not found:
         return []
     words, item = max(found, key=lambda pair: pair[1].size)
@@ -54,7 +51,7 @@ def unnormalized_input(
     says = f"{words} (from {number(float(item.low.min()))} to {number(float(item.high.max()))}); {learning.words()}"
     return finding(
         "unnormalized-input",
-        learning.weigh(),
+        learning.weigh(learns="warning" if not learning.skill > _FAR else "note"),
         0.85 if learning.stuck else 0.7,
         says,
         layers=_first(record),
@@ -63,13 +60,11 @@ def unnormalized_input(
     )
 
 
-def _odd(item: Inputs, size: float, off_centre: float, spread: float) -> str:
+def _odd(item: Inputs, size: float, off_centre: float) -> str:
     if item.size > size:
         return f"the input has a size of {number(item.size)} (root mean square) where 1 is usual"
     if item.off_centre > off_centre:
         return f"input features lie {number(item.off_centre)} of their standard deviations from 0"
-    if item.spread > spread and item.size > 1 and math.isfinite(item.spread):
-        return f"the deviations of the input features differ by {number(item.spread)}"
     return ""
 
 

@@ -10,16 +10,19 @@ from unstuck.rules._learning import main_loss, progress
 from unstuck.rules._words import number
 from unstuck.verdict import Evidence, Finding
 
+_SOON = 1 / 3  # of the way from chance to perfect: where a scale is still to blame
+
 
 def unnormalized_target(record: Record, *, size: float = 10.0, small: float = 1e-3) -> list[Finding]:
     """Regression targets are so large, so small or so far from zero that the network can't reach them in time.
 
-    A network starts with outputs of about unit size. Targets in the hundreds make errors and gradients in the hundreds: steps overshoot, or, with
-    an optimizer that bounds its steps, the way is too long. Tiny targets make gradients that vanish beside the rest.
+    A network starts with outputs of about unit size. Targets in the hundreds make errors and gradients in the hundreds: steps
+    overshoot, or, with an optimizer that bounds its steps, the way is too long. Tiny targets make gradients that vanish beside
+    the rest.
 
     Told apart:
-        By mean and deviation of the targets of a regression. A network that learns well has got there all the same, and is left
-        alone but for a note.
+        By mean and deviation of the targets of a regression. Raw targets are usual, and a network that learns got there all the
+        same: that is a note. It is a warning where it came less than a third of the way, and an error where it is stuck.
 
     Wrong when:
         The output is scaled inside the network to the range of the targets.
@@ -49,7 +52,7 @@ def unnormalized_target(record: Record, *, size: float = 10.0, small: float = 1e
     )
     return finding(
         "unnormalized-target",
-        learning.weigh(stuck="error" if large else "warning"),
+        learning.weigh(stuck="error" if large else "warning", learns="warning" if learning.skill < _SOON else "note"),
         0.5 if tiny else 0.9 if target_size > 10 * size else 0.75,
         says,
         layers=(call.layer,),

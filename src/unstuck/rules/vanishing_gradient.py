@@ -17,7 +17,7 @@ _TINY = 1e-30  # below it float32 loses digits, then everything
 
 
 def vanishing_gradient(
-    record: Record, *, ratio: float = 1e-3, single: float = 0.8, lag_ratio: float = 1e-3
+    record: Record, *, ratio: float = 1e-3, single: float = 0.8, lag_ratio: float = 1e-3, patience: int = 200
 ) -> list[Finding]:
     """Gradients shrink from layer to layer, or from time step to time step, until what comes first learns nothing.
 
@@ -40,6 +40,7 @@ def vanishing_gradient(
         ratio: Gradient of the first layer's weights (root mean square) relative to that of the last's. AutoTrainer: 1e-3.
         single: Share of the decline, on a log scale, that may lie between two neighbouring layers.
         lag_ratio: Gradient of the hidden state from half the sequence back on, relative to that at the end.
+        patience: Steps before recurrence is judged. Default LSTMs forget at first, and most learn to remember in time.
 
     Returns:
         One finding at most: along depth, else along time.
@@ -47,7 +48,7 @@ def vanishing_gradient(
     learning = progress(record)
     if learning.well:
         return []
-    return _along_depth(record, learning, ratio, single) or _along_time(record, learning, lag_ratio)
+    return _along_depth(record, learning, ratio, single) or _along_time(record, learning, lag_ratio, patience)
 
 
 def _along_depth(record: Record, learning: Learning, ratio: float, single: float) -> list[Finding]:
@@ -77,7 +78,9 @@ def _along_depth(record: Record, learning: Learning, ratio: float, single: float
     )
 
 
-def _along_time(record: Record, learning: Learning, lag_ratio: float) -> list[Finding]:
+def _along_time(record: Record, learning: Learning, lag_ratio: float, patience: int) -> list[Finding]:
+    if record.steps < patience:
+        return []
     for place, curve in lags(record).items():
         length = len(curve)
         half = curve[length // 2 :]

@@ -91,6 +91,12 @@ def flatten(tensors: Sequence[Tensor]) -> Tensor:
     return _flatten_dense_tensors(tensors) if len(tensors) > 1 else tensors[0].detach().flatten().clone()
 
 
+def home(tensors: Sequence[Tensor]) -> torch.device:
+    """Where results of tensors on several devices meet: the first that isn't the CPU, so that nothing waits for it."""
+    devices = [x.device for x in tensors]
+    return next((device for device in devices if device.type != "cpu"), devices[0] if devices else torch.device("cpu"))
+
+
 def row(numbers: Sequence[float] | np.ndarray) -> Tensor:
     """Numbers as a float32 tensor on the CPU."""
     return torch.from_numpy(np.asarray(numbers, np.float32))

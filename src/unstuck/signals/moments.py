@@ -18,6 +18,7 @@ from unstuck.signals._numbers import (
     as_float,
     divided,
     flatten,
+    home,
     measurable,
     norms,
     on_host,
@@ -285,7 +286,7 @@ def gradients(tensors: Sequence[Shaped[Tensor, "..."]]) -> Float[Tensor, "param 
         tensors: The gradients, or other tensors, on any devices.
 
     Returns:
-        One row a tensor, on the device of the first.
+        One row a tensor; of tensors on several devices, on the first that isn't the CPU.
 
     Example:
         >>> import torch
@@ -301,8 +302,7 @@ def gradients(tensors: Sequence[Shaped[Tensor, "..."]]) -> Float[Tensor, "param 
     limit = min(MOST, max(LEAST, TOTAL // len(tensors)))
     if len(devices) == 1 and len(next(iter(devices.values()))) == len(tensors):
         return _gradients(tensors, limit)
-    home = tensors[0].device
-    found = torch.full((len(tensors), len(GRADIENT)), math.nan, dtype=torch.float32, device=home)
+    found = torch.full((len(tensors), len(GRADIENT)), math.nan, dtype=torch.float32, device=home(tensors))
     for places in devices.values():
         for i, one in zip(places, _gradients([tensors[i] for i in places], limit), strict=True):
             found[i].copy_(one, non_blocking=True)

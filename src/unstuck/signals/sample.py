@@ -79,7 +79,7 @@ def grid(x: Shaped[Tensor, "batch ..."], limit: int = LIMIT) -> Shaped[Tensor, "
     Example:
         >>> import torch
         >>> grid(torch.zeros(64, 256, 28, 28), limit=16384).flatten(1).shape
-        torch.Size([32, 512])
+        torch.Size([32, 448])
     """
     count = x.numel()
     if count <= limit:

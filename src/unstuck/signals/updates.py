@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from unstuck.signals._numbers import as_array, flatten, measurable, norms, quiet
+from unstuck.signals._numbers import as_array, flatten, home, measurable, norms, quiet
 from unstuck.signals.sample import thin
 
 LIMIT = 4096
@@ -78,8 +78,9 @@ def ratios(before: Snapshot, params: Sequence[Shaped[Tensor, "..."]]) -> Float[T
         params: The same parameters after it.
 
     Returns:
-        rms(after - before) / rms(before) by parameter, on the first one's device, from places that were and are finite. NaN where
-        the parameter was all zeros, can't be measured, or is of another shape than before.
+        rms(after - before) / rms(before) by parameter, from places that were and are finite. NaN where the parameter was all
+        zeros, can't be measured, or is of another shape than before. Of parameters on several devices, on the first that isn't
+        the CPU.
 
     Example:
         >>> import torch
@@ -92,8 +93,7 @@ def ratios(before: Snapshot, params: Sequence[Shaped[Tensor, "..."]]) -> Float[T
     pairs = [(old, new) for old, new in zip(before.groups, after.groups, strict=False) if old.fits(new)]
     if len(pairs) == 1 and len(pairs[0][0].places) == len(params):
         return _ratios(*pairs[0])
-    home = params[0].device if params else torch.device("cpu")
-    found = torch.full((len(params),), math.nan, dtype=torch.float32, device=home)
+    found = torch.full((len(params),), math.nan, dtype=torch.float32, device=home(params))
     for old, new in pairs:
         for i, ratio in zip(old.places, _ratios(old, new).unbind(), strict=True):
             found[i].copy_(ratio, non_blocking=True)

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from unstuck.evidence import Optimizer
+from unstuck.rules.over_regularized import over_regularized
+
+
+def dropping(runs, *rates):
+    ops = [op for _ in rates for op in ("linear", "dropout")]
+    given = runs.chain(*ops, "linear")
+    drops = iter(rates)
+    given["layers"] = [
+        dataclasses.replace(layer, settings={"p": next(drops)}) if layer.op == "dropout" else layer
+        for layer in given["layers"]
+    ]
+    return given
+
+
+@pytest.mark.parametrize("rates", [(), (0.5,), (0.5, 0.5, 0.5), (0.8,), (0.6, 0.5)])
+def test_usual_dropout_is_silent(runs, rates):
+    assert over_regularized(runs.stuck(**dropping(runs, *rates))) == []
+
+
+@pytest.mark.parametrize("rates", [(0.6, 0.6), (0.8, 0.8, 0.8), (0.9,)])
+def test_strong_dropout_is_named(runs, rates):
+    [finding] = over_regularized(runs.stuck(**dropping(runs, *rates)))
+    assert (finding.severity, finding.treated_by) == ("error", ("dropout",))
+    assert finding.layers == tuple(f"dropout{2 * i + 1}" for i in range(len(rates)))
+
+
+@pytest.mark.parametrize(("state", "severities"), [("learns", ["warning"]), ("well", []), ("diverges", [])])
+def test_how_severe_it_is(runs, state, severities):
+    assert [f.severity for f in over_regularized(getattr(runs, state)(**dropping(runs, 0.8, 0.8)))] == severities
+
+
+@pytest.mark.parametrize(("left", "found"), [(0.11, 0), (0.09, 1)])
+def test_weights_that_shrink_away(runs, left, found):
+    series = {("weight_rms", "linear0.weight"): [1.0, 0.5, left]}
+    decay = [Optimizer("Adam", settings={"weight_decay": 1.0}, steps=100)]
+    findings = over_regularized(runs.stuck(series, optimizers=decay, **runs.chain("linear")))
+    assert len(findings) == found
+    assert all("weight decay of 1.00" in f.says and f.treated_by == ("weight-decay",) for f in findings)
+
+
+def test_shrinking_is_no_fault_where_it_learns(runs):
+    series = {("weight_rms", "linear0.weight"): [1.0, 0.5, 0.01]}
+    assert over_regularized(runs.learns(series, **runs.chain("linear"))) == []
