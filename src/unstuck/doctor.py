@@ -1,9 +1,10 @@
 """The visit, read from top to bottom: ask every rule, put symptoms under their cause, rank, and judge.
 
-A rule knows nothing of the others, so several speak of one illness: a rate too high kills ReLU units, dead units let
-gradients vanish. `EXPLAINS` says which cause brings about which. A finding that another one explains stands under it, as a note, since
-it goes when its cause goes; the cause takes over its severity. What remains is ranked by severity, then by how
-decisive the kind of cause is (a fault in the construction can't be argued away, a slow curve can), weighed by its confidence.
+A rule knows nothing of the others, so several speak of one illness: a rate too high kills ReLU units, dead
+units let gradients vanish. `EXPLAINS` says which cause brings about which. A finding that another one explains
+stands under it, as a note, since it goes when its cause goes; the cause takes over its severity. What remains
+is ranked by severity, then by how decisive the kind of cause is (a fault in the construction can't be argued
+away, a slow curve can), weighed by its confidence.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from unstuck.rules._learning import FEW, Learning, progress
 from unstuck.verdict import CAUSES, SEVERITIES, Finding, Verdict
 
 CONSTRUCTION = frozenset({
-    "loss-broadcast", "degenerate-targets", "zero-gradient", "gradients-accumulate", "output-loss-mismatch", "parameters-not-trained", "output-range",
+    "loss-broadcast", "degenerate-targets", "zero-gradient", "gradients-accumulate", "output-loss-mismatch",
+    "parameters-not-trained", "output-range",
 })  # fmt: skip
 """Faults in how the program is built: where one is certain, nothing can be said of how it trains."""
 
@@ -41,7 +43,7 @@ EXPLAINS: dict[str, frozenset[str]] = {
     "degenerate-targets": frozenset(CAUSES) - CONSTRUCTION | {"zero-gradient"},
     "unnormalized-input": _FLOW
     | _SLOW
-    | {"learning-rate-too-high", "bad-initialization", "ill-conditioned", "zero-gradient"},
+    | {"learning-rate-too-high", "bad-initialization", "unnormalized-target", "ill-conditioned", "zero-gradient"},
     "unnormalized-target": _FLOW | _SLOW | {"learning-rate-too-high", "zero-gradient"},
     "bad-initialization": _FLOW | _SLOW | {"learning-rate-too-high", "zero-gradient", "loss-scale"},
     "loss-scale": _FLOW | _SLOW | {"learning-rate-too-high"},
@@ -58,10 +60,12 @@ EXPLAINS: dict[str, frozenset[str]] = {
 """Which causes bring about which others. Where two explain each other, the more decisive one is the cause."""
 
 _DECISIVE: dict[str, float] = {
-    **dict.fromkeys(CONSTRUCTION, 1.0), "parameters-not-trained": 0.95, "output-loss-mismatch": 0.98, "unshuffled-data": 0.9,
-    "unnormalized-input": 0.85, "loss-scale": 0.85, "bad-initialization": 0.8, "learning-rate-too-high": 0.8, "over-regularized": 0.8,
-    "unnormalized-target": 0.75, "learning-rate-too-low": 0.75, "vanishing-gradient": 0.75, "exploding-gradient": 0.8,
-    "saturated-activation": 0.65, "dead-units": 0.65, "non-finite": 0.6, "missing-nonlinearity": 0.6, "undertrained": 0.6, "overfitting": 0.5,
+    **dict.fromkeys(CONSTRUCTION, 1.0), "output-loss-mismatch": 0.98, "parameters-not-trained": 0.95,
+    "unshuffled-data": 0.9, "unnormalized-input": 0.85, "loss-scale": 0.85,
+    "bad-initialization": 0.8, "learning-rate-too-high": 0.8, "over-regularized": 0.8, "exploding-gradient": 0.8,
+    "unnormalized-target": 0.75, "learning-rate-too-low": 0.75, "vanishing-gradient": 0.75,
+    "saturated-activation": 0.65, "dead-units": 0.65, "non-finite": 0.6, "missing-nonlinearity": 0.6,
+    "undertrained": 0.6, "overfitting": 0.5,
 }  # fmt: skip
 _OTHERWISE = 0.5  # of causes that only rules of other packages name
 _SURE = 0.8  # confidence from which on a fault of construction explains all that is not one
@@ -72,10 +76,12 @@ def diagnose(record: Record, *, settings: Mapping[str, Mapping[str, Any]] | None
 
     Args:
         record: The run, finished or not.
-        settings: Thresholds by rule and name, `{"dead-units": {"fraction": 0.8}}`; `parse_settings` makes them of words.
+        settings: Thresholds by rule and name, `{"dead-units": {"fraction": 0.8}}`; `parse_settings` makes them
+            of words.
 
     Returns:
-        The verdict, its most decisive finding first. A rule that fails is noted in `run["rule_errors"]` and otherwise left out.
+        The verdict, its most decisive finding first. A rule that fails is noted in `run["rule_errors"]` and
+        otherwise left out.
     """
     with (
         np.errstate(all="ignore"),
@@ -126,7 +132,8 @@ def arrange(found: Iterable[Finding]) -> list[Finding]:
         found: What the rules found.
 
     Returns:
-        The causes. What one explains is among its `explains`, as a note; the cause is as severe as the worst it explains.
+        The causes. What one explains is among its `explains`, as a note; the cause is as severe as the worst it
+        explains.
     """
     left = sorted(found, key=_rank)
     roots = []
@@ -233,7 +240,7 @@ def parse_settings(given: Iterable[str]) -> dict[str, dict[str, Any]]:
     Example:
         >>> parse_settings(["dead-units.fraction=0.8"])
         {'dead-units': {'fraction': 0.8}}
-    """
+    """  # noqa: DOC502
     settings: dict[str, dict[str, Any]] = {}
     for text in given:
         left, equals, value = text.partition("=")
@@ -261,9 +268,8 @@ def _default(rule: str, name: str) -> Any:
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1)
         there_are = f"it has {', '.join(known)}" if known else "it has none"
-        raise NotFoundError(
-            f"no threshold {name!r} in {rule!r}; {f'did you mean {close[0]!r}?' if close else there_are}"
-        )
+        hint = f"did you mean {close[0]!r}?" if close else there_are
+        raise NotFoundError(f"no threshold {name!r} in {rule!r}; {hint}")
     return known[name]
 
 

@@ -53,8 +53,13 @@ def test_the_window_must_have_seen_enough(runs, window, batch, found):
 
 
 @pytest.mark.parametrize(("zero", "found"), [(0.96, 0), (0.97, 1)])
-def test_outputs_that_are_nearly_all_zero_count_as_dead(runs, zero, found):
-    assert len(dead_units(runs.stuck(relu(0.1, zero=zero), **layers(runs)))) == found
+def test_in_a_short_run_outputs_that_are_nearly_all_zero_count_as_dead(runs, zero, found):
+    growing = {**relu(0.1, zero=zero), ("dead_window", "relu1"): [1, 2, 3, 4, 5]}
+    assert len(dead_units(runs.stuck(growing, **layers(runs)))) == found
+
+
+def test_sparse_outputs_of_living_units_are_silent(runs):
+    assert dead_units(runs.stuck(relu(0.1, zero=0.99), **layers(runs))) == []
 
 
 def test_all_layers_are_one_finding(runs):

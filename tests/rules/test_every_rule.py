@@ -16,11 +16,12 @@ from unstuck.evidence import Data, Event, Layer, LossCall, Optimizer, Parameter,
 from unstuck.verdict import CAUSES, SEVERITIES
 
 RULES = _discover.find("rules")
-REMEDIES = set(
-    """activation initialization normalization residual gradient-clipping gating learning-rate warm-up schedule optimizer batch-size
-    train-longer output-loss reduction class-weights standardize-input standardize-target shuffle weight-decay dropout zero-grad
-    all-parameters unfreeze mode shape""".split()
-)
+REMEDIES = {
+    "activation", "initialization", "normalization", "residual", "gradient-clipping", "gating", "learning-rate",
+    "warm-up", "schedule", "optimizer", "batch-size", "train-longer", "output-loss", "reduction", "class-weights",
+    "standardize-input", "standardize-target", "shuffle", "weight-decay", "dropout", "zero-grad",
+    "all-parameters", "unfreeze", "mode", "shape",
+}  # fmt: skip
 SIGNALS = {
     "": ("loss", "grad_norm", "lr", "batch_size", "score", "eval_loss", "eval_score", "step_seconds"),
     "layer": ("act_mean", "act_std", "act_max", "act_zero", "act_nonfinite", "act_saturated", "act_negative", "act_between",
@@ -53,7 +54,8 @@ def network() -> dict:
     parameters += [Parameter(f"{i}.b", (4,), (layer.name,)) for i, layer in enumerate(layers)]
     call = LossCall(
         "cross_entropy", "a.py:1", "softmax", ("linear", "softmax"), ("mul", "sum"), (8, 4), (8,), "class index", 4, "sum",
-        {"min": 0.0, "max": 1.0, "sums_to_one": 1.0, "log_sums_to_one": 0.0, "constant": 0.1}, {"min": 0, "max": 3, "std": 1.0, "mean": 1.5},
+        {"min": 0.0, "max": 1.0, "sums_to_one": 1.0, "log_sums_to_one": 0.0, "constant": 0.1},
+        {"min": 0, "max": 3, "std": 1.0, "mean": 1.5},
     )  # fmt: skip
     task = Task("classification", 4, "accuracy", 1.386, 0.25, 0.0, 1.0, (0.25,) * 4)
     return {

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from unstuck.evidence import Optimizer
+from unstuck.evidence import Event, Optimizer
 from unstuck.rules.learning_rate_too_low import learning_rate_too_low
 
 
@@ -60,6 +60,10 @@ def test_a_rate_of_zero_is_named(runs):
 def test_how_severe_it_is(runs, state, severities):
     record = getattr(runs, state)(slow(1e-5), **runs.chain("linear"))
     assert [f.severity for f in learning_rate_too_low(record)] == severities
+
+
+def test_loaded_weights_need_not_move(runs):
+    assert learning_rate_too_low(runs.learns(slow(1e-5), events=[Event(0, "reloaded")], **runs.chain("linear"))) == []
 
 
 def test_few_steps_are_silent(runs):

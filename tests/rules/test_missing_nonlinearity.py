@@ -32,6 +32,16 @@ def test_how_severe_it_is(runs, state, severity):
     ]
 
 
+def test_one_pair_more_or_less_is_a_note_where_it_came_half_of_the_way(runs):
+    better = {("score", ""): 0.7 - 0.6 * runs.falling}
+    pair = runs.chain("linear", "relu", "linear", "linear")
+    assert [f.severity for f in missing_nonlinearity(runs.learns(better, **pair))] == ["note"]
+    assert [f.severity for f in missing_nonlinearity(runs.learns(**pair))] == ["warning"]
+    assert [f.severity for f in missing_nonlinearity(runs.learns(better, **runs.chain("linear", "linear")))] == [
+        "warning"
+    ]
+
+
 def test_a_linear_network_is_called_so(runs):
     [finding] = missing_nonlinearity(runs.learns(**runs.chain("linear", "linear", "linear")))
     assert "whole network" in finding.says

@@ -22,6 +22,7 @@ FITTING = [
     ("nll_loss", ("linear", "log_softmax"), "class index", LOGS),
     ("nll_loss", ("linear", "sub"), "class index", LOGS),  # log-softmax by hand
     ("binary_cross_entropy", ("linear", "sigmoid"), "binary", PROBABLE),
+    ("binary_cross_entropy", ("linear", "sigmoid", "clamp"), "binary", PROBABLE),  # for safety's sake
     ("binary_cross_entropy", ("linear", "softmax"), "one-hot", PROBABLE),
     ("binary_cross_entropy", ("linear", "mul", "add"), "binary", PROBABLE),  # a mixture of probabilities
     ("binary_cross_entropy_with_logits", ("linear",), "binary", LOGITS),

@@ -36,6 +36,11 @@ def test_how_severe_it_is(runs, state, severities):
     assert [f.severity for f in over_regularized(getattr(runs, state)(**dropping(runs, 0.8, 0.8)))] == severities
 
 
+def test_dropout_is_a_note_where_it_came_half_of_the_way(runs):
+    better = {("score", ""): 0.7 - 0.6 * runs.falling}
+    assert [f.severity for f in over_regularized(runs.learns(better, **dropping(runs, 0.6, 0.6)))] == ["note"]
+
+
 @pytest.mark.parametrize(("left", "found"), [(0.11, 0), (0.09, 1)])
 def test_weights_that_shrink_away(runs, left, found):
     series = {("weight_rms", "linear0.weight"): [1.0, 0.5, left]}

@@ -39,6 +39,19 @@ def test_what_is_left_out_on_purpose_is_a_note(runs, state, severity):
     assert [f.severity for f in parameters_not_trained(getattr(runs, state)(parameters=parameters))] == [severity]
 
 
+def test_loaded_weights_may_stay_as_they_are(runs):
+    parameters = [weight("backbone", optimizers=(), changed=False), weight("head")]
+    loaded = {"parameters": parameters, "events": [Event(0, "reloaded")]}
+    assert [f.severity for f in parameters_not_trained(runs.learns(**loaded))] == ["note"]
+
+
+@pytest.mark.parametrize(("steps", "found"), [(4, 0), (5, 1)])
+def test_the_first_steps_are_too_early_to_tell(runs, steps, found):
+    short = {("loss", ""): [2.3] * steps, ("score", ""): [], ("lr", ""): [0.1] * steps}
+    parameters = [weight("late", optimizers=(), changed=False)]
+    assert len(parameters_not_trained(runs.stuck(short, parameters=parameters))) == found
+
+
 def test_unused_layers_are_silent(runs):
     assert (
         parameters_not_trained(

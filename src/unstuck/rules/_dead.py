@@ -39,7 +39,7 @@ def dead_share(record: Record, layer: Layer, learning: Learning, *, samples: int
 
 
 def reaches_back(record: Record, layer: Layer) -> bool:
-    """Whether the window of a layer still holds the first batch of the run: it has been growing all the time, or is unknown."""
+    """Whether the window of a layer still holds the first batch of the run: it is growing to the end, or unknown."""
     window = record.series("dead_window", layer.name).finite.values
     return len(window) < 2 or bool(window[-1] > window[-2])
 

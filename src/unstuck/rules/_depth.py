@@ -37,7 +37,7 @@ class Weighted:
 
 
 def weighted(record: Record) -> list[Weighted]:
-    """Layers that hold a trainable weight matrix and take part in training, by depth; embeddings and the loss left out."""
+    """Layers with a trainable weight matrix that take part in training, by depth; embeddings and losses left out."""
     depths = _depths(record)
     found = []
     for layer in record.program.layers:
@@ -82,7 +82,7 @@ def steepest(sizes: Sequence[float]) -> float:
 
 
 def lags(record: Record) -> dict[str, np.ndarray]:
-    """Gradient of each recurrent layer's hidden state by time lag, relative to lag 0: the median over the sampled steps.
+    """Gradient of each recurrent layer's hidden state by time lag, relative to lag 0: medians over the samples.
 
     Lags that were not measured are filled in from their neighbours.
     """

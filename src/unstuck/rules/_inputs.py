@@ -33,7 +33,7 @@ class Inputs:
 
     @property
     def off_centre(self) -> float:
-        """Typical distance of a feature's mean from 0, in its standard deviations; features that never vary are left out."""
+        """Typical distance of a feature's mean from 0, in its deviations; features that never vary are left out."""
         varies = self.std > 1e-6 * np.maximum(np.abs(self.mean), 1e-12)
         return float(np.median(np.abs(self.mean[varies]) / self.std[varies])) if varies.any() else math.nan
 

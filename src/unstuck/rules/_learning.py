@@ -1,7 +1,8 @@
 """Is it learning at all, and how far from chance: what every rule weighs its evidence with.
 
-A signal that looks ill means little in a network that learns well, and much in one that is stuck at chance. `progress` puts
-a run into one of five states, by the score where there is one, else by the loss, each against the best constant prediction:
+A signal that looks ill means little in a network that learns well, and much in one that is stuck at chance.
+`progress` puts a run into one of five states, by the score where there is one, else by the loss, each against
+the best constant prediction:
 
 | status | when |
 |---|---|
@@ -11,8 +12,8 @@ a run into one of five states, by the score where there is one, else by the loss
 | `learns well` | 85% of the way from chance to perfect, or a score of the evaluation there |
 | `unknown` | too few steps, or no chance is known and the loss tells nothing (GANs, policy gradients) |
 
-The noise floor of a task is not known, so `learns` says nothing against a network: a linear regression with an R2 of 0.5 may be as
-good as it gets.
+The noise floor of a task is not known, so `learns` says nothing against a network: a linear regression with an
+R2 of 0.5 may be as good as it gets.
 """
 
 from __future__ import annotations
@@ -57,7 +58,8 @@ class Learning:
         score_first, score_last: Training score of the first samples, and of those in the last third of the run.
         score_chance: Score of the best constant prediction, NaN when unknown.
         eval_score: Score of the last evaluation, NaN when there was none.
-        skill: Share of the way from chance to perfect, by training or evaluation, whichever is better; NaN when unknown.
+        skill: Share of the way from chance to perfect, by training or evaluation, whichever is better; NaN when
+            unknown.
         loss_skill: Share of the chance loss that is gone, NaN when chance is unknown.
     """
 
@@ -155,8 +157,9 @@ def progress(record: Record) -> Learning:
     if _is_squared_error(record) and math.isfinite(loss_skill):
         trained, spread = loss_skill, 0.0  # the same number, from every step
     found = Learning(
-        steps=len(good), first=_mean(good.values[:3]), last=last, lowest=_lowest(good.values), chance=chance, broke_at=broke_at, end=end,
-        score=task.score, score_first=score_first, score_last=score_last, score_chance=task.chance_score, eval_score=eval_score,
+        steps=len(good), first=_mean(good.values[:3]), last=last, lowest=_lowest(good.values), chance=chance,
+        broke_at=broke_at, end=end, score=task.score, score_first=score_first, score_last=score_last,
+        score_chance=task.chance_score, eval_score=eval_score,
         skill=float(np.fmax(trained, evaluated)), loss_skill=loss_skill,
     )  # fmt: skip
     before = _status(found, good, spread)
@@ -166,7 +169,8 @@ def progress(record: Record) -> Learning:
 def late(series: Series, learning: Learning, share: float = 0.5, least: int = 3) -> Series:
     """The finite samples in the last part of a run, up to where it broke.
 
-    Sampled steps lie close together at the start and far apart at the end, so a share of the samples would be mostly the start.
+    Sampled steps lie close together at the start and far apart at the end, so a share of the samples would be
+    mostly the start.
 
     Args:
         series: Samples by step.
@@ -263,7 +267,7 @@ def _chance(record: Record) -> float:
 
 
 def _scores(record: Record, end: int) -> tuple[float, float, float]:
-    """Training score of the first samples and of those in the last third of the run, and the latter's standard error as a skill."""
+    """Training score at the start and in the last third of the run, and the latter's standard error as a skill."""
     known = record.series("score").until(end).finite
     if not len(known):
         return math.nan, math.nan, 0.0

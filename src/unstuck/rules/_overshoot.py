@@ -35,13 +35,14 @@ def overshoot(
         record: The run.
         learning: Its progress.
         rise: Times its start that the loss must reach before it is NaN.
-        jump: Times start and chance that the loss must jump to; twice that, and in the first tenth of the run, where it learns.
+        jump: Times start and chance that the loss must jump to; twice that, and in the first tenth of the run,
+            where it learns.
         worse: Loss at the end relative to chance.
         ratio: Update relative to the weights.
 
     Returns:
-        The signs; none where the loss tells nothing: it may be negative, several losses alternate, or no gradient is left
-        from the first step on.
+        The signs; none where the loss tells nothing: it may be negative, several losses alternate, or no
+        gradient is left from the first step on.
     """
     loss = record.series("loss").until(learning.end).finite
     if learning.status == "learns well" or learning.steps < 2 or alternates(record) or _no_gradient(record):

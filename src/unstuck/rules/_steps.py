@@ -17,7 +17,7 @@ def rate(record: Record) -> float:
 
 
 def update_size(record: Record, learning: Learning) -> float:
-    """Size of an update relative to the weights in the second half of the run, the median over weights; NaN when unknown.
+    """Size of an update relative to the weights in the second half of the run, a median; NaN when unknown.
 
     Biases and scales are left out, and so are weights that start at zero, whose ratios have no meaning.
     """
@@ -40,7 +40,7 @@ def largest_update(record: Record) -> float:
 
 
 def farthest(record: Record) -> tuple[str, float]:
-    """The weight that can have moved most, and how far: the sum of its update ratios over all steps; ("", NaN) when unknown.
+    """The weight that can have moved most, and how far: its update ratios added up; ("", NaN) when unknown.
 
     A vanishing gradient makes most weights slow whatever the rate; the one that moves most tells of the rate.
     """

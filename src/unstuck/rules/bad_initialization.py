@@ -28,18 +28,19 @@ def bad_initialization(
 ) -> list[Finding]:
     """The weights start too large, too small, constant or symmetric.
 
-    At the start a network should know nothing and let signals pass. A classifier then has the loss of a uniform guess, ln 10 =
-    2.30 for ten classes; one that begins far above is sure of random answers, and spends its first steps on unlearning
-    them. Units that start equal and feed equally into what follows stay equal for good, and weights of zero before a ReLU
-    never move.
+    At the start a network should know nothing and let signals pass. A classifier then has the loss of a uniform
+    guess, ln 10 = 2.30 for ten classes; one that begins far above is sure of random answers, and spends its
+    first steps on unlearning them. Units that start equal and feed equally into what follows stay equal for
+    good, and weights of zero before a ReLU never move.
 
     Told apart:
-        The size of a weight is told by its *gain*: standard deviation times the root of the number of its inputs; 0.6 by
-        torch's default, 1 by Glorot's and LeCun's, 1.4 by He's. A gain alone is no fault (normalisation layers make up for
-        it), so a consequence at step 0 must come with it: a loss well above chance, saturated units, outputs that grow or
-        fade along depth. Inputs far from unit size have the same consequences, and are the cause where they are. A zero
-        last layer is good practice, as are zero layers at the end of a residual branch: constant weights count only in hidden
-        layers, and only where they get no gradient, aren't zero, or all others are constant, too.
+        The size of a weight is told by its *gain*: standard deviation times the root of the number of its
+        inputs; 0.6 by torch's default, 1 by Glorot's and LeCun's, 1.4 by He's. A gain alone is no fault
+        (normalisation layers make up for it), so a consequence at step 0 must come with it: a loss well above
+        chance, saturated units, outputs that grow or fade along depth. Inputs far from unit size have the same
+        consequences, and are the cause where they are. A zero last layer is good practice, as are zero layers
+        at the end of a residual branch: constant weights count only in hidden layers, and only where they get
+        no gradient, aren't zero, or all others are constant, too.
 
     Wrong when:
         Weights that come from elsewhere start where they should. The chance of an unusual loss is not known.
@@ -155,7 +156,7 @@ def _too_large(
 
 
 def _outputs(record: Record) -> float:
-    """Deviation of the network's outputs at step 0; NaN when unknown. Small ones can't make a loss large: a penalty does."""
+    """Deviation of the network's outputs at step 0; where it is small, a penalty makes the loss large, not they."""
     call = main_loss(record)
     return record.series("act_std", call.layer).first if call is not None else math.nan
 
@@ -199,8 +200,8 @@ def _too_small(
         return []
     worst = min(tiny, key=lambda name: gains[name])
     says = (
-        f"the weights of {names(tiny)} start so small (a gain of {number(gains[worst])} where 1 is usual) that the output hardly "
-        f"depends on the input; {learning.words()}"
+        f"the weights of {names(tiny)} start so small (a gain of {number(gains[worst])} where 1 is usual) that the "
+        f"output hardly depends on the input; {learning.words()}"
     )
     return finding(
         "bad-initialization",

@@ -17,24 +17,28 @@ def dead_units(
 ) -> list[Finding]:
     """Units of a ReLU layer give zero for every sample: no gradient passes them, so they can't come back.
 
-    A layer whose units are all dead cuts the network in two: what lies before it gets no gradient, what lies behind sees a
-    constant. It happens when a large step throws the biases far below zero, or when the weights start that way.
+    A layer whose units are all dead cuts the network in two: what lies before it gets no gradient, what lies
+    behind sees a constant. It happens when a large step throws the biases far below zero, or when the weights
+    start that way.
 
     Told apart:
-        A unit counts as dead when it gave nothing above zero in a whole window of batches, so that units that are only rarely
-        active don't count. In a short run the window reaches back to the start, when they were alive; there a layer of which
-        nearly all outputs are zero by now is taken for dead, too. In healthy networks some
-        units are dead, half of a wide layer is not rare. So what counts is whether the network learns: where it learns
-        well, dead units are a note at most. The dead layer is named, not those before it whose gradients vanish for it.
+        A unit counts as dead when it gave nothing above zero in a whole window of batches, so that units that
+        are only rarely active don't count. In a short run the window reaches back to the start, when they were
+        alive; there a layer of which nearly all outputs are zero by now is taken for dead, too. In healthy
+        networks some units are dead, half of a wide layer is not rare. So what counts is whether the network
+        learns: where it learns well, dead units are a note at most. The dead layer is named, not those before
+        it whose gradients vanish for it.
 
     Wrong when:
-        The window saw few different samples. Sparse activations on purpose (k-winners, very rare features) look alike.
+        The window saw few different samples. Sparse activations on purpose (k-winners, very rare features) look
+        alike.
 
     Args:
         record: The run.
-        fraction: Share of a layer's units that must be dead. SageMaker Debugger takes 0.5, AutoTrainer and DeepDiagnosis 0.7.
-        zero: Share of a layer's outputs that must be zero where the window reaches back to the start. Healthy layers deep
-            in a network have up to 0.9.
+        fraction: Share of a layer's units that must be dead. SageMaker Debugger takes 0.5, AutoTrainer and
+            DeepDiagnosis 0.7.
+        zero: Share of a layer's outputs that must be zero where the window reaches back to the start. Healthy
+            layers deep in a network have up to 0.9.
         samples: Samples that the window must have seen.
         batches: Batches that the window must have seen.
 

@@ -10,34 +10,36 @@ from unstuck.rules._learning import alternates, batch_size, main_loss, progress
 from unstuck.rules._words import number
 from unstuck.verdict import Evidence, Finding
 
-_PLAIN = frozenset(
-    ["softmax", "log_softmax", "add", "bias", "reshape", "flatten", "dropout", "relu", "sigmoid", "tanh"]
-)
+_PLAIN = frozenset({
+    "softmax", "log_softmax", "add", "bias", "reshape", "flatten", "dropout", "relu", "sigmoid", "tanh",
+})  # fmt: skip
 _ON_PROBABILITIES = frozenset({"binary_cross_entropy", "binary_cross_entropy_with_logits"})
 
 
 def degenerate_targets(record: Record, *, samples: int = 32, solved: float = 0.5) -> list[Finding]:
     """The labels are constant, scaled away, or outside what the loss is made for.
 
-    A network can only learn what its targets tell. When every label is the same, the loss falls quickly to nothing while nothing is
-    learned: labels divided by 255 along with the pixels and made whole numbers again are all 0. Targets of a binary
-    cross-entropy outside 0 to 1 (labels -1 and 1, or 1 and 2) make the loss negative without bound.
+    A network can only learn what its targets tell. When every label is the same, the loss falls quickly to
+    nothing while nothing is learned: labels divided by 255 along with the pixels and made whole numbers again
+    are all 0. Targets of a binary cross-entropy outside 0 to 1 (labels -1 and 1, or 1 and 2) make the loss
+    negative without bound.
 
     Told apart:
-        Constant labels of a classification fool the training score (it is 1, as is chance), so this looks at the targets
-        alone. Contrastive losses ask for class 0 on purpose; there the logits are products of features, here they come straight
-        from a layer with weights. Constant targets of a regression count only when they are not 0 (residuals are compared
-        with 0 on purpose). Where several losses alternate, as in a GAN, whose labels are all ones and all zeros in
-        turn, nothing is said.
+        Constant labels of a classification fool the training score (it is 1, as is chance), so this looks at
+        the targets alone. Contrastive losses ask for class 0 on purpose; there the logits are products of
+        features, here they come straight from a layer with weights. Constant targets of a regression count only
+        when they are not 0 (residuals are compared with 0 on purpose). Where several losses alternate, as in a
+        GAN, whose labels are all ones and all zeros in turn, nothing is said.
 
     Wrong when:
         Data come sorted by class and the run was so short that only one class was seen.
 
     Args:
         record: The run.
-        samples: Targets that must have been seen to call them constant; 32 draws of the same class are a coin's 32 heads.
-        solved: Share of the loss of a uniform guess (ln of the number of classes) that the loss must fall below, since nothing
-            is easier than to answer one class.
+        samples: Targets that must have been seen to call them constant; 32 draws of the same class are a coin's
+            32 heads.
+        solved: Share of the loss of a uniform guess (ln of the number of classes) that the loss must fall
+            below, since nothing is easier than to answer one class.
 
     Returns:
         One finding at most, for the main loss.
@@ -69,10 +71,10 @@ def _constant(record: Record, call: LossCall, solved: float) -> str | None:
         if learning.last > solved * math.log(call.num_classes) or not _PLAIN.issuperset(call.chain[1:]):
             return None
         return (
-            f"every label seen is {share.index(1.0)}, though the network can tell {call.num_classes} classes: the loss falls to "
-            f"{number(learning.last)} with nothing learned"
+            f"every label seen is {share.index(1.0)}, though the network can tell {call.num_classes} classes: the loss "
+            f"falls to {number(learning.last)} with nothing learned"
         )
-    if not low == high or not math.isfinite(low):
+    if low != high or not math.isfinite(low):
         return None
     if call.target_kind == "binary" or (call.target_kind == "real" and low != 0):
         return f"every target seen is {number(low)}, so that there is nothing to learn from the inputs"
@@ -83,5 +85,6 @@ def _out_of_range(call: LossCall) -> str | None:
     low, high = call.target.get("min", math.nan), call.target.get("max", math.nan)
     if call.name in _ON_PROBABILITIES and (low < -1e-3 or high > 1 + 1e-3):
         where = f" at {call.site}" if call.site else ""
-        return f"targets run from {number(low)} to {number(high)}, but the binary cross-entropy{where} takes them from 0 to 1"
+        span = f"from {number(low)} to {number(high)}"
+        return f"targets run {span}, but the binary cross-entropy{where} takes them from 0 to 1"
     return None

@@ -27,23 +27,24 @@ def exploding_gradient(
 ) -> list[Finding]:
     """Gradients grow from layer to layer or from time step to time step, or spike within one step.
 
-    One such step is enough: it throws the weights to where everything is saturated, dead or NaN, and what follows looks like a
-    gradient that vanishes. So the first step is looked at as closely as the rest.
+    One such step is enough: it throws the weights to where everything is saturated, dead or NaN, and what
+    follows looks like a gradient that vanishes. So the first step is looked at as closely as the rest.
 
     Told apart:
-        Growth along depth or time is a ratio within one step. A spike is held against the norms before it, never against a fixed
-        number, and counts only where the loss is the worse for it. A first gradient that is far larger than all that follow
-        counts only where the network is stuck, since a loss far from its goal begins with a large gradient in health,
-        too. Where the loss grows together with the norm over many steps, the rate is too high: then that is the cause, and this a
-        symptom.
+        Growth along depth or time is a ratio within one step. A spike is held against the norms before it,
+        never against a fixed number, and counts only where the loss is the worse for it. A first gradient that
+        is far larger than all that follow counts only where the network is stuck, since a loss far from its
+        goal begins with a large gradient in health, too. Where the loss grows together with the norm over many
+        steps, the rate is too high: then that is the cause, and this a symptom.
 
     Wrong when:
-        Rare samples have gradients of their own size (heavy tails in regression), and the loss jumps for another reason.
+        Rare samples have gradients of their own size (heavy tails in regression), and the loss jumps for
+        another reason.
 
     Args:
         record: The run.
-        growth: Gradient of the first layer's weights (root mean square) relative to the last's at step 0. AutoTrainer takes
-            70 for norms, which healthy networks with a wide first layer reach.
+        growth: Gradient of the first layer's weights (root mean square) relative to the last's at step 0.
+            AutoTrainer takes 70 for norms, which healthy networks with a wide first layer reach.
         single: Share of the growth, on a log scale, that may lie between two neighbouring layers.
         lag_growth: Gradient of the hidden state at the farthest lag relative to that at the end.
         spike: Norm relative to the median of those before.
@@ -69,7 +70,9 @@ def _along_time(record: Record, learning: Learning, lag_growth: float) -> list[F
             curve = vector.values[np.isfinite(vector.values)]
             if len(curve) >= 5 and curve[-1] > lag_growth and curve[-1] >= 0.1 * curve.max():
                 grown, steps = float(curve[-1]), len(vector.values)
-                says = f"the gradient of {place} grows {number(grown)} times over {steps} time steps back at step {vector.step}"
+                says = (
+                    f"the gradient of {place} grows {number(grown)} times over {steps} time steps at step {vector.step}"
+                )
                 evidence = Evidence("lag_grad", place, vector.step, grown)
                 return _explodes(
                     learning, 0.9, says, [place], [evidence], ("gradient-clipping", "initialization", "gating")

@@ -15,15 +15,16 @@ from unstuck.verdict import Evidence, Finding
 def gradients_accumulate(record: Record, *, steps: float = 0.5, left: float = 0.05) -> list[Finding]:
     """`zero_grad` is missing, or stands at the wrong place.
 
-    Without it every update follows the sum of all gradients since the first: the step grows and turns as old gradients, of weights
-    long gone, outweigh the new one. Between `backward` and `step` it throws the gradient away, and nothing is learned.
+    Without it every update follows the sum of all gradients since the first: the step grows and turns as old
+    gradients, of weights long gone, outweigh the new one. Between `backward` and `step` it throws the gradient
+    away, and nothing is learned.
 
     Told apart:
-        At the first backward pass of a step nothing should be left of the step before; what is left is measured against the
-        gradient that the update then uses. Accumulation over several backward passes an update is a pattern of its own: there
-        the gradients are clear at the first of them. Only parameters of the main optimizer count, since in a GAN the gradients of
-        the other network wait for their turn. Thrown away too early: the layers receive gradients, the parameters have none at any
-        update.
+        At the first backward pass of a step nothing should be left of the step before; what is left is measured
+        against the gradient that the update then uses. Accumulation over several backward passes an update is a
+        pattern of its own: there the gradients are clear at the first of them. Only parameters of the main
+        optimizer count, since in a GAN the gradients of the other network wait for their turn. Thrown away too
+        early: the layers receive gradients, the parameters have none at any update.
 
     Wrong when:
         Gradients are kept on purpose, as a momentum by hand.
@@ -31,8 +32,8 @@ def gradients_accumulate(record: Record, *, steps: float = 0.5, left: float = 0.
     Args:
         record: The run.
         steps: Share of the sampled steps (the first left out) at which gradients must be left over.
-        left: The least that must be left, relative to the gradient used: rounding leaves nothing, a gradient that was not cleared
-            about as much as it was.
+        left: The least that must be left, relative to the gradient used: rounding leaves nothing, a gradient
+            that was not cleared about as much as it was.
 
     Returns:
         One finding at most.
@@ -57,8 +58,8 @@ def gradients_accumulate(record: Record, *, steps: float = 0.5, left: float = 0.
         return []
     learning = progress(record)
     says = (
-        f"gradients are not cleared: at {share(often)} of the sampled steps those of the step before are still there when "
-        f"backward begins, {number(series.median())} times the gradient that is then used; {learning.words()}"
+        f"gradients are not cleared: at {share(often)} of the sampled steps those of the step before are still there "
+        f"when backward begins, {number(series.median())} times the gradient that is then used; {learning.words()}"
     )
     return finding(
         "gradients-accumulate",
@@ -82,8 +83,8 @@ def _thrown_away(record: Record, held: list[Parameter]) -> list[Finding]:
     last = layers[-1]
     back = record.series("back_rms", last.name)
     says = (
-        f"gradients are cleared between backward and step: {last.name} receives a gradient, but no parameter has any left "
-        f"when the optimizer steps; {progress(record).words()}"
+        f"gradients are cleared between backward and step: {last.name} receives a gradient, but no parameter has any "
+        f"left when the optimizer steps; {progress(record).words()}"
     )
     evidence = Evidence("back_rms", last.name, int(back.steps[-1]), back.median())
     return finding("gradients-accumulate", "error", 0.9, says, evidence=[evidence], treated_by=("zero-grad",))

@@ -16,29 +16,35 @@ from unstuck.verdict import Evidence, Finding
 def learning_rate_too_high(
     record: Record, *, rise: float = 3.0, jump: float = 5.0, worse: float = 1.1, ratio: float = 0.03
 ) -> list[Finding]:
-    """Steps overshoot: each lands higher on the other side of the valley, or so far off that nothing is left of what was.
+    """Steps overshoot: each lands higher on the other side of the valley, or so far off that nothing is left.
 
-    Signs, from the plainest: the loss rises until it is NaN; it jumps and never comes down as far as it should, often because
-    those steps left ReLU units dead or saturated others; it ends above that of a constant prediction; updates are a large
-    part of the weights while the loss doesn't fall; it is thrown above chance again and again.
+    Signs, from the plainest: the loss rises until it is NaN; it jumps and never comes down as far as it should,
+    often because those steps left ReLU units dead or saturated others; it ends above that of a constant
+    prediction; updates are a large part of the weights while the loss doesn't fall; it is thrown above chance
+    again and again.
 
     Told apart:
-        Every sign is a comparison, with the start of the loss, with chance, or with the weights. No rate is too high as such,
-        since what a rate means depends on the optimizer, the scale of the data, and the curvature. A NaN out of the blue, with
-        a loss that was falling before, is no sign. Where the gradient is zero from the first step on there is nothing to
-        say of the rate, and where several losses pull against each other (GANs) or a loss may be negative (policy
-        gradients), a rising loss means nothing. A network that learns well is left alone.
+        Every sign is a comparison, with the start of the loss, with chance, or with the weights. No rate is too
+        high as such, since what a rate means depends on the optimizer, the scale of the data, and the
+        curvature. A NaN out of the blue, with a loss that was falling before, is no sign. Where the gradient is
+        zero from the first step on there is nothing to say of the rate, and where several losses pull against
+        each other (GANs) or a loss may be negative (policy gradients), a rising loss means nothing. A network
+        that learns well is left alone.
 
     Wrong when:
-        Gradients are wrong rather than large: a loss of the wrong sign, gradients that accumulate. Inputs, targets or weights
-        far from unit size have the same effect; where they are known they are named as the cause.
+        Gradients are wrong rather than large: a loss of the wrong sign, gradients that accumulate. Inputs,
+        targets or weights far from unit size have the same effect; where they are known they are named as the
+        cause.
 
     Args:
         record: The run.
-        rise: Times its start that the loss must reach on the way to NaN. TheDeepChecker calls twice its minimum divergence.
-        jump: Times start and chance that the loss must jump to; twice that, and in the first tenth of the run, where it learns.
+        rise: Times its start that the loss must reach on the way to NaN. TheDeepChecker calls twice its minimum
+            divergence.
+        jump: Times start and chance that the loss must jump to; twice that, and in the first tenth of the run,
+            where it learns.
         worse: Loss at the end relative to chance, above which a constant prediction would have been better.
-        ratio: Size of an update relative to the weights. CS231n's rule of thumb for health is 1e-3; 1e-2 is high.
+        ratio: Size of an update relative to the weights. CS231n's rule of thumb for health is 1e-3; 1e-2 is
+            high.
 
     Returns:
         One finding at most, its confidence by the number and strength of the signs.

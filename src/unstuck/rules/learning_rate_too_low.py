@@ -19,22 +19,22 @@ def learning_rate_too_low(record: Record, *, travel: float = 0.15, ratio: float 
     Either the rate is low, or the usual rate of the optimizer is (plain SGD at 0.001, Adadelta at 0.001).
 
     Told apart:
-        Not by the rate, which means nothing across optimizers, but by how far the weights came: the updates relative to the
-        weight, added up over all steps, are the longest way it can have gone. Where that is a fraction of its size, and the
-        network has not learned, steps are too small. The weight that moves most decides, since a vanishing gradient makes the others
-        slow whatever the rate. With a gradient of exactly zero nothing is said of the rate, nor where weights were loaded,
-        which may have been good already.
+        Not by the rate, which means nothing across optimizers, but by how far the weights came: the updates
+        relative to the weight, added up over all steps, are the longest way it can have gone. Where that is a
+        fraction of its size, and the network has not learned, steps are too small. The weight that moves most
+        decides, since a vanishing gradient makes the others slow whatever the rate. With a gradient of exactly
+        zero nothing is said of the rate, nor where weights were loaded, which may have been good already.
 
     Wrong when:
-        Weights start so large that moving them by a little is much. Fine-tuning, which is meant to move little, learns well
-        and is left alone.
+        Weights start so large that moving them by a little is much. Fine-tuning, which is meant to move little,
+        learns well and is left alone.
 
     Args:
         record: The run.
-        travel: Longest way of the weight that moves most, relative to its size. Of some seventy small networks that learned,
-            none had gone less than 0.4.
-        ratio: Its mean update a step, relative to its size. CS231n's rule of thumb for health is 1e-3; TheDeepChecker calls
-            less than 1e-4 too small.
+        travel: Longest way of the weight that moves most, relative to its size. Of some seventy small networks
+            that learned, none had gone less than 0.4.
+        ratio: Its mean update a step, relative to its size. CS231n's rule of thumb for health is 1e-3;
+            TheDeepChecker calls less than 1e-4 too small.
         few: Steps below which it is rather their number that is too small.
 
     Returns:

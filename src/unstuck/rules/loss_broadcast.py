@@ -13,28 +13,32 @@ from unstuck.rules._words import shape
 from unstuck.verdict import Evidence, Finding
 
 _ELEMENTWISE = frozenset({
-    "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "poisson_nll_loss", "gaussian_nll_loss", "soft_margin_loss", "hinge_embedding_loss",
-    "kl_div",
+    "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "poisson_nll_loss", "gaussian_nll_loss", "soft_margin_loss",
+    "hinge_embedding_loss", "kl_div",
 })  # fmt: skip
 
 
 def loss_broadcast(record: Record, *, growth: float = 2.0) -> list[Finding]:
     """The loss compares every prediction with every target, because their shapes broadcast against each other.
 
-    Predictions of shape `(N, 1)` against targets of shape `(N,)` make `N * N` differences instead of `N`. torch computes their mean
-    without an error. What minimises it is the mean of the targets, whatever the input: the network learns to predict a constant.
+    Predictions of shape `(N, 1)` against targets of shape `(N,)` make `N * N` differences instead of `N`. torch
+    computes their mean without an error. What minimises it is the mean of the targets, whatever the input: the
+    network learns to predict a constant.
 
     Told apart:
-        Broadcasting stretches *both* sides: the result has neither the shape of the predictions nor that of the targets. Where only
-        one side is stretched, as one target for several quantiles, the comparison is wanted, and nothing is said. A loss written by
-        hand may stretch both on purpose, as pairwise distances do; there the two must also differ in their number of dimensions.
+        Broadcasting stretches *both* sides: the result has neither the shape of the predictions nor that of the
+        targets. Where only one side is stretched, as one target for several quantiles, the comparison is
+        wanted, and nothing is said. A loss written by hand may stretch both on purpose, as pairwise distances
+        do; there the two must also differ in their number of dimensions.
 
     Wrong when:
-        All pairs are compared on purpose with a loss function of torch. Batches of one sample never broadcast, and hide the fault.
+        All pairs are compared on purpose with a loss function of torch. Batches of one sample never broadcast,
+        and hide the fault.
 
     Args:
         record: The run.
-        growth: Times the differences must outnumber the predictions. Any growth is a fault; 2 is the least that broadcasting gives.
+        growth: Times the differences must outnumber the predictions. Any growth is a fault; 2 is the least that
+            broadcasting gives.
 
     Returns:
         One finding for the first such loss.
@@ -53,8 +57,8 @@ def loss_broadcast(record: Record, *, growth: float = 2.0) -> list[Finding]:
         learning = progress(record)
         wanted = shape(call.target_shape), shape(call.output_shape)
         says = (
-            f"predictions of shape {wanted[1]} meet targets of shape {wanted[0]}, so that {call.name.replace('_', ' ')} compares "
-            f"{math.prod(made)} pairs instead of {size}"
+            f"predictions of shape {wanted[1]} meet targets of shape {wanted[0]}, so that "
+            f"{call.name.replace('_', ' ')} compares {math.prod(made)} pairs instead of {size}"
         )
         evidence = (Evidence("output_size", call.layer, 0, size), Evidence("pairs", call.layer, 0, math.prod(made)))
         return finding(

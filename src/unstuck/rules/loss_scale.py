@@ -10,37 +10,22 @@ from unstuck.rules._steps import rate
 from unstuck.rules._words import number
 from unstuck.verdict import Evidence, Finding
 
-_SCALE_FREE = frozenset(
-    [
-        "Adam",
-        "AdamW",
-        "Adamax",
-        "NAdam",
-        "RAdam",
-        "SparseAdam",
-        "RMSprop",
-        "Adagrad",
-        "Adadelta",
-        "Rprop",
-        "Lion",
-        "LAMB",
-        "Lamb",
-        "Adafactor",
-        "Muon",
-        "LBFGS",
-    ]
-)
+_SCALE_FREE = frozenset({
+    "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "SparseAdam", "RMSprop", "Adagrad", "Adadelta", "Rprop",
+    "Lion", "LAMB", "Lamb", "Adafactor", "Muon", "LBFGS",
+})  # fmt: skip
 
 
 def loss_scale(record: Record, *, batch: int = 8) -> list[Finding]:
     """The loss is summed over the batch, so that gradient and step grow with the batch size.
 
-    A rate of 0.01 on the sum over 100 samples is a rate of 1 on their mean. What suits one batch size overshoots at another,
-    and the last, smaller batch of an epoch has its own.
+    A rate of 0.01 on the sum over 100 samples is a rate of 1 on their mean. What suits one batch size
+    overshoots at another, and the last, smaller batch of an epoch has its own.
 
     Told apart:
-        A sum alone is no fault: with a rate that fits, or an optimizer that doesn't care for the scale of gradients (Adam and
-        its like), it trains as well as a mean. It is named where steps overshoot, by the signs of learning-rate-too-high.
+        A sum alone is no fault: with a rate that fits, or an optimizer that doesn't care for the scale of
+        gradients (Adam and its like), it trains as well as a mean. It is named where steps overshoot, by the
+        signs of learning-rate-too-high.
 
     Wrong when:
         The sum runs over something else than the batch.
@@ -61,8 +46,8 @@ def loss_scale(record: Record, *, batch: int = 8) -> list[Finding]:
         return []
     at = rate(record)
     says = (
-        f"the loss is summed over {samples:.0f} samples, so that a rate of {number(at)} is one of {number(at * samples)} on their "
-        f"mean: {signs[0].says}; {learning.words()}"
+        f"the loss is summed over {samples:.0f} samples, so that a rate of {number(at)} is one of "
+        f"{number(at * samples)} on their mean: {signs[0].says}; {learning.words()}"
     )
     return finding(
         "loss-scale",

@@ -10,30 +10,35 @@ from unstuck.rules._words import names
 from unstuck.verdict import Evidence, Finding, Severity
 
 _AFFINE = frozenset({"add", "bias", "avg_pool", "batch_norm", "mul"})
-_CURVED = RELU_LIKE | frozenset(
-    ["leaky_relu", "prelu", "elu", "selu", "celu", "gelu", "silu", "mish", "hardtanh", "hardsigmoid", "hardswish", "softplus", "softsign", "sigmoid", "logsigmoid", "tanh", "softmax", "max_pool", "clamp", "layer_norm", "group_norm", "instance_norm", "rms_norm", "attention", "rnn", "lstm", "gru", "rnn_cell", "lstm_cell", "gru_cell", "abs", "exp", "log", "pow", "sqrt", "norm", "max", "min", "where", "embedding"]
-)  # fmt: skip
-
+_CURVED = RELU_LIKE | {
+    "leaky_relu", "prelu", "elu", "selu", "celu", "gelu", "silu", "mish", "hardtanh", "hardsigmoid", "hardswish",
+    "softplus", "softsign", "sigmoid", "logsigmoid", "tanh", "softmax", "max_pool", "clamp", "layer_norm", "group_norm",
+    "instance_norm", "rms_norm", "attention", "rnn", "lstm", "gru", "rnn_cell", "lstm_cell", "gru_cell", "abs", "exp",
+    "log", "pow", "sqrt", "norm", "max", "min", "where", "embedding",
+}  # fmt: skip
 _HALF = 0.5  # of the way from chance to perfect: where one activation more or less hardly matters
 
 
 def missing_nonlinearity(record: Record, *, narrower: float = 0.75) -> list[Finding]:
-    """Linear layers (dense or convolutional) follow each other with no activation between, so that together they are one linear map.
+    """Linear layers, dense or convolutional, follow each other with no activation between.
 
-    However many of them there are, they can learn no more than one, and train worse.
+    Together they are one linear map: however many of them there are, they can learn no more than one, and train worse.
 
     Told apart:
-        The graph of calls is followed from each linear layer back to the next, through reshaping, dropout, averaging, biases and batch
-        normalisation, none of which bends anything. A pair whose middle is narrower than both ends saves numbers on purpose
-        (bottlenecks, low-rank factors, the code of an autoencoder), as is a depthwise convolution before a pointwise one; such pairs
-        are not mentioned. It is a warning where the network does not learn well, else a note.
+        The graph of calls is followed from each linear layer back to the next, through reshaping, dropout,
+        averaging, biases and batch normalisation, none of which bends anything. A pair whose middle is narrower
+        than both ends saves numbers on purpose (bottlenecks, low-rank factors, the code of an autoencoder), as
+        is a depthwise convolution before a pointwise one; such pairs are not mentioned. It is a warning where
+        the network does not learn well, else a note.
 
     Wrong when:
-        A deep linear network is studied as such. A function of one's own in between may bend without being known.
+        A deep linear network is studied as such. A function of one's own in between may bend without being
+        known.
 
     Args:
         record: The run.
-        narrower: Width of the middle, relative to the narrower end, below which the pair is taken for a bottleneck.
+        narrower: Width of the middle, relative to the narrower end, below which the pair is taken for a
+            bottleneck.
 
     Returns:
         One finding at most, naming the later layer of each pair.
@@ -55,7 +60,7 @@ def missing_nonlinearity(record: Record, *, narrower: float = 0.75) -> list[Find
     says = (
         f"{second.name} takes the output of {first.name} with no activation between them"
         if curved
-        else f"there is no activation anywhere between {first.name} and {pairs[-1][1].name}: the whole network is linear"
+        else f"there is no activation between {first.name} and {pairs[-1][1].name}: the whole network is linear"
     )
     if len(pairs) > 1 and curved:
         says += f", and so do {names([w.name for _, w in pairs[1:]])}"
@@ -94,15 +99,10 @@ def _before(record: Record, layer: Layer, by_name: dict[str, Weighted]) -> list[
 
 
 def _plain(first: Weighted, second: Weighted, narrower: float) -> bool:
-    one, other = first.weights[0].shape, second.weights[0].shape
-    if len(one) > 2 and one[1] == 1 and first.layer.op == "conv" and len(other) > 2:
+    """Whether a pair has no reason to be: it is no bottleneck, and no depthwise convolution before a pointwise one."""
+    one, other = list(first.weights[0].shape), list(second.weights[0].shape)
+    if first.layer.op == "conv" and one[1] == 1:
         return False
-    if first.layer.op == "matmul" or second.layer.op == "matmul":
-        width, ends = one[-1], (one[0], other[-1])
-    else:
-        width, ends = one[0], (_fan(one), other[0])
+    product = "matmul" in (first.layer.op, second.layer.op)  # x @ w: inputs come first in the shape
+    width, ends = (one[-1], (one[0], other[-1])) if product else (one[0], (one[1], other[0]))
     return first.layer.calls == 1 and width >= narrower * min(ends)
-
-
-def _fan(size: tuple[int, ...]) -> int:
-    return size[1] if len(size) > 1 else 1

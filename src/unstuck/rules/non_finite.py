@@ -17,14 +17,16 @@ _SIGNALS = ("weight_nonfinite", "grad_nonfinite")
 def non_finite(record: Record, *, recovered: float = 0.02) -> list[Finding]:
     """A value became NaN or Inf: in an input, an activation, the loss, a gradient or a weight.
 
-    From there it spreads to everything at the next update, so what counts is where it began. A logarithm of 0, a division by 0, the
-    slope of a square root at 0 and an exponential that overflows are places where it begins out of the blue; where the numbers grew
-    over many steps before, it is the end of a divergence, and what made them grow is the cause.
+    From there it spreads to everything at the next update, so what counts is where it began. A logarithm of 0,
+    a division by 0, the slope of a square root at 0 and an exponential that overflows are places where it
+    begins out of the blue; where the numbers grew over many steps before, it is the end of a divergence, and
+    what made them grow is the cause.
 
     Told apart:
-        The watcher finds the first bad value in the graph of the first loss that is not finite. Single activations of minus infinity are
-        usual under a mask, so that activations alone are no evidence: loss, gradients or weights must be bad as well. With a gradient scaler
-        for mixed precision, an overflow now and then is how it finds its scale.
+        The watcher finds the first bad value in the graph of the first loss that is not finite. Single
+        activations of minus infinity are usual under a mask, so that activations alone are no evidence: loss,
+        gradients or weights must be bad as well. With a gradient scaler for mixed precision, an overflow now
+        and then is how it finds its scale.
 
     Wrong when:
         The loss is infinite on purpose now and then (rejected samples), and the script leaves such steps out.
@@ -65,7 +67,7 @@ def non_finite(record: Record, *, recovered: float = 0.02) -> list[Finding]:
 
 def _still_bad(record: Record, signal: str, place: str) -> bool:
     series = record.series(signal, place)
-    return len(series) > 0 and not series.last == 0 and not math.isnan(series.last)
+    return len(series) > 0 and series.last != 0 and not math.isnan(series.last)
 
 
 def _bad_share(record: Record) -> float:

@@ -42,7 +42,7 @@ def output_loss_mismatch(record: Record, *, rows: float = 0.9) -> list[Finding]:
 
     | loss | expects | common mistakes |
     |---|---|---|
-    | cross-entropy | logits | softmax before it (applied twice: gradients shrink, the loss can't fall below 1.46 for 10 classes), ReLU or sigmoid before it |
+    | cross-entropy | logits | softmax before it, which is then applied twice; ReLU or sigmoid before it |
     | negative log likelihood | log-probabilities | logits or probabilities |
     | binary cross-entropy | probabilities | softmax where several labels may be true |
     | binary cross-entropy with logits | logits | sigmoid before it |
@@ -52,17 +52,18 @@ def output_loss_mismatch(record: Record, *, rows: float = 0.9) -> list[Finding]:
     | squared or absolute error | numbers | classes |
 
     Told apart:
-        By the operations between the last layer with weights and the loss, and by the outputs themselves: rows that are not negative and
-        sum to one are probabilities, whatever made them. Rows whose exponentials sum to one are log-probabilities; log-softmax before a
-        cross-entropy is harmless and never named. A squared error on classes is legal, and is named only where the network does not
-        learn well.
+        By the operations between the last layer with weights and the loss, and by the outputs themselves: rows
+        that are not negative and sum to one are probabilities, whatever made them. Rows whose exponentials sum
+        to one are log-probabilities; log-softmax before a cross-entropy is harmless and never named. A squared
+        error on classes is legal, and is named only where the network does not learn well.
 
     Wrong when:
         The operation is what the author wants: logits that are bounded on purpose, a margin smaller than 1.
 
     Args:
         record: The run.
-        rows: Share of the rows of output that must look like probabilities (or log-probabilities) to be taken for such.
+        rows: Share of the rows of output that must look like probabilities (or log-probabilities) to be taken
+            for such.
 
     Returns:
         One finding at most, for the first loss that doesn't fit.
@@ -125,7 +126,7 @@ def _negated(call: LossCall, learning: Learning) -> _Misfit | None:
     if call.name not in _NEVER_NEGATIVE or not learning.last < -1 or learning.status == "learns well":
         return None
     return _Misfit(
-        f"{call.name.replace('_', ' ')} is never negative, but the loss falls to {number(learning.last)}: its sign is wrong",
+        f"{call.name.replace('_', ' ')} is never negative, but the loss falls to {number(learning.last)}: a wrong sign",
         0.85,
     )
 
@@ -141,8 +142,8 @@ def _to_cross_entropy(call: LossCall, last: str, rows: float) -> _Misfit | None:
         floor = math.log(math.e + call.num_classes - 1) - 1 if call.num_classes > 1 else math.nan
         bound = f", and can't fall below {number(floor)}" if math.isfinite(floor) else ""
         return _Misfit(
-            f"softmax is applied twice: the cross-entropy, which applies its own, is given probabilities{bound}", 0.97, "sums_to_one",
-            well="warning",
+            f"softmax is applied twice: the cross-entropy, which applies its own, is given probabilities{bound}",
+            0.97, "sums_to_one", well="warning",
         )  # fmt: skip
     if last in _BOUNDED:
         return _Misfit(
@@ -197,8 +198,8 @@ def _to_binary(call: LossCall, last: str) -> _Misfit | None:
 def _to_binary_with_logits(call: LossCall, last: str) -> _Misfit | None:
     if last in ("sigmoid", "hardsigmoid"):
         return _Misfit(
-            "sigmoid is applied twice: the loss, which applies its own, is given probabilities, and no answer can be surer than 0.73", 0.97,
-            "max", well="warning",
+            "sigmoid is applied twice: the loss, which applies its own, is given probabilities, so that no answer is "
+            "surer than 0.73", 0.97, "max", well="warning",
         )  # fmt: skip
     if last == "softmax":
         return _Misfit(
@@ -234,8 +235,8 @@ def _to_distance(call: LossCall, last: str) -> _Misfit | None:
     if call.name in _DISTANCES and _counts_classes(call):
         classes = int(call.target["max"] - call.target["min"]) + 1
         return _Misfit(
-            f"{classes} classes are learned as the numbers {number(call.target['min'])} to {number(call.target['max'])} by their {error}", 0.35,
-            stuck="warning", learns="note", unknown="note",
+            f"{classes} classes are learned as the numbers {number(call.target['min'])} to "
+            f"{number(call.target['max'])} by their {error}", 0.35, stuck="warning", learns="note", unknown="note",
         )  # fmt: skip
     return None
 
@@ -256,7 +257,7 @@ def _to_hand_written(call: LossCall, last: str, rows: float) -> _Misfit | None:
         low, high = call.output.get("min", math.nan), call.output.get("max", math.nan)
         if last != "clamp" and (low < 0 or high > 1.001) and not _share(call, "sums_to_one") >= rows:
             return _Misfit(
-                f"the logarithm in the loss is taken of outputs that are no probabilities: they run from {number(low)} to {number(high)}",
+                f"the logarithm in the loss is taken of no probabilities, but of {number(low)} to {number(high)}",
                 0.9,
                 "min",
             )
@@ -266,7 +267,7 @@ def _to_hand_written(call: LossCall, last: str, rows: float) -> _Misfit | None:
 def _hinge(call: LossCall, last: str) -> _Misfit:
     classes = f" of {call.num_classes} classes" if call.num_classes > 2 else ""
     return _Misfit(
-        f"the hinge loss asks for scores beyond 1 and -1, but the outputs{classes} end in {last} and stay between 0 and 1",
+        f"the hinge loss asks for scores beyond 1 and -1, but the outputs{classes} end in {last}: from 0 to 1",
         0.92,
         "max",
         well="warning",

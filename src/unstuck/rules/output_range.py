@@ -11,8 +11,8 @@ from unstuck.rules._words import number
 from unstuck.verdict import Evidence, Finding
 
 _RANGES: dict[str, tuple[float, float]] = {
-    "sigmoid": (0, 1), "hardsigmoid": (0, 1), "softmax": (0, 1), "tanh": (-1, 1), "softsign": (-1, 1), "relu": (0, math.inf),
-    "relu6": (0, 6), "softplus": (0, math.inf), "exp": (0, math.inf),
+    "sigmoid": (0, 1), "hardsigmoid": (0, 1), "softmax": (0, 1), "tanh": (-1, 1), "softsign": (-1, 1),
+    "relu": (0, math.inf), "relu6": (0, 6), "softplus": (0, math.inf), "exp": (0, math.inf),
 }  # fmt: skip
 _REGRESSIONS = frozenset({"mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "hand-written"})
 
@@ -20,21 +20,22 @@ _REGRESSIONS = frozenset({"mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss",
 def output_range(record: Record, *, beyond: float = 0.5) -> list[Finding]:
     """Targets lie where the output layer can't reach: a sigmoid ends at 1, the targets go to 100.
 
-    The network pushes its output to the bound and stays there, where the activation has no slope. What it gets is the best
-    constant, or less.
+    The network pushes its output to the bound and stays there, where the activation has no slope. What it gets
+    is the best constant, or less.
 
     Told apart:
-        The range of the targets is held against the range of the last activation. A target somewhat beyond a bound is
-        common and harmless (a smoothed label, an outlier below 0 under a ReLU), so what counts is how far beyond, in standard
-        deviations of the targets. A cross-entropy says itself what range it takes; only losses that measure distance are judged.
+        The range of the targets is held against the range of the last activation. A target somewhat beyond a
+        bound is common and harmless (a smoothed label, an outlier below 0 under a ReLU), so what counts is how
+        far beyond, in standard deviations of the targets. A cross-entropy says itself what range it takes; only
+        losses that measure distance are judged.
 
     Wrong when:
         The output is scaled after the activation in a way that was not seen.
 
     Args:
         record: The run.
-        beyond: Standard deviations of the targets that lie past the bound. A Gaussian cut half a deviation from its edge
-            loses a few percent; DeepDiagnosis calls any target out of range a fault.
+        beyond: Standard deviations of the targets that lie past the bound. A Gaussian cut half a deviation from
+            its edge loses a few percent; DeepDiagnosis calls any target out of range a fault.
 
     Returns:
         One finding at most, for the main loss.

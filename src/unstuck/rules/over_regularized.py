@@ -19,17 +19,18 @@ _HALF = 0.5  # of the way from chance to perfect: where dropout hardly keeps it 
 def over_regularized(record: Record, *, p: float = 0.5, layers: int = 2, shrunk: float = 0.1) -> list[Finding]:
     """Regularisation is so strong that the network can't fit its training data.
 
-    Dropout above one half several times in a row leaves next to nothing of a signal: three times 0.8 lets one path in 125 through. Weight
-    decay, or a penalty in the loss, pulls the weights to zero faster than the data can pull them up.
+    Dropout above one half several times in a row leaves next to nothing of a signal: three times 0.8 lets one
+    path in 125 through. Weight decay, or a penalty in the loss, pulls the weights to zero faster than the data
+    can pull them up.
 
     Told apart:
-        Dropout by its rate and how many layers have it; decay by what it did: weights that shrank to a fraction of their start, while the
-        network is no better than chance. Where the network got half of the way from chance to perfect,
-        dropout is a note at most.
+        Dropout by its rate and how many layers have it; decay by what it did: weights that shrank to a fraction
+        of their start, while the network is no better than chance. Where the network got half of the way from
+        chance to perfect, dropout is a note at most.
 
     Wrong when:
-        Something else keeps it from learning as well. Try without regularisation first: a network must be able to fit before it
-        needs to be held back.
+        Something else keeps it from learning as well. Try without regularisation first: a network must be able
+        to fit before it needs to be held back.
 
     Args:
         record: The run.

@@ -19,17 +19,18 @@ def overfitting(
     """Training improves, evaluation gets worse: the network learns its training data by heart.
 
     Told apart:
-        By trend, not by the gap, which every network has: the evaluation loss has its minimum well before the end and rises from there
-        while the training loss goes on falling. A loss that rises because right answers are given with too much confidence, while the score
-        stays where it was, is a note; it is a warning where the score falls, too. Two evaluations are no trend.
+        By trend, not by the gap, which every network has: the evaluation loss has its minimum well before the
+        end and rises from there while the training loss goes on falling. A loss that rises because right
+        answers are given with too much confidence, while the score stays where it was, is a note; it is a
+        warning where the score falls, too. Two evaluations are no trend.
 
     Wrong when:
         Evaluation data are few, and their score jumps about.
 
     Args:
         record: The run.
-        rise: Rise of the evaluation loss above its minimum, relative to it. SageMaker Debugger takes a gap of 0.1 between training and
-            evaluation.
+        rise: Rise of the evaluation loss above its minimum, relative to it. SageMaker Debugger takes a gap of
+            0.1 between training and evaluation.
         drop: Fall of the evaluation score below its best, absolute; for perplexity relative.
         evaluations: Evaluations that must have been made.
         past: Share of them that must lie behind the minimum.
@@ -65,7 +66,7 @@ def overfitting(
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:
-    """Median of the three nearest values, so that one odd evaluation counts for nothing; at least three must be given."""
+    """Median of the three nearest of at least three values, so that one odd evaluation counts for nothing."""
     threes = np.median(np.lib.stride_tricks.sliding_window_view(values, 3), axis=1)
     return np.concatenate([threes[:1], threes, threes[-1:]])
 

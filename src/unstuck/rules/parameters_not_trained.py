@@ -15,22 +15,25 @@ from unstuck.verdict import Evidence, Finding, Severity
 def parameters_not_trained(record: Record, *, frozen: float = 0.5) -> list[Finding]:
     """Trainable parameters that the forward pass uses are never updated.
 
-    Four ways lead there: they are in no optimizer (layers kept in a plain list, a model replaced after the optimizer was made), no
-    gradient reaches them (a `detach`, `.data` or `no_grad` in the path), they are made anew at every step, or they are frozen.
+    Four ways lead there: they are in no optimizer (layers kept in a plain list, a model replaced after the
+    optimizer was made), no gradient reaches them (a `detach`, `.data` or `no_grad` in the path), they are made
+    anew at every step, or they are frozen.
 
     Told apart:
-        Only parameters that took part in a forward pass that led to a backward are looked at; a layer that is defined and not used
-        is none of our business, and the first few steps are too early to tell. Frozen parameters are legal: with `requires_grad = False` and values that were trained or loaded
-        before they are not mentioned, and random frozen values are a note, or a warning where the network does not learn and they
-        are most of it. Parameters outside every optimizer are often left out on purpose (only the head is tuned), so they are
-        a note where the network learns well.
+        Only parameters that took part in a forward pass that led to a backward are looked at; a layer that is
+        defined and not used is none of our business, and the first few steps are too early to tell. Frozen
+        parameters are legal: with `requires_grad = False` and values that were trained or loaded before they
+        are not mentioned, and random frozen values are a note, or a warning where the network does not learn
+        and they are most of it. Parameters outside every optimizer are often left out on purpose (only the head
+        is tuned), so they are a note where the network learns well.
 
     Wrong when:
         Random features are frozen on purpose (reservoirs, random projections).
 
     Args:
         record: The run.
-        frozen: Share of the numbers in the network that must be frozen before frozen values are mentioned at all.
+        frozen: Share of the numbers in the network that must be frozen before frozen values are mentioned at
+            all.
 
     Returns:
         One finding at most: the way that concerns most numbers.
@@ -64,7 +67,7 @@ def _in_no_optimizer(record: Record, used: Sequence[Parameter]) -> list[Paramete
 
 
 def _without_gradient(record: Record, used: Sequence[Parameter]) -> list[Parameter]:
-    """Parameters the optimizer holds and whose gradient is None at each update; where all are so, gradients were cleared too late."""
+    """Parameters the optimizer holds whose gradient is always None; where all are so, it was cleared too early."""
     missing = [p for p in used if p.trainable and p.optimizers and not p.got_grad and not p.remade]
     held = [p for p in used if p.trainable and p.optimizers]
     reached = any(record.series("back_rms", layer).median() > 0 for p in missing for layer in p.layers)
@@ -103,8 +106,8 @@ def _frozen(record: Record, learning: Learning, used: Sequence[Parameter], limit
     if part < limit or record.happened("reloaded"):
         return []
     says = (
-        f"{share(part)} of the numbers are frozen and were never trained in this run ({names([p.name for p in random])}); "
-        f"{learning.words()}"
+        f"{share(part)} of the numbers are frozen and were never trained in this run "
+        f"({names([p.name for p in random])}); {learning.words()}"
     )
     return finding(
         "parameters-not-trained",
@@ -124,7 +127,7 @@ def _layers(record: Record, parameters: Sequence[Parameter]) -> tuple[str, ...]:
 
 
 def _is_input(record: Record, parameter: Parameter) -> bool:
-    """Data that a gradient is taken by (gradient penalties, physics, adversarial examples): a new tensor a step, of a batch's length."""
+    """Data that a gradient is taken by (penalties, physics, adversaries): as long as a batch, and new each step."""
     alike = [p for p in record.program.parameters if p.name == parameter.name and p.shape == parameter.shape]
     free = not parameter.optimizers and not parameter.changed
     return free and (len(alike) > 2 or (parameter.remade and parameter.shape[:1] == (int(batch_size(record)),)))

@@ -15,18 +15,18 @@ def saturated_activation(record: Record, *, fraction: float = 0.5) -> list[Findi
     """Bounded units sit at their bounds, where the slope is next to nothing: no gradient passes them.
 
     Told apart:
-        Only sigmoid, tanh, softsign and their hard versions are looked at, never linear outputs, logits or a softmax. An output
-        at its bounds is a network that is sure of its answers, so outputs count only where the network is at chance. Hidden
-        units are judged by the median over the second half of the run, up to where it broke if it did; where the network
-        learns well in spite of them, they are a note.
+        Only sigmoid, tanh, softsign and their hard versions are looked at, never linear outputs, logits or a
+        softmax. An output at its bounds is a network that is sure of its answers, so outputs count only where
+        the network is at chance. Hidden units are judged by the median over the second half of the run, up to
+        where it broke if it did; where the network learns well in spite of them, they are a note.
 
     Wrong when:
         Units are meant to be gates or codes of 0 and 1.
 
     Args:
         record: The run.
-        fraction: Share of a layer's outputs within 1% of a bound. SageMaker Debugger and DeepDiagnosis call a layer saturated
-            when more than half of it is.
+        fraction: Share of a layer's outputs within 1% of a bound. SageMaker Debugger and DeepDiagnosis call a
+            layer saturated when more than half of it is.
 
     Returns:
         One finding at most, with all layers concerned.

@@ -19,18 +19,19 @@ def undertrained(
     """It learns, but was stopped while the loss was still falling.
 
     Told apart:
-        By what the last quarter of the run brought, as a share of all progress since the start: a straight line down gives a
-        quarter, training that has settled next to nothing. The drop must stand out of the noise of the loss. A network that
-        learns well has got where it should, and a rate that was scheduled down to nothing says that the end was meant.
-        If evaluation gets worse meanwhile, more training is no help. A loss that may be negative has no floor to fall to.
+        By what the last quarter of the run brought, as a share of all progress since the start: a straight line
+        down gives a quarter, training that has settled next to nothing. The drop must stand out of the noise of
+        the loss. A network that learns well has got where it should, and a rate that was scheduled down to
+        nothing says that the end was meant. If evaluation gets worse meanwhile, more training is no help. A
+        loss that may be negative has no floor to fall to.
 
     Wrong when:
         The noise floor of the task is high, and the last of it is learned very slowly.
 
     Args:
         record: The run.
-        progress_left: Share of all progress that the last quarter must have brought. An exponential decay that went on for
-            two of its time constants gives a tenth, a power law over a hundred steps and more 6%.
+        progress_left: Share of all progress that the last quarter must have brought. An exponential decay that
+            went on for two of its time constants gives a tenth, a power law over a hundred steps and more 6%.
         sure: Standard errors that the drop must stand out by.
         few: Steps below which the drop need not stand out, as there are too few to tell noise by.
         decayed: Rate at the end, relative to its largest, below which the end was planned.
@@ -50,8 +51,8 @@ def undertrained(
         return []
     part = min(1.0, drop / whole)
     says = (
-        f"the loss was still falling when training stopped after {plural(record.steps, 'step')}: the last quarter brought "
-        f"{share(part)} of all progress; {learning.words()}"
+        f"the loss was still falling when training stopped after {plural(record.steps, 'step')}: the last quarter "
+        f"brought {share(part)} of all progress; {learning.words()}"
     )
     return finding(
         "undertrained",

@@ -16,23 +16,26 @@ _FAR = 2 / 3  # of the way from chance to perfect: where a scale is hardly to bl
 def unnormalized_input(record: Record, *, size: float = 10.0, off_centre: float = 5.0) -> list[Finding]:
     """Input features are far from zero mean and unit deviation.
 
-    Large inputs make large gradients and steep curvature: a rate that suits the rest overshoots, units die or saturate. Features
-    that sit far from zero compared to how much they vary look all alike to the network: it has to learn their mean away first.
+    Large inputs make large gradients and steep curvature: a rate that suits the rest overshoots, units die or
+    saturate. Features that sit far from zero compared to how much they vary look all alike to the network: it
+    has to learn their mean away first.
 
     Told apart:
-        The features of the model's input, as it comes in, over all sampled batches: their size, and how far off centre they are. Pixels
-        from 0 to 1 and sparse counts are no fault, nor are features that hardly ever vary, such as the margin of pictures, nor
-        is anything that goes through a normalisation layer or an embedding first. Where the network came two thirds of the way from chance to perfect all the same, it is a note.
+        The features of the model's input, as it comes in, over all sampled batches: their size, and how far off
+        centre they are. Pixels from 0 to 1 and sparse counts are no fault, nor are features that hardly ever
+        vary, such as the margin of pictures, nor is anything that goes through a normalisation layer or an
+        embedding first. Where the network came two thirds of the way from chance to perfect all the same, it is
+        a note.
 
     Wrong when:
         The network scales its input itself in a way that was not seen.
 
     Args:
         record: The run.
-        size: Root mean square of the features. Raw pixels have 80 and more; UMLAUT and DeepDiagnosis warn beyond 1 already, which most
-            working programs break.
-        off_centre: Distance of the mean from 0 in standard deviations, typical over the features. Pixels of photographs from 0
-            to 1 have 1 to 2.
+        size: Root mean square of the features. Raw pixels have 80 and more; UMLAUT and DeepDiagnosis warn
+            beyond 1 already, which most working programs break.
+        off_centre: Distance of the mean from 0 in standard deviations, typical over the features. Pixels of
+            photographs from 0 to 1 have 1 to 2.
 
     Returns:
         One finding at most, for the worst input.

@@ -16,13 +16,14 @@ _SOON = 1 / 3  # of the way from chance to perfect: where a scale is still to bl
 def unnormalized_target(record: Record, *, size: float = 10.0, small: float = 1e-3) -> list[Finding]:
     """Regression targets are so large, so small or so far from zero that the network can't reach them in time.
 
-    A network starts with outputs of about unit size. Targets in the hundreds make errors and gradients in the hundreds: steps
-    overshoot, or, with an optimizer that bounds its steps, the way is too long. Tiny targets make gradients that vanish beside
-    the rest.
+    A network starts with outputs of about unit size. Targets in the hundreds make errors and gradients in the
+    hundreds: steps overshoot, or, with an optimizer that bounds its steps, the way is too long. Tiny targets
+    make gradients that vanish beside the rest.
 
     Told apart:
-        By mean and deviation of the targets of a regression. Raw targets are usual, and a network that learns got there all the
-        same: that is a note. It is a warning where it came less than a third of the way, and an error where it is stuck.
+        By mean and deviation of the targets of a regression. Raw targets are usual, and a network that learns
+        got there all the same: that is a note. It is a warning where it came less than a third of the way, and
+        an error where it is stuck.
 
     Wrong when:
         The output is scaled inside the network to the range of the targets.
@@ -47,8 +48,8 @@ def unnormalized_target(record: Record, *, size: float = 10.0, small: float = 1e
         return []
     learning = progress(record)
     says = (
-        f"the targets have a mean of {number(mean)} and a deviation of {number(std)}, where an output starts at about 0 and 1; "
-        f"{learning.words()}"
+        f"the targets have a mean of {number(mean)} and a deviation of {number(std)}, where an output starts at about "
+        f"0 and 1; {learning.words()}"
     )
     return finding(
         "unnormalized-target",

@@ -16,12 +16,14 @@ from unstuck.verdict import Evidence, Finding
 def unshuffled_data(record: Record, *, distinct: float = 0.5, batches: int = 4, labels: int = 8) -> list[Finding]:
     """Batches are sorted by class: each holds few of the classes that a draw at random would bring.
 
-    The network learns to answer whatever class is on, and forgets the others meanwhile. Its training loss looks fine; evaluation does not.
+    The network learns to answer whatever class is on, and forgets the others meanwhile. Its training loss looks
+    fine; evaluation does not.
 
     Told apart:
-        The classes found in a batch are counted against how many a batch of its size holds on average when it is drawn at random from all
-        labels seen. Small batches and rare classes are accounted for that way. The training score is no help
-        (it rises within each run of one class), so the evaluation decides how severe it is.
+        The classes found in a batch are counted against how many a batch of its size holds on average when it
+        is drawn at random from all labels seen. Small batches and rare classes are accounted for that way. The
+        training score is no help (it rises within each run of one class), so the evaluation decides how severe
+        it is.
 
     Wrong when:
         Batches are made of few classes on purpose, as in metric learning and few-shot episodes.

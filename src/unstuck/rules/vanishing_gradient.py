@@ -21,26 +21,29 @@ def vanishing_gradient(
 ) -> list[Finding]:
     """Gradients shrink from layer to layer, or from time step to time step, until what comes first learns nothing.
 
-    A sigmoid passes on a quarter of a gradient at most, so ten of them in a row leave a millionth. Through time the same happens
-    in one recurrent layer: a default LSTM loses ten decades in fifty steps.
+    A sigmoid passes on a quarter of a gradient at most, so ten of them in a row leave a millionth. Through time
+    the same happens in one recurrent layer: a default LSTM loses ten decades in fifty steps.
 
     Told apart:
-        The gradient of the weights of the first layer is held against that of the last in the same run: a ratio, never an
-        absolute size. It must shrink over several layers; where it breaks off at one, that layer is the cause (dead
-        units, a gradient that is zero by construction), and this rule is silent. Gradients that underflow to exactly zero count
-        when those behind them have dwindled to almost nothing. A network that learns well is left alone, whatever
-        its ratio: optimizers such as Adam make up for much of it. So is recurrence that learns at all, since most tasks need
-        less memory than their sequences are long.
+        The gradient of the weights of the first layer is held against that of the last in the same run: a
+        ratio, never an absolute size. It must shrink over several layers; where it breaks off at one, that
+        layer is the cause (dead units, a gradient that is zero by construction), and this rule is silent.
+        Gradients that underflow to exactly zero count when those behind them have dwindled to almost nothing. A
+        network that learns well is left alone, whatever its ratio: optimizers such as Adam make up for much of
+        it. So is recurrence that learns at all, since most tasks need less memory than their sequences are
+        long.
 
     Wrong when:
         The first layers are meant to move slowly, or most of the input is constant.
 
     Args:
         record: The run.
-        ratio: Gradient of the first layer's weights (root mean square) relative to that of the last's. AutoTrainer: 1e-3.
+        ratio: Gradient of the first layer's weights (root mean square) relative to that of the last's.
+            AutoTrainer: 1e-3.
         single: Share of the decline, on a log scale, that may lie between two neighbouring layers.
         lag_ratio: Gradient of the hidden state from half the sequence back on, relative to that at the end.
-        patience: Steps before recurrence is judged. Default LSTMs forget at first, and most learn to remember in time.
+        patience: Steps before recurrence is judged. Default LSTMs forget at first, and most learn to remember
+            in time.
 
     Returns:
         One finding at most: along depth, else along time.
@@ -87,7 +90,8 @@ def _along_time(record: Record, learning: Learning, lag_ratio: float, patience: 
         if length < 10 or not half.max() < lag_ratio:
             continue
         horizon, end = int(np.argmax(curve < lag_ratio)), float(half[-1])
-        says = f"the gradient of {place} reaches back {horizon} of {length} time steps, of which the first gets {number(end)} of it"
+        reach = f"reaches back {horizon} of {length} time steps"
+        says = f"the gradient of {place} {reach}, of which the first gets {number(end)} of it"
         return finding(
             "vanishing-gradient",
             learning.weigh(learns="note"),

@@ -12,44 +12,26 @@ from unstuck.rules._learning import Learning, main_loss, progress
 from unstuck.rules._words import names
 from unstuck.verdict import Evidence, Finding
 
-_STEPPED = frozenset(
-    [
-        "argmax",
-        "argmin",
-        "round",
-        "sign",
-        "floor",
-        "ceil",
-        "trunc",
-        "heaviside",
-        "bucketize",
-        "eq",
-        "ne",
-        "gt",
-        "lt",
-        "ge",
-        "le",
-        "__eq__",
-        "__gt__",
-        "__lt__",
-        "__ge__",
-        "__le__",
-    ]
-)
+_STEPPED = frozenset({
+    "argmax", "argmin", "round", "sign", "floor", "ceil", "trunc", "heaviside", "bucketize", "eq", "ne", "gt",
+    "lt", "ge", "le", "__eq__", "__gt__", "__lt__", "__ge__", "__le__",
+})  # fmt: skip
 
 
 def zero_gradient(record: Record, *, samples: float = 0.9, solved: float = 1e-4) -> list[Finding]:
     """The gradient is exactly zero from the first step on, because of how the network or its loss is built.
 
-    A softmax over one unit is always 1, and so has no slope; rounding, comparing and argmax have none anywhere; a clamp has none
-    outside its range; a Dice loss of empty masks is constant. No rate, initialisation or patience helps.
+    A softmax over one unit is always 1, and so has no slope; rounding, comparing and argmax have none anywhere;
+    a clamp has none outside its range; a Dice loss of empty masks is constant. No rate, initialisation or
+    patience helps.
 
     Told apart:
-        The weights have a gradient of exactly zero at the first step and at almost every one after it, while the loss is far
-        from solved; slow learning never gives exact zeros. Where a dead ReLU layer, weights that start at zero, or saturated
-        units block the way, those are the cause, and this rule is silent. Where layers receive a gradient and only the
-        parameters have none, it was cleared too early (gradients-accumulate). Zeros that begin later come from a step too
-        large. Where only some layers get nothing, it is said only if the reason is known.
+        The weights have a gradient of exactly zero at the first step and at almost every one after it, while
+        the loss is far from solved; slow learning never gives exact zeros. Where a dead ReLU layer, weights
+        that start at zero, or saturated units block the way, those are the cause, and this rule is silent.
+        Where layers receive a gradient and only the parameters have none, it was cleared too early
+        (gradients-accumulate). Zeros that begin later come from a step too large. Where only some layers get
+        nothing, it is said only if the reason is known.
 
     Wrong when:
         The loss is at its minimum from the start, though it is not near zero.
@@ -112,7 +94,7 @@ def _is_solved(learning: Learning, solved: float) -> bool:
 
 
 def _receives(record: Record, layers: list[Weighted]) -> bool:
-    """The last layer receives a gradient though its weights have none: they were cleared, or what they multiply is zero."""
+    """The last layer receives a gradient, its weights have none: it was cleared, or what they multiply is zero."""
     return record.series("back_rms", layers[-1].name).median() > 0
 
 

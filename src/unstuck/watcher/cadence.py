@@ -3,7 +3,8 @@
 A sampled step costs several times what watching a plain one does, so the controller decides, when a step ends, whether the
 next is sampled. Two reasons to: what was spent so far plus what a sample is expected to cost stays below `budget` times the
 time that the training has taken, and a few steps passed since the last; or the step is on a fixed ladder, dense at the start
-and twice as far each time (0, 1, 2, 4, 8, 16, ...), so that short runs are seen through to their end and long ones pay next to nothing for it.
+and twice as far each time (0, 1, 2, 4, 8, 16, ...), so that short runs are seen through to their end and long ones pay next
+to nothing for it.
 What a sample costs is taken from the clock: the time of sampled steps over that of their plain neighbours, or the time spent in
 our own code, whichever is more.
 
