@@ -64,6 +64,18 @@ def main_group(record: Record, layers: Iterable[Weighted]) -> list[Weighted]:
     return max(by_model.values(), key=len, default=[])
 
 
+def inner(record: Record) -> set[str]:
+    """Names of the layers whose output a layer with parameters draws on, directly or not: all but the outputs."""
+    found: set[str] = set()
+    todo = [name for layer in record.program.layers if layer.parameters for name in layer.inputs]
+    while todo:
+        name = todo.pop()
+        if name not in found and name in record.layers:
+            found.add(name)
+            todo.extend(record.layers[name].inputs)
+    return found
+
+
 def gradient(record: Record, item: Weighted) -> Series:
     """Root mean square of the gradient of a layer's weights, of the one where it is largest, at the sampled steps."""
     series = [s for s in (record.series("grad_rms", p.name).finite for p in item.weights) if len(s)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from unstuck.evidence import Record
+from unstuck.rules._depth import inner
 from unstuck.rules._finding import finding
 from unstuck.rules._learning import late, progress
 from unstuck.rules._words import names, share
@@ -16,9 +17,10 @@ def saturated_activation(record: Record, *, fraction: float = 0.5) -> list[Findi
 
     Told apart:
         Only sigmoid, tanh, softsign and their hard versions are looked at, never linear outputs, logits or a
-        softmax. An output at its bounds is a network that is sure of its answers, so outputs count only where
-        the network is at chance. Hidden units are judged by the median over the second half of the run, up to
-        where it broke if it did; where the network learns well in spite of them, they are a note.
+        softmax. An output (no layer with weights follows) at its bounds is a network that is sure of its
+        answers, so outputs count only where the network is at chance. Hidden units are judged by the median
+        over the second half of the run, up to where it broke if it did; where the network learns well in spite
+        of them, they are a note.
 
     Wrong when:
         Units are meant to be gates or codes of 0 and 1.
@@ -31,13 +33,13 @@ def saturated_activation(record: Record, *, fraction: float = 0.5) -> list[Findi
     Returns:
         One finding at most, with all layers concerned.
     """
-    learning = progress(record)
+    learning, hidden = progress(record), inner(record)
     found = {}
     for layer in record.program.layers:
         if layer.op not in _BOUNDED or layer.role == "loss":
             continue
         value = late(record.series("act_saturated", layer.name), learning).median()
-        if value >= fraction and (layer.role != "output" or learning.status == "at chance"):
+        if value >= fraction and (layer.name in hidden or learning.status == "at chance"):
             found[layer.name] = value
     if not found:
         return []

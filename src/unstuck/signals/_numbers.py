@@ -25,9 +25,24 @@ divided: Any = torch._foreach_div  # pyright: ignore[reportPrivateImportUsage]
 _wrapped: Any = torch._C._functorch.is_functorch_wrapped_tensor  # pyright: ignore[reportAttributeAccessIssue]
 
 
+_own_memory: dict[type, bool] = {Tensor: True, torch.nn.Parameter: True}
+
+
 def measurable(x: Tensor) -> bool:
-    """Whether a tensor holds numbers in the plain way: dense, not empty, not quantized, not under `vmap` or `grad`."""
-    return x.layout is torch.strided and x.numel() > 0 and not x.is_quantized and not x.is_nested and not _wrapped(x)
+    """Whether a tensor holds numbers in the plain way: dense, not empty, not quantized, not sharded, not under `vmap` or `grad`."""
+    if not _own_memory.get(type(x), False) and not _has_memory(type(x)):
+        return False
+    if x.layout is not torch.strided or x.numel() == 0 or x.is_quantized or x.is_nested or _wrapped(x):
+        return False
+    return x.is_meta or x.untyped_storage().size() > 0  # FSDP frees the memory of whole parameters between their uses
+
+
+def _has_memory(kind: type) -> bool:
+    """Whether tensors of a class hold their numbers themselves; a DTensor or a fake tensor has none to read."""
+    if kind not in _own_memory:
+        own = kind.__mro__[: kind.__mro__.index(Tensor)]
+        _own_memory[kind] = not any("__torch_dispatch__" in part.__dict__ for part in own)
+    return _own_memory[kind]
 
 
 def as_float(x: Tensor) -> Tensor:

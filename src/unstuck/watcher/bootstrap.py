@@ -83,10 +83,13 @@ class _AfterImport(MetaPathFinder, Loader):
     def find_spec(self, fullname: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
         if fullname != self.name:
             return None
-        sys.meta_path.remove(self)
         import importlib.util
 
-        spec = importlib.util.find_spec(fullname)
+        sys.meta_path.remove(self)
+        try:
+            spec = importlib.util.find_spec(fullname)
+        finally:
+            sys.meta_path.insert(0, self)  # many only ask whether torch is there, and import it later
         if spec is None or spec.loader is None:
             return spec
         self.real, spec.loader = spec.loader, self
@@ -99,6 +102,8 @@ class _AfterImport(MetaPathFinder, Loader):
         module.__loader__ = self.real
         if module.__spec__ is not None:
             module.__spec__.loader = self.real
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)
         self.real.exec_module(module)
         ours = sys.modules.get("sitecustomize")
         if ours is not None and str(getattr(ours, "__file__", "")).startswith(str(Path(__file__).parent)):

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unstuck.signals._numbers import measurable
+
 MOST_NODES = 20_000
 
 
@@ -112,6 +114,11 @@ def _saved(node: Any) -> dict[str, Tensor]:
 
 
 def _bad(tensor: Tensor) -> bool:
-    if not (tensor.is_floating_point() or tensor.is_complex()) or tensor.numel() == 0 or tensor.layout != torch.strided:
+    if (
+        not measurable(tensor)
+        or not (tensor.is_floating_point() or tensor.is_complex())
+        or tensor.numel() == 0
+        or tensor.layout != torch.strided
+    ):
         return False
     return not bool(torch.isfinite(tensor.detach()).all())

@@ -256,7 +256,10 @@ class OptimizerBook:
 
 
 def _few(parameter: Tensor) -> Tensor:
-    flat = parameter.detach().reshape(-1)
+    local = getattr(parameter, "_local_tensor", parameter).detach()
+    if local.untyped_storage().size() == 0:  # FSDP has freed it
+        return local.new_zeros(0)
+    flat = local.reshape(-1)
     return flat[:: max(1, flat.numel() // _PROBE)][:_PROBE].clone()
 
 

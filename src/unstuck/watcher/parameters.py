@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from unstuck.signals import updates
+from unstuck.signals._numbers import measurable
 from unstuck.signals.moments import gradients
 from unstuck.signals.rate import hand_rate
 from unstuck.watcher.optimizers import OptimizerBook, OptimizerState
@@ -66,7 +67,7 @@ class ParameterBook:
         """Looks at the gradients that are still there when the step's first backward begins."""
         if not first:
             return
-        found = [(s.index, t.grad) for s, t in self.registry.live_parameters() if _dense(t.grad)]
+        found = [(s.index, g) for s, g in _pairs([(s, t.grad) for s, t in self.registry.live_parameters()])]
         self._stale = None
         self.optimizers.looked = self.optimizers.looked or sample.step > 0
         if found:
@@ -79,7 +80,7 @@ class ParameterBook:
 
     def gradients(self, sample: Sample, state: OptimizerState | None) -> None:
         """Measures the gradients an update uses."""
-        pairs = [(s, t.grad) for s, t in self._of(state) if _dense(t.grad)]
+        pairs = _pairs([(s, t.grad) for s, t in self._of(state)])
         if not pairs:
             return
         for known, _ in pairs:
@@ -113,16 +114,17 @@ class ParameterBook:
 
     def before_update(self, sample: Sample, state: OptimizerState | None) -> None:
         """Measures the weights before an update and keeps what tells the update later."""
-        pairs = [(s, t) for s, t in self._of(state) if _dense(t)]
+        whole = self._of(state)
+        pairs = _pairs([*whole])
         if not pairs:
             return
-        states, tensors = [s for s, _ in pairs], [t.detach() for _, t in pairs]
+        states, tensors = [s for s, _ in pairs], [t for _, t in pairs]
         for known, tensor in pairs:
             if known.index not in self._described:
                 self._described.add(known.index)
-                self._describe(sample, known, tensor.detach())
+                self._describe(sample, known, tensor)
         key = -1 if state is None else state.index
-        grads = [t.grad for _, t in pairs if state is None and _dense(t.grad)]
+        grads = [g for _, g in _pairs([(s, t.grad) for s, t in whole])] if state is None else []
         grads = grads if len(grads) == len(pairs) else []
         self._snapshots[key] = (
             states,
@@ -200,7 +202,7 @@ class ParameterBook:
 
     def global_norm(self, state: OptimizerState) -> Tensor | None:
         """L2 norm over all gradients of an optimizer."""
-        grads = [p.grad.detach() for p in state.tensors() if _dense(p.grad)]
+        grads = [g for p in state.tensors() if (g := _plain(p.grad)) is not None]
         if not grads or len({g.device for g in grads}) > 1:
             return None
         return torch.linalg.vector_norm(torch.stack(foreach_norm(grads)))
@@ -210,7 +212,8 @@ class ParameterBook:
         for layer in reversed(self.registry.ordered):
             for index in layer.parameters:
                 tensor = self.registry.parameters[index].ref()
-                if tensor is not None and _dense(tensor.grad) and not bool(torch.isfinite(tensor.grad).all()):
+                grad = _plain(tensor.grad) if tensor is not None else None
+                if grad is not None and not bool(torch.isfinite(grad).all()):
                     return layer.name
         return None
 
@@ -223,5 +226,13 @@ class ParameterBook:
         return None
 
 
-def _dense(tensor: Tensor | None) -> TypeGuard[Tensor]:
-    return tensor is not None and tensor.layout == torch.strided and tensor.numel() > 0
+def _plain(tensor: Tensor | None) -> Tensor | None:
+    """The numbers a parameter or gradient has in this process: of a DTensor its shard; None when they can't be measured."""
+    if tensor is None:
+        return None
+    local = getattr(tensor, "_local_tensor", tensor)
+    return local.detach() if measurable(local) else None
+
+
+def _pairs(found: list[tuple[ParameterState, Tensor | None]]) -> list[tuple[ParameterState, Tensor]]:
+    return [(state, plain) for state, tensor in found if (plain := _plain(tensor)) is not None]
