@@ -57,8 +57,7 @@ class Watch:
         """
         from unstuck.evidence import Record
 
-        if not self._session.closed and self._session.writer is not None:
-            self._session.writer.flush()
+        self._session.flush()
         return Record.read(self.path)
 
     @property

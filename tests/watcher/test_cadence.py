@@ -58,7 +58,7 @@ def test_norm_is_looked_at_seldom_when_it_is_dear():
     cadence = Cadence(0.02)
     drive(cadence, 100, plain=0.001, sample=0.001)
     assert cadence.norm_stride(1e-6) == 1
-    assert cadence.norm_stride(1e-4) == 25
+    assert cadence.norm_stride(1e-4) == 50
 
 
 def test_sentinel_is_quiet_on_noise_and_on_a_falling_loss():

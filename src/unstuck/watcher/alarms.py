@@ -34,7 +34,7 @@ class Alarms:
         tell: Callable[[str, str, dict[str, Any]], None],
     ) -> None:
         self.registry, self.parameters, self.cadence, self.tell = registry, parameters, cadence, tell
-        self._loss, self._norm = Sentinel(), Sentinel()
+        self.losses, self._norm = Sentinel(), Sentinel()
         self._found = False  # the first bad value was found
         self._expected = False  # a loss that came late was bad: look at the next graph
         self._node_names: list[str] = []
@@ -42,7 +42,7 @@ class Alarms:
 
     def loss(self, value: float, root: Tensor | None) -> None:
         """Looks at a loss; `root` is its tensor before the backward, None when it comes too late for that."""
-        if self._loss.jumps(value):
+        if self.losses.jumps(value):
             self._burst("loss", value)
         if not math.isfinite(value):
             self._expected = True

@@ -8,7 +8,7 @@ to nothing for it.
 What a sample costs is taken from the clock: the time of sampled steps over that of their plain neighbours, or the time spent in
 our own code, whichever is more.
 
-Between samples a **sentinel** looks at every loss, and at the gradient's norm as often as a fifth of the budget allows. When
+Between samples a **sentinel** looks at every loss, and at the gradient's norm as often as a tenth of the budget allows. When
 one jumps or is not finite, the next few steps are sampled whatever the budget says (a burst), a few times a run.
 """
 
@@ -19,6 +19,7 @@ from collections import deque
 
 FIRST = 3  # steps sampled regardless, ...
 LADDER = 2.0  # ... and then each step this many times as late as the last
+NORM_SHARE = 0.1  # of the budget that looking at the gradient's norm on plain steps may take
 EVAL_SHARE = 0.01  # of the training's time that looking at evaluation may take, ...
 EVAL_ALLOWANCE = 0.03  # ... and seconds beyond it
 REST = 3  # plain steps between samples at least, so that what is compiled or captured settles
@@ -80,6 +81,35 @@ class Cadence:
         self.sample_cost = cost if not self.sample_cost else 0.7 * self.sample_cost + 0.3 * cost
         self.spent += cost
 
+    def plain_ended(self, seconds: list[float], own: float) -> None:
+        """Takes note of plain steps that ended, one after another.
+
+        Args:
+            seconds: Wall time of each.
+            own: Seconds of all of them spent in our own code.
+        """
+        self.plain.extend(seconds)
+        self._rest += len(seconds)
+        self.elapsed += max(0.0, sum(seconds) - own)
+        self.spent += own
+        if self._first_steps:
+            self._settle_first()
+
+    def plain_ahead(self, step: int, most: int, most_seconds: float) -> int:
+        """How many steps from `step` on need not be asked for with `wants`: they are plain if nothing jumps.
+
+        Args:
+            step: The coming step, which is not sampled.
+            most: Most steps.
+            most_seconds: Most seconds they may take.
+        """
+        if self.burst_left > 0 or step < FIRST or not self.plain:
+            return 0
+        typical = max(self._typical(), 1e-9)
+        missing = self.spent + self.sample_cost - self.budget * self.elapsed
+        until_due = max(REST - self._rest, missing / (self.budget * typical) if self.budget > 0 else most)
+        return int(min(most, most_seconds / typical, self._rung - step, max(1.0, until_due)))
+
     def _settle_first(self) -> None:
         typical = self._typical()
         for seconds, own in self._first_steps:
@@ -120,7 +150,7 @@ class Cadence:
         if not self.plain:
             return 1
         share = cost / max(self._typical(), 1e-9)
-        return max(1, math.ceil(share / (0.2 * self.budget))) if self.budget > 0 else 1 << 30
+        return max(1, math.ceil(share / (NORM_SHARE * self.budget))) if self.budget > 0 else 1 << 30
 
     @property
     def overhead(self) -> float:
@@ -138,21 +168,26 @@ class Sentinel:
     def __init__(self, *, window: int = 32, skip: int = 1) -> None:
         self.recent = deque[float](maxlen=window)
         self.skip = skip
-        self.median = self.spread = math.nan
+        self.limit = math.inf  # what lies above it jumps
         self._age = 0
 
     def jumps(self, value: float) -> bool:
         """Takes the next value and says whether it jumps."""
         if not math.isfinite(value):
             return True
+        jump = value > self.limit
+        self.add(value)
+        return jump
+
+    def add(self, value: float) -> None:
+        """Takes the next value, which doesn't jump."""
         if self.skip > 0:
             self.skip -= 1
-            return False
-        jump = len(self.recent) >= 8 and value > self.median + max(JUMP * self.spread, (TIMES - 1) * abs(self.median))
+            return
         self.recent.append(value)
         self._age += 1
-        if self._age % 8 == 0 or len(self.recent) == 8:
+        if self._age % 8 == 0:
             ordered = sorted(self.recent)
-            self.median = ordered[len(ordered) // 2]
-            self.spread = max(abs(v - self.median) for v in ordered[len(ordered) // 10 : -(len(ordered) // 10) or None])
-        return jump
+            median = ordered[len(ordered) // 2]
+            spread = max(abs(v - median) for v in ordered[len(ordered) // 10 : -(len(ordered) // 10) or None])
+            self.limit = median + max(JUMP * spread, (TIMES - 1) * abs(median))

@@ -98,6 +98,16 @@ class DataBook:
         items = batch.values() if isinstance(batch, dict) else batch if isinstance(batch, (tuple, list)) else (batch,)
         self.batch = [weakref.ref(t) for t in items if isinstance(t, Tensor)]
 
+    def trains_on(self) -> bool:
+        """A backward follows the last batch, as others of this pass did; False, and nothing noted, when it is the first."""
+        state = self._last
+        if state is None:
+            return True
+        if not state.trained_in_pass:
+            return False
+        state.trained += 1
+        return True
+
     def trains(self, session: Any) -> None:
         """A backward follows the last batch that came."""
         state = self._last

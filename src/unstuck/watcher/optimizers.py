@@ -142,6 +142,11 @@ class OptimizerBook:
             self._scaled = (weakref.ref(result), outputs.detach())
             self._features.setdefault("GradScaler")
 
+    @property
+    def scales(self) -> bool:
+        """Whether the script scales its loss."""
+        return self._scaled is not None
+
     def unscaled(self, root: Tensor) -> Tensor:
         """The loss itself, where the script scales it for mixed precision."""
         return self._scaled[1] if self._scaled is not None and self._scaled[0]() is root else root

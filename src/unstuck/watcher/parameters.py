@@ -21,6 +21,7 @@ from unstuck.watcher.registry import ParameterState, Registry
 foreach_norm = torch._foreach_norm  # pyright: ignore[reportPrivateImportUsage]
 _FITS = 0.05  # residual below which an update by hand is a rate times the gradient
 _ROWS, _COLUMNS = 128, 64  # of a weight that are looked at for equal rows
+_NUMBERS = 32_768  # of a parameter that its start is described by
 
 
 class ParameterBook:
@@ -183,13 +184,14 @@ class ParameterBook:
         ops = {layer.op for layer in self.registry.ordered if known.index in layer.parameters}
         turned = tensor.mT if "matmul" in ops and tensor.dim() > 1 else tensor  # units by rows, as nn.Linear has them
         rows = turned.reshape(turned.shape[0], -1) if tensor.dim() > 1 and "embedding" not in ops else None
-        std, mean = torch.std_mean(tensor.float(), correction=0)
+        few = tensor.reshape(-1)
+        few = few[:: max(1, few.numel() // _NUMBERS)].float()
+        std, mean = torch.std_mean(few, correction=0)
+        most = torch.linalg.vector_norm(tensor if tensor.is_floating_point() else tensor.float(), math.inf).float()
         equal = torch.zeros((), device=tensor.device)
         if rows is not None and rows.shape[0] > 1:
-            few = rows[:_ROWS, :: max(1, rows.shape[1] // _COLUMNS)][:, :_COLUMNS]
-            same = (few[:, None, :] == few[None, :, :]).all(-1)
-            equal = (same.sum(1) > 1).float().mean()
-        values = torch.stack([mean, std, tensor.abs().max().float(), (tensor == 0).float().mean(), equal])
+            equal = _equal_rows(rows[:_ROWS, :: max(1, rows.shape[1] // _COLUMNS)][:, :_COLUMNS])
+        values = torch.stack([mean, std, most, 1 - torch.count_nonzero(few) / few.numel(), equal])
         fan_in = rows.shape[1] if rows is not None else 0
 
         def means(columns: Columns, numbers: np.ndarray) -> None:
@@ -202,7 +204,9 @@ class ParameterBook:
 
     def global_norm(self, state: OptimizerState) -> Tensor | None:
         """L2 norm over all gradients of an optimizer."""
-        grads = [g for p in state.tensors() if (g := _plain(p.grad)) is not None]
+        grads = [g for p in state.tensors() if (g := p.grad) is not None]
+        if not all(type(g) is Tensor and g.layout is torch.strided for g in grads):
+            grads = [plain for g in grads if (plain := _plain(g)) is not None]
         if not grads or len({g.device for g in grads}) > 1:
             return None
         return torch.linalg.vector_norm(torch.stack(foreach_norm(grads)))
@@ -236,3 +240,12 @@ def _plain(tensor: Tensor | None) -> Tensor | None:
 
 def _pairs(found: list[tuple[ParameterState, Tensor | None]]) -> list[tuple[ParameterState, Tensor]]:
     return [(state, plain) for state, tensor in found if (plain := _plain(tensor)) is not None]
+
+
+def _equal_rows(rows: Tensor) -> Tensor:
+    """The share of rows that equal another one, told by one irregular sum of each."""
+    weights = torch.linspace(1.0, 3.0, rows.shape[1], dtype=torch.float32, device=rows.device).sin_()
+    sums = (rows.float() * weights).sum(1).sort().values
+    next_to = sums.diff().abs() <= 1e-7 * sums.abs().max()
+    edge = next_to.new_zeros(1)
+    return (torch.cat([edge, next_to]) | torch.cat([next_to, edge])).float().mean()

@@ -29,6 +29,18 @@ class DenseSeries:
         self._losses: dict[str, list[float]] = {}
         self._late: dict[str, list[Tensor]] = {}
 
+    def take(self, losses: list[float]) -> None:
+        """Takes losses of this step's main backward that were noted elsewhere."""
+        self._losses.setdefault(self.main_site, []).extend(losses)
+
+    def write_rows(self, session: Any, rows: list[tuple[int, tuple[float, ...]]]) -> None:
+        """Writes the rows of plain steps: their numbers are those of `ROW`."""
+        for step, row in rows:
+            session.writer.row(step, ROW, row)
+        step, row = rows[-1]
+        self.last_loss = row[0]
+        self._write_others(session.writer, step, session.optimizers.other_rates())
+
     def lead_changed(self, site: str) -> None:
         """Another optimizer took the lead: its backward is the main one now."""
         self.main_site = site

@@ -43,6 +43,7 @@ from unstuck.watcher.patches import Patches, like
 from unstuck.watcher.recorder import Columns, Pending, Sample, send_sample
 from unstuck.watcher.registry import Registry
 from unstuck.watcher.series import DenseSeries
+from unstuck.watcher.stretch import Stretch
 from unstuck.watcher.tracer import Tracer, call_site
 from unstuck.watcher.transparent import transparent
 
@@ -90,6 +91,7 @@ class Session:
         self.pending = Pending()
         self.series = DenseSeries(self.pending)
         self.alarms = Alarms(self.registry, self.parameters, self.cadence, self._tell)
+        self.stretch = Stretch(self)
         self.patches = Patches()
         self.features: dict[str, None] = {}
         self.step = 0
@@ -141,8 +143,10 @@ class Session:
         def watched(tensors: Any, *args: Any, **kwargs: Any) -> Any:
             if session._in_backward or session.closed:
                 return backward(tensors, *args, **kwargs)
-            root = tensors if isinstance(tensors, Tensor) else next(iter(tensors), None)
-            session.guard("before backward", session._backward_begins, root, _getframe(1))
+            caller = _getframe(1)
+            if not session.stretch.on or not session.stretch.backward(tensors, caller):
+                root = tensors if isinstance(tensors, Tensor) else next(iter(tensors), None)
+                session.guard("before backward", session._backward_begins, root, caller)
             session._in_backward = True
             try:
                 return backward(tensors, *args, **kwargs)
@@ -223,6 +227,7 @@ class Session:
             self.writer.close(seconds=_clock() - self.started, steps=self.step, overhead=self.cadence.overhead, **end)
 
     def _finish(self) -> None:
+        self.stretch.end()
         self.data.end_eval(self)
         if self._awaits and self.optimizers.changed_by_hand():
             self._settle_by_hand()
@@ -324,6 +329,7 @@ class Session:
         if site is None:
             site = self._lines[line] = call_site()
         self._site = site
+        self.stretch.end()
         if self.data.evaluating:
             self.data.end_eval(self)
             self._note_quiet()
@@ -337,6 +343,7 @@ class Session:
             self.alarms.graph(root)
         elif site == self.series.main_site:
             self.alarms.loss(value, root)
+            self.stretch.saw(caller, root)
         if self.sample is not None and self.tracer.on and self.tracer.open:
             self._read_trace(root, site, self.sample)
 
@@ -386,7 +393,12 @@ class Session:
             self.guard("before step", self._step_begins, optimizer, args, kwargs)
 
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        if not self.closed:
+        if self.closed:
+            return
+        if self.stretch.on and self.stretch.stepped(optimizer):
+            if self.stretch.over:
+                self.guard("after step", self._stretch_over)
+        else:
             self.guard("after step", self._step_over, optimizer)
 
     def _step_begins(self, optimizer: Any, args: Any, kwargs: Any) -> None:
@@ -402,8 +414,15 @@ class Session:
         elif not state.closure and state is self.optimizers.lead:
             self._look_at_norm(state)
 
+    def _stretch_over(self) -> None:
+        self.stretch.end()
+        self._look_around(_clock())
+        self._go_on()
+
     def _step_over(self, optimizer: Any) -> None:
         state = self.optimizers.state(optimizer)
+        if self.stretch.on and (state is self.optimizers.lead or state.steps == 0):
+            self.stretch.end()
         self._in_step = False
         if self.sample is not None:
             if state.closure:
@@ -417,10 +436,15 @@ class Session:
                 self._awaits, self._awaiting = False, None
                 self.parameters.forget_hand()
             self._end_step()
-            if self.cadence.wants(self.step):
-                self._begin_sample(self.step)
-            else:
-                self._switch_off()
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Decides how the next step is watched."""
+        if self.cadence.wants(self.step):
+            self._begin_sample(self.step)
+        else:
+            self._switch_off()
+            self.stretch.begin()
 
     def _look_at_norm(self, state: OptimizerState) -> None:
         """On a plain step: the gradient's norm, for nothing where the script clips, else as often as it is cheap."""
@@ -481,14 +505,24 @@ class Session:
         self.step += 1
         self._backwards = 0
         self._traced.clear()
-        self.pending.read()
-        if now - self._progress_at > _PROGRESS_EVERY:
-            self._progress_at = now
-            self._tell_progress(now)
+        self._look_around(now)
         if sampled:
             self._samples += 1
             if self._samples & (self._samples - 1) == 0 or self._samples % 64 == 0:
                 self._write_facts()
+
+    def _look_around(self, now: float) -> None:
+        """What is done now and then: late numbers, and the live line."""
+        self.pending.read()
+        if now - self._progress_at > _PROGRESS_EVERY:
+            self._progress_at = now
+            self._tell_progress(now)
+
+    def flush(self) -> None:
+        """Makes the record hold all that was seen so far."""
+        if not self.closed and self.writer is not None:
+            self.guard("flush", self.stretch.end)
+            self.writer.flush()
 
     def _write_step(self, seconds: float) -> None:
         if self.sample is not None:
@@ -498,6 +532,7 @@ class Session:
         self.series.write(self, seconds, sampled=self.sample is not None)
 
     def _begin_sample(self, step: int) -> None:
+        self.stretch.end()
         self.sample = Sample(step)
         self.registry.root_calls.clear()
         for layer in self.registry.ordered:
