@@ -385,7 +385,7 @@ class Program:
 
     def to_json(self) -> dict[str, Any]:
         """Plain dicts and lists."""
-        return dataclasses.asdict(self)
+        return _plain(self)
 
 
 _PARTS: dict[str, type] = {
@@ -395,6 +395,18 @@ _PARTS: dict[str, type] = {
 
 
 _T = TypeVar("_T")
+
+
+def _plain(value: Any) -> Any:
+    """Dicts and lists of what a dataclass holds, as `dataclasses.asdict` has them but without copies of what never changes."""
+    fields = getattr(type(value), "__dataclass_fields__", None)
+    if fields is not None:
+        return {name: _plain(getattr(value, name)) for name in fields}
+    if isinstance(value, (tuple, list)):
+        return [_plain(v) for v in value]
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return value
 
 
 def _build(cls: type[_T], data: Mapping[str, Any]) -> _T:

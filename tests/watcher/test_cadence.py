@@ -1,3 +1,4 @@
+import copy
 import math
 
 from unstuck.watcher.cadence import Cadence, Sentinel
@@ -43,15 +44,48 @@ def test_cheap_samples_are_taken_often_with_a_rest_between():
     assert 4 in sampled and not {5, 6, 7} & set(sampled)
 
 
-def test_burst_samples_the_next_steps_and_is_limited():
+def test_burst_samples_the_next_steps():
     cadence = Cadence(0.0)
     drive(cadence, 200, plain=0.001, sample=0.1)
-    bursts = 0
+    assert cadence.burst()
+    assert [cadence.wants(201 + i) for i in range(4)] == [True, True, True, False]
+
+
+def bursts(cadence):
+    count = 0
     for _ in range(20):
-        if cadence.burst():
-            bursts += 1
-            assert [cadence.wants(201 + i) for i in range(4)] == [True, True, True, False]
-    assert bursts == 6
+        count += cadence.burst()
+        cadence.burst_left = 0
+    return count
+
+
+def test_bursts_beyond_the_budget_are_limited():
+    cadence = Cadence(0.0)
+    drive(cadence, 200, plain=0.001, sample=0.1)
+    assert bursts(cadence) == 2
+
+
+def test_bursts_within_the_budget_are_limited():
+    cadence = Cadence(1.0)
+    drive(cadence, 200, plain=0.001, sample=0.0001)
+    assert bursts(cadence) == 6
+
+
+def test_steps_ahead_are_those_nobody_wants():
+    cadence = Cadence(0.02)
+    drive(cadence, 70, plain=0.001, sample=0.005)
+    some = 0
+    for step in range(70, 600):
+        wanted = cadence.wants(step)
+        if not wanted:
+            ahead = cadence.plain_ahead(step, 16, 0.1)
+            some += ahead
+            shadow = copy.deepcopy(cadence)
+            for later in range(step + 1, step + ahead):
+                shadow.ended(0.001, 0.0, sampled=False)
+                assert not shadow.wants(later)
+        cadence.ended(0.006 if wanted else 0.001, 0.005 if wanted else 0.0, sampled=wanted)
+    assert some > 0
 
 
 def test_norm_is_looked_at_seldom_when_it_is_dear():

@@ -9,7 +9,7 @@ What a sample costs is taken from the clock: the time of sampled steps over that
 our own code, whichever is more.
 
 Between samples a **sentinel** looks at every loss, and at the gradient's norm as often as a tenth of the budget allows. When
-one jumps or is not finite, the next few steps are sampled whatever the budget says (a burst), a few times a run.
+one jumps or is not finite, the next few steps are sampled beyond the budget (a burst), a few times a run.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ EVAL_ALLOWANCE = 0.03  # ... and seconds beyond it
 REST = 3  # plain steps between samples at least, so that what is compiled or captured settles
 BURST = 3  # steps of a burst
 MOST_BURSTS = 6
+FREE_BURSTS = 2  # whatever the budget says; later ones within twice of it
 JUMP = 8.0  # times the recent spread above the recent median, ...
 TIMES = 3.0  # ... and times the recent median
 
@@ -140,6 +141,8 @@ class Cadence:
     def burst(self) -> bool:
         """Begins a burst; False when one is on or the run has had its share."""
         if self.burst_left > 0 or self.bursts >= MOST_BURSTS:
+            return False
+        if self.bursts >= FREE_BURSTS and self.spent + BURST * self.sample_cost > 2 * self.budget * self.elapsed:
             return False
         self.bursts += 1
         self.burst_left = BURST
