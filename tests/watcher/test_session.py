@@ -510,7 +510,7 @@ def test_a_part_of_a_model_called_alone_belongs_to_the_whole(watched):
             F.mse_loss(auto.decoder(auto.encode(x)), x).backward()
             optimizer.step()
 
-    record = watched(training)
+    record = watched(training, budget=0.0)
     assert record.program.models[0].kind == "Auto"
     assert {"encoder", "decoder"} <= set(record.layers)
     assert record.program.task.score == "r2"
@@ -535,3 +535,65 @@ def test_a_process_that_begins_to_train_makes_its_record_then(tmp_path):
     assert record.steps == 5
     assert "model.0" in record.layers
     assert len(record.series("act_std", "model.0")) > 0
+
+
+def test_every_step_is_in_the_record_however_long_the_run(watched):
+    """Most steps are noted in stretches: rows, epochs, rates and accumulation are as if each had been seen to alone."""
+    losses, rates = [], []
+
+    def training():
+        torch.manual_seed(0)
+        model = mlp()
+        groups = [{"params": model[0].parameters()}, {"params": model[2].parameters(), "lr": 0.01}]
+        optimizer = torch.optim.SGD(groups, lr=0.1)
+        schedule = torch.optim.lr_scheduler.StepLR(optimizer, 50, 0.5)
+        x, y = batch(64)
+        loader = DataLoader(TensorDataset(x, y), batch_size=8)
+        for _ in range(40):  # of 8 batches, two to a step
+            for number, (some, labels) in enumerate(loader):
+                loss = F.cross_entropy(model(some), labels)
+                loss.backward()
+                losses.append(loss.item())
+                if number % 2:
+                    rates.append(optimizer.param_groups[0]["lr"])
+                    optimizer.step()
+                    optimizer.zero_grad()
+                    schedule.step()
+
+    record = watched(training, budget=0.0)
+    series = record.series("loss")
+    assert list(series.steps) == list(range(160))
+    expected = [(a + b) / 2 for a, b in zip(losses[::2], losses[1::2], strict=True)]
+    assert series.values == pytest.approx(expected, rel=1e-6)
+    assert record.series("lr").values == pytest.approx(rates, rel=1e-6)
+    assert record.series("lr", "0.1").finite.values[-1] == pytest.approx(0.01 * 0.5**3, rel=1e-6)
+    assert record.program.data.epochs == 40
+    assert record.program.optimizers[0].steps == 160
+    assert record.program.optimizers[0].backwards_per_step == 2
+    assert len([e for e in record.events if e.kind == "epoch"]) == 40
+
+
+@pytest.mark.parametrize("step", [100, 101, 110, 127])
+def test_what_goes_wrong_within_a_stretch_is_seen_at_its_step(watched, step):
+    def training():
+        torch.manual_seed(0)
+        model = mlp()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        x, y = batch()
+        for number in range(140):
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(x if number != step else x * math.nan), y)
+            loss.backward()
+            if number != step:
+                optimizer.step()
+            else:
+                with torch.no_grad():
+                    optimizer.zero_grad()
+                    optimizer.step()
+
+    record = watched(training, budget=0.0)
+    found = [e for e in record.events if e.kind == "non-finite"]
+    assert [e.step for e in found] == [step]
+    losses = record.series("loss")
+    assert list(losses.steps) == list(range(140))
+    assert [s for s, v in zip(losses.steps, losses.values, strict=True) if not math.isfinite(v)] == [step]
