@@ -597,3 +597,34 @@ def test_what_goes_wrong_within_a_stretch_is_seen_at_its_step(watched, step):
     losses = record.series("loss")
     assert list(losses.steps) == list(range(140))
     assert [s for s, v in zip(losses.steps, losses.values, strict=True) if not math.isfinite(v)] == [step]
+
+
+def test_an_optimizer_that_only_wraps_another_is_not_told_of(watched):
+    class Wrapper(torch.optim.Optimizer):
+        def __init__(self, optimizer):
+            self.optimizer = optimizer
+
+        param_groups = property(lambda self: self.optimizer.param_groups)
+        defaults = property(lambda self: self.optimizer.defaults)
+        state = property(lambda self: self.optimizer.state)
+
+        def step(self, closure=None):
+            return self.optimizer.step(closure)
+
+        def zero_grad(self, set_to_none=True):
+            self.optimizer.zero_grad(set_to_none)
+
+    def training():
+        model = mlp()
+        optimizer = Wrapper(torch.optim.SGD(model.parameters(), lr=0.1))
+        schedule = torch.optim.lr_scheduler.StepLR(optimizer, 2)
+        x, y = batch()
+        for _ in range(5):
+            optimizer.zero_grad()
+            F.cross_entropy(model(x), y).backward()
+            optimizer.step()
+            schedule.step()
+
+    record = watched(training)
+    assert [(o.kind, o.steps, o.schedule) for o in record.program.optimizers] == [("SGD", 5, "StepLR")]
+    assert all(p.optimizers == (0,) for p in record.program.parameters)

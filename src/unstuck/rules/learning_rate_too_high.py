@@ -47,7 +47,7 @@ def learning_rate_too_high(
             high.
 
     Returns:
-        One finding at most, its confidence by the number and strength of the signs.
+        One finding at most, its confidence by the number and strength of the signs; on one weak sign alone no error.
     """
     learning = progress(record)
     signs = overshoot(record, learning, rise=rise, jump=jump, worse=worse, ratio=ratio)
@@ -58,10 +58,12 @@ def learning_rate_too_high(
     evidence = [Evidence("loss", "", sign.step, sign.loss) for sign in signs[:3]]
     if math.isfinite(size):
         evidence.append(Evidence("update_ratio", "", max(0, learning.end - 1), size))
+    sure = min(0.95, certainty(signs))
+    severity = learning.weigh(breaks=True)
     return finding(
         "learning-rate-too-high",
-        learning.weigh(breaks=True),
-        min(0.95, certainty(signs)),
+        "warning" if severity == "error" and sure < 0.6 else severity,
+        sure,
         f"{' and '.join(sign.says for sign in signs[:2])}{at_rate}; {learning.words()}",
         evidence=evidence,
         treated_by=("learning-rate", "warm-up", "gradient-clipping", "optimizer", "schedule"),

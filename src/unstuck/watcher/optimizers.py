@@ -36,6 +36,7 @@ class OptimizerState:
         self.clipping = ""
         self.backwards: list[int] = []
         self.first_rate = self.rate()
+        self.identity = tuple(id(p) for p in self.tensors())  # compared while both live, or lived
         self.num_parameters = sum(p.numel() for group in optimizer.param_groups for p in group["params"])
 
     def rate(self, group: int = 0) -> float:
@@ -47,6 +48,10 @@ class OptimizerState:
         if isinstance(rate, Tensor):
             return float(rate) if rate.device.type == "cpu" else math.nan
         return float(rate)
+
+    def holds_what(self, other: OptimizerState) -> bool:
+        """Whether it holds the very parameters of another one."""
+        return bool(self.identity) and self.identity == other.identity
 
     def tensors(self) -> list[Tensor]:
         """All parameters it holds."""
@@ -232,9 +237,7 @@ class OptimizerBook:
 
     def facts(self) -> list[Optimizer]:
         """All optimizers, the lead first."""
-        ordered = sorted((s for s in self.states if s.steps), key=lambda s: s is not self.lead)
-        ordered += [s for s in self.states if not s.steps]
-        found = [self._fact(s) for s in ordered]
+        found = [self._fact(s) for s in self._listed()]
         if self.by_hand and not any(s.steps for s in self.states):
             settings = {} if math.isnan(self.hand_rate) else {"lr": self.hand_rate}
             found.insert(0, Optimizer(
@@ -246,13 +249,23 @@ class OptimizerBook:
 
     def order(self) -> dict[int, int]:
         """Where each state stands in `facts`."""
-        ordered = sorted((s for s in self.states if s.steps), key=lambda s: s is not self.lead)
-        ordered += [s for s in self.states if not s.steps]
-        return {s.index: i for i, s in enumerate(ordered)}
+        return {s.index: i for i, s in enumerate(self._listed())}
+
+    def _listed(self) -> list[OptimizerState]:
+        """The states to tell of, the lead first; not those that only wrap another one, as Accelerate's and Fabric's do."""
+        stepped = sorted((s for s in self.states if s.steps), key=lambda s: s is not self.lead)
+        return stepped + [s for s in self.states if not s.steps and not any(s.holds_what(other) for other in stepped)]
 
     def _fact(self, state: OptimizerState) -> Optimizer:
         rate = state.rate()
-        schedule = state.schedule or ("by hand" if not math.isnan(rate) and rate != state.first_rate else "")
+        wrappers = (
+            s.schedule for s in self.states if s is not state and s.schedule and not s.steps and s.holds_what(state)
+        )
+        schedule = (
+            state.schedule
+            or next(wrappers, "")
+            or ("by hand" if not math.isnan(rate) and rate != state.first_rate else "")
+        )
         return Optimizer(
             state.kind, state.module, {k: list(v) if isinstance(v, tuple) else v for k, v in state.settings.items()}, state.steps,
             state.groups, state.num_parameters, state.closure, _median(state.backwards), schedule,
