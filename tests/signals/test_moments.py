@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from unstuck.signals import moments as signals
-from unstuck.signals._numbers import as_float, measurable
+from unstuck.signals.numbers import as_float, measurable
 from unstuck.signals.moments import (
     DESCRIBE,
     between_share,

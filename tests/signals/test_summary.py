@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from unstuck.signals import summary
-from unstuck.signals._numbers import as_float
+from unstuck.signals.numbers import as_float
 from unstuck.signals.summary import features, label_counts, prediction_counts
 
 NAN, INF = math.nan, math.inf

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from unstuck.signals._numbers import (
+from unstuck.signals.numbers import (
     as_array,
     as_float,
     divided,

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unstuck.signals._numbers import as_array, quiet, row
+from unstuck.signals.numbers import as_array, quiet, row
 from unstuck.signals.updates import Snapshot
 
 LIMIT = 8192  # numbers of all parameters that the rate is fitted to

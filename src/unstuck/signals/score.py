@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from unstuck.signals._numbers import as_float
+from unstuck.signals.numbers import as_float
 from unstuck.signals.sample import thin_batch
 
 Kind = Literal["class index", "one-hot", "binary", "multi-label", "probability", "real", "none"]

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from unstuck.signals._numbers import as_float, measurable, on_host, quiet, row
+from unstuck.signals.numbers import as_float, measurable, on_host, quiet, row
 from unstuck.signals.sample import thin_units
 
 FEATURES = ("mean", "std", "min", "max")

@@ -5,7 +5,7 @@ import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
-from unstuck.signals._numbers import as_float, measurable, quiet, shared
+from unstuck.signals.numbers import as_float, measurable, quiet, shared
 from unstuck.signals.sample import thin_units
 
 LIMIT = 16384  # outputs that are looked at

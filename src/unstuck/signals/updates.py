@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from unstuck.signals._numbers import as_array, flatten, home, measurable, norms, quiet
+from unstuck.signals.numbers import as_array, flatten, home, measurable, norms, quiet
 from unstuck.signals.sample import thin
 
 LIMIT = 4096

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unstuck.signals._numbers import measurable
+from unstuck.signals.numbers import measurable
 
 MOST_NODES = 20_000
 

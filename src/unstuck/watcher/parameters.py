@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from unstuck.signals import updates
-from unstuck.signals._numbers import measurable
+from unstuck.signals.numbers import measurable
 from unstuck.signals.moments import gradients
 from unstuck.signals.rate import hand_rate
 from unstuck.watcher.optimizers import OptimizerBook, OptimizerState
