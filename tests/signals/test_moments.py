@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from unstuck.signals import moments as signals
-from unstuck.signals.numbers import as_float, measurable
 from unstuck.signals.moments import (
     DESCRIBE,
     between_share,
@@ -20,6 +19,7 @@ from unstuck.signals.moments import (
     negative_share,
     with_bounds,
 )
+from unstuck.signals.numbers import as_float, measurable
 
 NAN, INF = math.nan, math.inf
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from unstuck.signals import updates
-from unstuck.signals.numbers import measurable
 from unstuck.signals.moments import gradients
+from unstuck.signals.numbers import measurable
 from unstuck.signals.rate import hand_rate
 from unstuck.watcher.optimizers import OptimizerBook, OptimizerState
 from unstuck.watcher.recorder import Columns, Sample
