@@ -628,3 +628,17 @@ def test_an_optimizer_that_only_wraps_another_is_not_told_of(watched):
     record = watched(training)
     assert [(o.kind, o.steps, o.schedule) for o in record.program.optimizers] == [("SGD", 5, "StepLR")]
     assert all(p.optimizers == (0,) for p in record.program.parameters)
+
+
+def test_calls_that_do_not_follow_from_one_another_have_no_lags(watched):
+    def training():
+        policy = mlp()
+        optimizer = torch.optim.SGD(policy.parameters(), lr=0.1)
+        for _ in range(2):
+            choices = [policy(torch.randn(1, 8)).log_softmax(1)[0, 0] for _ in range(12)]
+            optimizer.zero_grad()
+            (-torch.stack(choices).sum()).backward()
+            optimizer.step()
+
+    record = watched(training)
+    assert not [v for layer in record.program.layers for v in record.vectors("lag_grad", layer.name)]

@@ -36,12 +36,19 @@ class Weighted:
         return self.layer.name
 
 
+_UNMIXING = frozenset({
+    "embedding", "loss", "add", "mul", "div", "neg", "exp", "log", "logsumexp", "sqrt", "pow", "abs", "gather", "where",
+    "clamp", "cat", "mean", "sum", "max", "min", "softmax",
+})  # fmt: skip
+"""What uses a parameter number by number, as distributions do: its matrices are tables, not weights between layers."""
+
+
 def weighted(record: Record) -> list[Weighted]:
     """Layers with a trainable weight matrix that take part in training, by depth; embeddings and losses left out."""
     depths = _depths(record)
     found = []
     for layer in record.program.layers:
-        if layer.op in ("embedding", "loss") or layer.op in NORMS or layer.role == "loss":
+        if layer.op in _UNMIXING or layer.op in NORMS or layer.role == "loss":
             continue
         weights = tuple(
             p for p in (record.parameters.get(n) for n in layer.parameters) if p is not None and is_weight(p)

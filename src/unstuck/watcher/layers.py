@@ -37,7 +37,8 @@ def layer_columns(registry: Registry, sample: Sample) -> None:
     if backs:
         flat = [row for _, rows in backs for _, row in rows]
         calls = [(layer, [which for which, _ in rows]) for layer, rows in backs]
-        sample.put("backs", torch.stack(flat), lambda columns, numbers: _backs(columns, numbers, calls))
+        fed_back = {layer.index for layer, which in calls if _timed(which) and _feeds_itself(layer, registry)}
+        sample.put("backs", torch.stack(flat), lambda columns, numbers: _backs(columns, numbers, calls, fed_back))
     if dead:
         layers = [layer for layer, _ in dead]
         counts = [len(window) for _, window in dead]
@@ -71,14 +72,36 @@ def _acts(columns: Columns, numbers: np.ndarray, owners: list[tuple[LayerState, 
             columns.put(signal, layer.name, value)
 
 
-def _backs(columns: Columns, numbers: np.ndarray, owners: list[tuple[LayerState, list[int]]]) -> None:
+def _timed(calls: list[int]) -> bool:
+    """Whether a layer's calls, each of which got one gradient, can be steps in time."""
+    return len(calls) > 8 and len(set(calls)) == len(calls)
+
+
+def _feeds_itself(layer: LayerState, registry: Registry) -> bool:
+    """Whether a layer's output comes back to it, so that its calls follow from one another; an agent's, for one, don't."""
+    by_index = {known.index: known for known in registry.ordered}
+    seen: set[int] = set()
+    todo = list(layer.inputs)
+    while todo:
+        index = todo.pop()
+        if index == layer.index:
+            return True
+        if index not in seen and index in by_index:
+            seen.add(index)
+            todo.extend(by_index[index].inputs)
+    return False
+
+
+def _backs(
+    columns: Columns, numbers: np.ndarray, owners: list[tuple[LayerState, list[int]]], fed_back: set[int]
+) -> None:
     start = 0
     for layer, calls in owners:
         rows = numbers[start : start + len(calls)]
         start += len(calls)
         for i, signal in enumerate(_BACK):
             columns.put(signal, layer.name, _over_calls(signal, rows[:, i]))
-        if len(calls) > 8 and len(set(calls)) == len(calls):
+        if layer.index in fed_back:
             lags = by_call(dict(zip(calls, rows[:, 0].tolist(), strict=True)))
             if len(lags):
                 columns.vectors.append(("lag_grad", layer.name, lags))
