@@ -72,7 +72,7 @@ def chain(*ops: str, shapes: Mapping[str, tuple[int, ...]] | None = None) -> dic
     layers, parameters, before = [], [], ()
     for i, op in enumerate(ops):
         name, role = f"{op}{i}", "output" if i == len(ops) - 1 else "hidden"
-        own = (f"{name}.weight", f"{name}.bias") if op in ("linear", "conv", "matmul", "lstm") else ()
+        own = (f"{name}.weight", f"{name}.bias") if op in ("linear", "conv", "matmul", "lstm", "embedding") else ()
         layers.append(Layer(name, op, inputs=before, parameters=own, out_shape=(32, 16), role=role))
         if own:
             shape = (shapes or {}).get(name, (16, 16))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -63,6 +65,25 @@ def test_a_dead_layer_is_the_cause_not_this(runs):
 
 def test_two_layers_are_no_depth(runs):
     assert vanishing_gradient(runs.stuck(gradients([1e-6, 1]), **runs.chain("linear", "sigmoid", "linear"))) == []
+
+
+def test_an_embedding_that_gets_its_gradient_shows_there_is_no_decline(runs):
+    chain = runs.chain("embedding", *DEEP)
+    sizes = {("grad_rms", f"linear{2 * i + 1}.weight"): [s] * 5 for i, s in enumerate(np.geomspace(1e-5, 1, 6))}
+    assert len(vanishing_gradient(runs.stuck({**sizes, ("grad_rms", "embedding0.weight"): [1e-6] * 5}, **chain))) == 1
+    assert vanishing_gradient(runs.stuck({**sizes, ("grad_rms", "embedding0.weight"): [0.1] * 5}, **chain)) == []
+
+
+def test_of_layers_side_by_side_the_one_that_gets_most_counts(runs):
+    chain = runs.chain(*DEEP)
+    first, *others = chain["layers"]
+    beside = dataclasses.replace(first, name="beside", parameters=("beside.weight",))
+    weight = dataclasses.replace(chain["parameters"][0], name="beside.weight")
+    chain |= {"layers": (beside, first, *others), "parameters": (weight, *chain["parameters"])}
+    assert (
+        len(vanishing_gradient(runs.stuck({**down_to(1e-5), ("grad_rms", "beside.weight"): [1e-4] * 5}, **chain))) == 1
+    )
+    assert vanishing_gradient(runs.stuck({**down_to(1e-5), ("grad_rms", "beside.weight"): [0.5] * 5}, **chain)) == []
 
 
 def test_biases_do_not_count(runs):

@@ -27,7 +27,9 @@ def vanishing_gradient(
     Told apart:
         The gradient of the weights of the first layer is held against that of the last in the same run: a
         ratio, never an absolute size. It must shrink over several layers; where it breaks off at one, that
-        layer is the cause (dead units, a gradient that is zero by construction), and this rule is silent.
+        layer is the cause (dead units, a gradient that is zero by construction), and this rule is silent. Of
+        layers side by side the one that gets most counts, and an embedding counts among the first: where it gets
+        its gradient, a branch that doesn't (the queries of attention that is still uniform) is no decline.
         Gradients that underflow to exactly zero count when those behind them have dwindled to almost nothing. A
         network that learns well is left alone, whatever its ratio: optimizers such as Adam make up for much of
         it. So is recurrence that learns at all, since most tasks need less memory than their sequences are
@@ -58,8 +60,12 @@ def _along_depth(record: Record, learning: Learning, ratio: float, single: float
     layers = [w for w in main_group(record, weighted(record)) if len(gradient(record, w))]
     if len(layers) < 3 or whole_dead(record, learning):
         return []
-    sizes = [late(gradient(record, w), learning).median() for w in layers]
-    first, last = sizes[0], sizes[-1]
+    found = [late(gradient(record, w), learning).median() for w in layers]
+    best = {w.depth: max(s for o, s in zip(layers, found, strict=True) if o.depth == w.depth) for w in layers}
+    sizes = list(best.values())  # of layers side by side, as the branches of attention, the one that gets most
+    first, last = max(sizes[0], _of_embeddings(record, learning)), sizes[-1]
+    if len(sizes) < 3:
+        return []
     reached = [size for size in sizes if size > 0]
     if not last > 0 or (first == 0 and not (min(reached) < _TINY and len(reached) > 1)):
         return []
@@ -75,10 +81,16 @@ def _along_depth(record: Record, learning: Learning, ratio: float, single: float
         learning.weigh(unknown="warning" if part < ratio / 1e3 else "note"),
         0.9 if learning.stuck and kinds else 0.75 if learning.stuck else 0.55,
         f"the gradient of {layers[0].name} {what}{through}; {learning.words()}",
-        layers=[w.name for w, size in zip(layers, sizes, strict=True) if size < last / 10],
-        evidence=[Evidence("grad_rms", layers[i].weights[0].name, step, sizes[i]) for i in (0, -1)],
+        layers=[w.name for w, size in zip(layers, found, strict=True) if size < last / 10],
+        evidence=[Evidence("grad_rms", layers[i].weights[0].name, step, found[i]) for i in (0, -1)],
         treated_by=("activation", "initialization", "normalization", "residual"),
     )
+
+
+def _of_embeddings(record: Record, learning: Learning) -> float:
+    """The largest gradient of an embedding, which lies before all layers; 0 without one."""
+    names = [n for layer in record.program.layers if layer.op == "embedding" for n in layer.parameters]
+    return max((late(record.series("grad_rms", n).finite, learning).median() for n in names), default=0.0)
 
 
 def _along_time(record: Record, learning: Learning, lag_ratio: float, patience: int) -> list[Finding]:
