@@ -876,10 +876,14 @@ def test_new_runs_have_folders_of_their_own(tmp_path: Path, monkeypatch: Any):
     assert new_run(runs, "models/train.py") == runs / "20250102-030405-train"
     assert new_run(str(runs), "train.py") == runs / "20250102-030405-train-2"
     assert new_run(runs, "train.py") == runs / "20250102-030405-train-3"
+    assert (runs / ".gitignore").read_text() == "*\n"
+    (tmp_path / "own").mkdir()
+    new_run(tmp_path / "own", "train.py")
+    assert not (tmp_path / "own" / ".gitignore").exists()
     assert new_run(runs, "models.train").name == "20250102-030405-models.train"
     assert new_run(runs, "../my trainer: best/é (2).py").name == "20250102-030405-é-2"
     assert new_run(runs, "..").name == "20250102-030405-run"
-    assert all(path.is_dir() for path in runs.iterdir())
+    assert all(path.is_dir() for path in runs.iterdir() if path.name != ".gitignore")
 
 
 def test_a_run_that_cannot_be_made_is_an_error(tmp_path: Path, monkeypatch: Any):

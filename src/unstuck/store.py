@@ -142,7 +142,7 @@ def new_run(folder: str | Path, script: str) -> Path:
     """Makes a folder for a new run.
 
     Args:
-        folder: The folder of runs; made when there is none.
+        folder: The folder of runs; made when there is none, with a `.gitignore` that keeps its content out of git.
         script: File or module to be run.
 
     Returns:
@@ -153,7 +153,9 @@ def new_run(folder: str | Path, script: str) -> Path:
     """
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-{_short(script)}"
     try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
+        if not Path(folder).exists():
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            (Path(folder) / ".gitignore").write_text("*\n")
         for number in range(1, 10_000):
             path = Path(folder) / (name if number == 1 else f"{name}-{number}")
             try:
