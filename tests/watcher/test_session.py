@@ -642,3 +642,41 @@ def test_calls_that_do_not_follow_from_one_another_have_no_lags(watched):
 
     record = watched(training)
     assert not [v for layer in record.program.layers for v in record.vectors("lag_grad", layer.name)]
+
+
+def test_gradients_that_are_asked_for_are_a_backward(watched):
+    def training():
+        model = mlp()
+        x, y = batch()
+        for _ in range(6):
+            loss = F.cross_entropy(model(x), y)
+            gradients = torch.autograd.grad(loss, list(model.parameters()))
+            with torch.no_grad():
+                for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+                    parameter -= 0.1 * gradient
+
+    record = watched(training)
+    assert record.steps == 6
+    assert record.program.optimizers[0].kind == "hand-written"
+    assert record.program.optimizers[0].settings["lr"] == pytest.approx(0.1, rel=1e-3)
+    assert len(record.series("grad_rms", "model.0.weight").finite) >= 5
+    assert record.program.losses[0].name == "cross_entropy"
+
+
+def test_gradients_of_inputs_and_of_gradients_are_no_training(watched):
+    def training():
+        model = mlp()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        x, y = batch()
+        for _ in range(4):
+            given = x.clone().requires_grad_()
+            F.cross_entropy(model(given), y)
+            [slope] = torch.autograd.grad(model(given).sum(), given, create_graph=True)
+            [attack] = torch.autograd.grad(F.cross_entropy(model(given), y), given)
+            optimizer.zero_grad()
+            (F.cross_entropy(model(x + 0.01 * attack.sign()), y) + slope.pow(2).mean()).backward()
+            optimizer.step()
+
+    record = watched(training)
+    assert record.steps == 4
+    assert [(o.kind, o.steps, o.backwards_per_step) for o in record.program.optimizers] == [("SGD", 4, 1.0)]

@@ -36,6 +36,7 @@ class ParameterBook:
     def __init__(self, registry: Registry, optimizers: OptimizerBook, normed: Callable[[float], None]) -> None:
         self.registry, self.optimizers, self.normed = registry, optimizers, normed
         self._stale: tuple[list[int], Tensor] | None = None
+        self._given: dict[int, Tensor] = {}
         self._snapshots: dict[int, tuple[list[ParameterState], list[Tensor], Any, list[Any], Any]] = {}
         self._last_rms: dict[int, float] = {}
         self._described: set[int] = set()
@@ -57,6 +58,13 @@ class ParameterBook:
         """Parameters that took part in training, as far as they were seen; else all that have a gradient."""
         found = [t for s, t in self.registry.live_parameters() if s.used]
         return found or [t for _, t in self.registry.live_parameters() if t.grad is not None]
+
+    def given(self, inputs: list[Tensor], gradients: list[Tensor | None]) -> None:
+        """Takes gradients that a script asked for, and that no parameter holds; nothing, to let go of them."""
+        self._given = {id(t): g for t, g in zip(inputs, gradients, strict=True) if g is not None}
+
+    def _gradient(self, tensor: Tensor) -> Tensor | None:
+        return tensor.grad if tensor.grad is not None else self._given.get(id(tensor))
 
     def _of(self, state: OptimizerState | None) -> list[tuple[ParameterState, Tensor]]:
         tensors = self.leaves() if state is None else state.tensors()
@@ -81,7 +89,7 @@ class ParameterBook:
 
     def gradients(self, sample: Sample, state: OptimizerState | None) -> None:
         """Measures the gradients an update uses."""
-        pairs = _pairs([(s, t.grad) for s, t in self._of(state)])
+        pairs = _pairs([(s, self._gradient(t)) for s, t in self._of(state)])
         if not pairs:
             return
         for known, _ in pairs:
@@ -125,7 +133,7 @@ class ParameterBook:
                 self._described.add(known.index)
                 self._describe(sample, known, tensor)
         key = -1 if state is None else state.index
-        grads = [g for _, g in _pairs([(s, t.grad) for s, t in whole])] if state is None else []
+        grads = [g for _, g in _pairs([(s, self._gradient(t)) for s, t in whole])] if state is None else []
         grads = grads if len(grads) == len(pairs) else []
         self._snapshots[key] = (
             states,

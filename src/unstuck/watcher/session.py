@@ -124,6 +124,7 @@ class Session:
         patches = self.patches
         patches.replace(torch.Tensor, "backward", self._watched(torch.Tensor.backward))
         patches.replace(torch.autograd, "backward", self._watched(torch.autograd.backward))
+        patches.replace(torch.autograd, "grad", self._watched_grad(torch.autograd.grad))
         patches.hook(register_optimizer_step_pre_hook(self._before_step))
         patches.hook(register_optimizer_step_post_hook(self._after_step))
         patches.replace(nn.Module, "__call__", self._watched_call(nn.Module.__call__))
@@ -158,6 +159,31 @@ class Session:
                     session.guard("after backward", session._backward_over)
 
         return transparent(like(watched, backward))
+
+    def _watched_grad(self, grad: Callable[..., Any]) -> Callable[..., Any]:
+        """An `autograd.grad` that counts as a backward where it asks for the gradients of parameters, to train by them."""
+        session = self
+
+        def watched(outputs: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            wanted = [] if session._in_backward or session.closed else _trained_by(outputs, inputs, args, kwargs)
+            if not wanted:
+                return grad(outputs, inputs, *args, **kwargs)
+            root = outputs if isinstance(outputs, Tensor) else outputs[0]
+            session.guard("before backward", session._backward_begins, root, _getframe(1))
+            session._in_backward = True
+            try:
+                found = grad(outputs, inputs, *args, **kwargs)
+            finally:
+                session._in_backward = False
+            session.guard("after backward", session._gradients_given, wanted, found)
+            return found
+
+        return transparent(like(watched, grad))
+
+    def _gradients_given(self, wanted: list[Tensor], found: Any) -> None:
+        self.parameters.given(wanted, list(found))
+        self._backward_over()
+        self.parameters.given([], [])
 
     def _watched_compile(self, compile: Callable[..., Any]) -> Callable[..., Any]:
         """A `torch.compile` that tells the session; sampled steps are then run without the compiler."""
@@ -585,3 +611,15 @@ class Session:
         for event in self._events:
             self.writer.event(event)
         self._events.clear()
+
+
+def _trained_by(outputs: Any, inputs: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Tensor]:
+    """The tensors an `autograd.grad` trains: it goes from one loss to parameters and is not itself differentiated."""
+    create_graph = kwargs.get("create_graph", args[2] if len(args) > 2 else False)
+    roots = [outputs] if isinstance(outputs, Tensor) else list(outputs) if isinstance(outputs, (list, tuple)) else []
+    leaves = [inputs] if isinstance(inputs, Tensor) else list(inputs) if isinstance(inputs, (list, tuple)) else []
+    if create_graph or len(roots) != 1 or not isinstance(roots[0], Tensor) or roots[0].numel() != 1:
+        return []
+    if not all(isinstance(t, Tensor) and t.is_leaf and t.requires_grad for t in leaves):
+        return []
+    return leaves if len(leaves) > 1 or all(isinstance(t, nn.Parameter) for t in leaves) else []
