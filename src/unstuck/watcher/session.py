@@ -3,7 +3,7 @@
 The session stands between torch and the rooms of the watcher and holds the step's clock. Data flow one way:
 
     patches and hooks -> Session -> Tracer (sampled steps) -> Sample -> Pending -> store.Writer
-                                 -> DenseSeries, Alarms (every step)
+                                 -> DenseSeries, Alarms (every step); Stretch (the plain ones between samples, together)
                                  -> books: what is known of models, parameters, optimizers, losses, data -> Program
 
 **Steps.** A step ends when the lead optimizer has stepped: the first one to step, or, when that one has fallen silent,
