@@ -22,8 +22,8 @@ def test_first_steps_are_always_sampled():
 def test_spending_stays_within_the_budget():
     cadence = Cadence(0.02)
     sampled = drive(cadence, 20_000, plain=0.001, sample=0.003)
-    assert 0.017 < len(sampled) * 0.003 / 20.0 < 0.022
-    assert cadence.overhead < 0.022
+    assert 0.013 < len(sampled) * 0.003 / 20.0 < 0.017
+    assert cadence.overhead < 0.017
 
 
 def test_a_larger_budget_samples_more():

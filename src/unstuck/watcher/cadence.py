@@ -1,10 +1,10 @@
 """When to look: keeps the watcher inside its budget by the costs it measures.
 
 A sampled step costs several times what watching a plain one does, so the controller decides, when a step ends, whether the
-next is sampled. Two reasons to: what was spent so far plus what a sample is expected to cost stays below `budget` times the
-time that the training has taken, and a few steps passed since the last; or the step is on a fixed ladder, dense at the start
-and twice as far each time (0, 1, 2, 4, 8, 16, ...), so that short runs are seen through to their end and long ones pay next
-to nothing for it.
+next is sampled. Two reasons to: what was spent so far plus what a sample is expected to cost stays below three quarters of
+`budget` times the time that the training has taken, and a few steps passed since the last; or the step is on a fixed ladder,
+dense at the start and twice as far each time (0, 1, 2, 4, 8, 16, ...), so that short runs are seen through to their end and
+long ones pay next to nothing for it.
 What a sample costs is taken from the clock: the time of sampled steps over that of their plain neighbours, or the time spent in
 our own code, whichever is more.
 
@@ -22,6 +22,7 @@ LADDER = 2.0  # ... and then each step this many times as late as the last
 NORM_SHARE = 0.1  # of the budget that looking at the gradient's norm on plain steps may take
 EVAL_SHARE = 0.01  # of the training's time that looking at evaluation may take, ...
 EVAL_ALLOWANCE = 0.03  # ... and seconds beyond it
+SEEN = 0.75  # of what a sample costs shows in the clock; the rest, such as cold caches, is left room for
 REST = 3  # plain steps between samples at least, so that what is compiled or captured settles
 BURST = 3  # steps of a burst
 MOST_BURSTS = 6
@@ -107,8 +108,8 @@ class Cadence:
         if self.burst_left > 0 or step < FIRST or not self.plain:
             return 0
         typical = max(self._typical(), 1e-9)
-        missing = self.spent + self.sample_cost - self.budget * self.elapsed
-        until_due = max(REST - self._rest, missing / (self.budget * typical) if self.budget > 0 else most)
+        missing = self.spent + self.sample_cost - SEEN * self.budget * self.elapsed
+        until_due = max(REST - self._rest, missing / (SEEN * self.budget * typical) if self.budget > 0 else most)
         return int(min(most, most_seconds / typical, self._rung - step, max(1.0, until_due)))
 
     def _settle_first(self) -> None:
@@ -132,7 +133,7 @@ class Cadence:
         if self.burst_left > 0:
             self.burst_left -= 1
             return True
-        return self._rest >= REST and self.spent + self.sample_cost <= self.budget * self.elapsed
+        return self._rest >= REST and self.spent + self.sample_cost <= SEEN * self.budget * self.elapsed
 
     def wants_eval(self) -> bool:
         """Whether a batch of an evaluation pass is to be looked at."""
