@@ -58,7 +58,7 @@ def _has_script(before: list[str]) -> bool:
     return False
 
 
-_WITH_VALUE = ("--json", "--html", "--budget", "--fail-on", "--runs", "--set")
+_WITH_VALUE = ("--json", "--html", "--budget", "--probe-budget", "--fail-on", "--runs", "--set")
 
 
 def _tell_version(wanted: bool) -> None:
@@ -97,6 +97,14 @@ def run(
     budget: Annotated[
         str, typer.Option(metavar="SHARE", help="Share of the training's time the watcher may take.")
     ] = "2%",
+    probe_budget: Annotated[
+        str,
+        typer.Option(
+            "--probe-budget",
+            metavar="SHARE",
+            help="Share of the training's time for experiments on copies when it has ended: 2 to 60 seconds; 0 for none.",
+        ),
+    ] = "15%",
     fail_on: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
@@ -122,11 +130,12 @@ def run(
     """
     command = _command(script or [], module)
     share, limit = _share(budget), _severity(fail_on)
+    probing = _share(probe_budget, option="--probe-budget")
     for target in (json_file, html_file):
         _check_target(target)
     rules = _rule_settings(settings or [])
     folder = _folder(runs_folder, module or (script or ["run"])[0], quiet=quiet)
-    code = _watch(command, folder, share, quiet=quiet)
+    code = _watch(command, folder, {"budget": share, "probe_budget": probing}, quiet=quiet)
     verdict, record = _judge(folder, code, rules)
     _report(verdict, record, json_file, html_file, quiet=quiet)
     if limit is not None and verdict.reaches(limit):
@@ -177,8 +186,8 @@ def _command(script: list[str], module: str | None) -> list[str]:
     return [sys.executable, *script]
 
 
-def _share(budget: str) -> float:
-    """The budget as a number from 0 to 1: "2%" and "0.02" are the same.
+def _share(budget: str, *, option: str = "--budget") -> float:
+    """A budget as a number from 0 to 1: "2%" and "0.02" are the same.
 
     Raises:
         MisuseError: It is neither.
@@ -188,7 +197,7 @@ def _share(budget: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value <= 1:
-        raise MisuseError(f"--budget is {budget!r}, but must be a share of the training's time, such as 2% or 0.02")
+        raise MisuseError(f"{option} is {budget!r}, but must be a share of the training's time, such as 2% or 0.02")
     return value
 
 
@@ -240,11 +249,11 @@ def _folder(runs_folder: Path | None, script: str, *, quiet: bool) -> Path:
 # ---------------------------------------------------------------------- the child
 
 
-def _watch(command: list[str], folder: Path, budget: float, *, quiet: bool) -> int:
+def _watch(command: list[str], folder: Path, budgets: dict[str, float], *, quiet: bool) -> int:
     """Runs the command with the watcher in it; returns its exit code, negative for a signal."""
     inject = Path(__file__).parent / "watcher" / "inject"
     settings = {
-        "folder": str(folder.absolute()), "parent": os.getpid(), "budget": budget,
+        "folder": str(folder.absolute()), "parent": os.getpid(), **budgets,
         "meta": {"script": command[1] if command[1] != "-m" else f"-m {command[2]}", "argv": command[1:], "cwd": str(Path.cwd())},
     }  # fmt: skip
     path = os.pathsep.join([str(inject), *filter(None, [os.environ.get("PYTHONPATH")])])

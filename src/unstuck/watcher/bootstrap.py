@@ -38,7 +38,13 @@ def _attach(settings: dict[str, Any]) -> None:
     try:
         from unstuck.watcher.session import Session
 
-        session = Session(path, budget=settings["budget"], lazy=not settings["main"], meta=meta)
+        session = Session(
+            path,
+            budget=settings["budget"],
+            probe_budget=settings.get("probe_budget", 0.0),
+            lazy=not settings["main"],
+            meta=meta,
+        )
         session.attach()
     except Exception as error:  # noqa: BLE001 - the script goes on, whatever is wrong with us
         _complain(f"the watcher could not start: {error}")

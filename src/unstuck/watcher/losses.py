@@ -71,6 +71,7 @@ class LossBook:
         self.states: dict[tuple[str, str], LossState] = {}
         self.main: LossState | None = None
         self.tokens = False
+        self.leading: tuple[Tensor | None, Tensor | None] = (None, None)  # outputs and targets of the last backward
         self._largest: dict[str, float] = {}
 
     @property
@@ -106,6 +107,7 @@ class LossBook:
             self._mark(ancestors, found[0])
         elif start is not None:
             leading = self._by_hand(start, ancestors, trace)
+        self.leading = (None, None) if leading is None else leading[1:]
         if leading is None:
             return
         state, output, target = leading
@@ -280,6 +282,14 @@ class LossBook:
                     return None
             return (output.float() - target.float()).square().mean()
         return None
+
+    def score_of(self, output: Tensor, target: Tensor) -> float:
+        """The main score of outputs against targets, NaN when there is none."""
+        main = self.main
+        value = self._score(main, output, target, None) if main is not None and main.score else None
+        if main is None or value is None:
+            return math.nan
+        return _r2(float(value), main.spread) if main.score == "r2" else float(value)
 
     # ------------------------------------------------------------------ evaluation
 

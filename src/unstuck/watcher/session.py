@@ -33,6 +33,7 @@ from unstuck.evidence import Event
 from unstuck.store import Writer
 from unstuck.watcher.alarms import Alarms
 from unstuck.watcher.cadence import Cadence
+from unstuck.watcher.capture import Capture
 from unstuck.watcher.data import DataBook
 from unstuck.watcher.facts import program_of
 from unstuck.watcher.layers import layer_columns, recurrent_lags
@@ -51,6 +52,7 @@ _clock = time.perf_counter
 _tracing = torch._C._get_tracing_state
 _unseen = torch._C.DisableTorchFunction  # our own calls don't come by the tracer, nor by a user's mode
 _PROGRESS_EVERY = 0.25  # seconds
+LEAST_PROBING, MOST_PROBING = 2.0, 60.0  # seconds that experiments may take in any case, and at most
 _LAG_SAMPLES = frozenset(
     {0, 3, 10, 30, 100, 300, 1000}
 )  # samples in which recurrent layers are asked how far back they reach
@@ -62,6 +64,7 @@ class Session:
     Args:
         path: File of the record.
         budget: Share of the training's time the watcher may take, from 0 to 1.
+        probe_budget: Share of the training's time that experiments may take when it has ended, from 0 (none) to 1.
         lazy: Make the record only once a training is seen.
         meta: Facts of the run to note in the record.
 
@@ -70,7 +73,13 @@ class Session:
     """
 
     def __init__(
-        self, path: Path, *, budget: float = 0.02, lazy: bool = False, meta: Mapping[str, Any] | None = None
+        self,
+        path: Path,
+        *,
+        budget: float = 0.02,
+        probe_budget: float = 0.0,
+        lazy: bool = False,
+        meta: Mapping[str, Any] | None = None,
     ) -> None:
         self.path, self.lazy = path, lazy
         self.meta = {
@@ -83,6 +92,9 @@ class Session:
         self.writer: Writer | None = None if lazy else Writer(path, meta=self.meta)
         self.registry = Registry()
         self.tracer = Tracer(self.registry, self.failed)
+        self.probe_budget = probe_budget
+        self.capture = Capture(wanted=probe_budget > 0)
+        self.tracer.records = probe_budget > 0
         self.cadence = Cadence(budget)
         self.optimizers = OptimizerBook(self.registry)
         self.parameters = ParameterBook(self.registry, self.optimizers, self._normed)
@@ -239,6 +251,7 @@ class Session:
         if self.writer is not None:
             self.writer.abandon()
             self.writer = None
+        self.capture.close()
         self.detach()
 
     def close(self) -> None:
@@ -248,9 +261,12 @@ class Session:
         self.closed = True
         self.guard("close", self._finish)
         self.detach()
+        seconds = _clock() - self.started
         if self.writer is not None:
+            self._probe(seconds)
             end = {"status": "finished", **self._exit}
-            self.writer.close(seconds=_clock() - self.started, steps=self.step, overhead=self.cadence.overhead, **end)
+            self.writer.close(seconds=seconds, steps=self.step, overhead=self.cadence.overhead, **end)
+        self.capture.close()
 
     def _finish(self) -> None:
         self.stretch.end()
@@ -261,6 +277,22 @@ class Session:
             self._write_step(_clock() - self._step_started)
         self.pending.read(wait=True)
         self._write_facts()
+
+    def _probe(self, seconds: float) -> None:
+        """Makes experiments on copies of what was trained, unless the script failed."""
+        if self.probe_budget <= 0 or not self.step or self._exit:
+            return
+        start = _clock()
+        try:
+            from unstuck.watcher.probing import probe
+
+            budget = min(MOST_PROBING, max(LEAST_PROBING, self.probe_budget * seconds))
+            for name, found in probe(self, budget):
+                self._tell("probe", "", {"name": name, **found})
+        except Exception as error:  # noqa: BLE001 - the script has ended and must end as it would
+            self.failed("probes", error)
+        assert self.writer is not None
+        self.writer.note(probe_seconds=_clock() - start)
 
     def ended_by(self, kind: type[BaseException], error: BaseException) -> None:
         """Notes the exception the script ended with."""
@@ -381,6 +413,9 @@ class Session:
             self.registry.name_layers()
             main = site == self.series.main_site
             self.losses.analyze(trace, root, sample, main=main, scored=self.series.scored)
+            if main and trace.recording is not None:
+                self.capture.keep(trace.recording, self.optimizers.unscaled(root), *self.losses.leading, self)
+                self.tracer.records = self.capture.wanted
             if main and self._samples & (self._samples - 1) == 0:
                 self.alarms.learn(root, trace.producers)
         for module, first in self.registry.root_calls:

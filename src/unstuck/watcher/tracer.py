@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from unstuck.probes.tape import Recording
 from unstuck.signals.moments import describe, gradient
 from unstuck.signals.units import UnitWindow, alive
 from unstuck.watcher import ops
@@ -115,6 +116,7 @@ class Trace:
         default_factory=dict
     )  # results without gradient of what has one: samples, guesses
     recurrent: list[tuple[LayerState, nn.Module, Tensor]] = field(default_factory=list)  # with what it was given
+    recording: Recording | None = None  # to compute the loss again
     root_outputs: list[Any] = field(default_factory=list)  # of evaluated models
     order: int = 0
     inputs: list[tuple[str, Tensor]] = field(
@@ -136,6 +138,8 @@ class Tracer(TorchFunctionMode):
         self.trace = Trace()
         self.open = False  # calls are recorded
         self.measure = True  # outputs are measured, too
+        self.records = False  # calls are kept to be made again
+        self._root: tuple[Any, Any] = ((), {})  # what the module called from outside was given
         self.stack: list[nn.Module] = []
         self.on = False
         self._relocation = Relocation()
@@ -146,7 +150,7 @@ class Tracer(TorchFunctionMode):
 
     def switch_on(self, *, measure: bool = True) -> None:
         """Begins to record, with an empty trace."""
-        self.trace = Trace()
+        self.trace = self._new_trace(measure)
         self.open, self.measure = True, measure
         self.stack.clear()
         if not self.on:
@@ -156,8 +160,11 @@ class Tracer(TorchFunctionMode):
 
     def restart(self, *, measure: bool) -> None:
         """Goes on with an empty trace, in the midst of whatever modules are being called."""
-        self.trace = Trace()
+        self.trace = self._new_trace(measure)
         self.open, self.measure, self.seen = True, measure, 0
+
+    def _new_trace(self, measure: bool) -> Trace:
+        return Trace(recording=Recording() if measure and self.records else None)
 
     def switch_off(self) -> None:
         """Stops recording and takes the mode away, also from under another mode; forgets the trace."""
@@ -175,6 +182,7 @@ class Tracer(TorchFunctionMode):
     def enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         """A module is being called."""
         if not self.stack:
+            self._root = (args, kwargs)
             try:
                 self.registry.saw_root(module, (*args, *kwargs.values()))
             except Exception as error:  # noqa: BLE001 - nothing of ours reaches the script
@@ -189,8 +197,13 @@ class Tracer(TorchFunctionMode):
 
     def returned(self, output: Any) -> None:
         """A module gave this."""
-        if len(self.stack) == 1 and not self.measure:
+        if len(self.stack) != 1:
+            return
+        if not self.measure:
             self.trace.root_outputs.append(output)
+        elif self.trace.recording is not None and self.open:
+            self.trace.recording.note(self.stack[0], *self._root, output)
+            self._root = ((), {})
 
     # --- functions
 
@@ -364,10 +377,15 @@ def _through(tracer: Tracer, func: Any, args: Any, kwargs: Any) -> Any:
     tracer.seen += 1
     name = getattr(func, "__name__", "")
     if name in ops.IGNORED:
-        return func(*args, **kwargs) if kwargs else func(*args)
+        out = func(*args, **kwargs) if kwargs else func(*args)
+        if name == "__get__" and not tracer.stack and isinstance(out, Tensor) and tracer.trace.recording is not None:
+            tracer.trace.recording.note(func, args, kwargs, out)  # x.T and the like
+        return out
     before = args[0].grad_fn if name[-1:] == "_" and args and isinstance(args[0], Tensor) else None
     out = func(*args, **kwargs) if kwargs else func(*args)
     try:
+        if not tracer.stack and tracer.trace.recording is not None:
+            tracer.trace.recording.note(func, args, kwargs, out)
         tracer.note(name, args, kwargs, before, out)
     except Exception as error:  # noqa: BLE001
         tracer.on_error(name, error)

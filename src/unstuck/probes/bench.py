@@ -1,0 +1,333 @@
+"""The bench on which experiments are made: a copy of a training as it stood when the script ended.
+
+`Bench` holds copies of modules, trained tensors and optimizer, and the batches that the watcher kept as tapes. A probe may do with
+the copies what it likes; `restore` puts them back. The script's own tensors are only read, and random numbers, standard
+output and the modes of modules are as they were when an experiment is over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import math
+import random
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from unstuck.probes.tape import Tape
+
+Score = Callable[[Tensor, Tensor], float]
+
+
+@dataclass(frozen=True)
+class Training:
+    """What the watcher hands over when the script has ended.
+
+    Attributes:
+        tapes: Losses that can be computed again, the last one last; all of the same network.
+        initial: Values at the first step of all tensors of the network, in the order of `tensors_of`; empty when not kept.
+        optimizer: What updated it, None when that was done by hand.
+        rate: Learning rate at the end.
+        first_rate: Learning rate at the start.
+        clipping: "norm 1.0", "value 0.5" or "".
+        score: Score of outputs against targets, None when there is none.
+        score_name: Its name.
+        batch_size: Samples in a batch.
+        num_classes: Classes, 0 for regression.
+        steps: Updates made.
+    """
+
+    tapes: Sequence[Tape]
+    initial: Sequence[Tensor] = ()
+    optimizer: Any = None
+    rate: float = math.nan
+    first_rate: float = math.nan
+    clipping: str = ""
+    score: Score | None = None
+    score_name: str = ""
+    batch_size: int = 1
+    num_classes: int = 0
+    steps: int = 0
+
+
+class Clock:
+    """Time left for experiments: of the processor, so that a busy machine changes little, and twice as much by the wall.
+
+    Args:
+        seconds: From now on.
+        processor: Count this thread's processor time; else the wall's alone, as on an accelerator.
+    """
+
+    def __init__(self, seconds: float, *, processor: bool = True) -> None:
+        self.processor = processor
+        self.end = time.perf_counter() + (2 if processor else 1) * seconds
+        self.processor_end = time.thread_time() + seconds
+
+    @property
+    def left(self) -> float:
+        """Seconds left, at least 0."""
+        left = self.end - time.perf_counter()
+        return max(0.0, min(left, self.processor_end - time.thread_time()) if self.processor else left)
+
+    def part(self, share: float) -> Clock:
+        """A clock that runs for a share of what is left."""
+        return Clock(share * self.left, processor=self.processor)
+
+
+def tensors_of(modules: Sequence[nn.Module], trained: Sequence[Tensor]) -> list[Tensor]:
+    """Parameters and buffers of modules, and other trained tensors, each once."""
+    found: dict[int, Tensor] = {}
+    for module in modules:
+        for tensor in (*module.parameters(), *module.buffers()):
+            found.setdefault(id(tensor), tensor)
+    for tensor in trained:
+        found.setdefault(id(tensor), tensor)
+    return list(found.values())
+
+
+class Bench:
+    """Copies of a training, for experiments.
+
+    Args:
+        training: What is copied.
+
+    Raises:
+        ValueError: The tapes are of no use, such as when the script overwrote their data.
+    """
+
+    def __init__(self, training: Training) -> None:
+        self.training = training
+        last = training.tapes[-1]
+        self.tapes = [t for t in training.tapes if t.fresh and _alike(t, last)]
+        if not self.tapes:
+            raise ValueError("the script overwrote the batches")
+        memo: dict[int, Any] = {}
+        self.modules: list[nn.Module] = [_without_hooks(copy.deepcopy(m, memo)) for m in last.modules]
+        self.trained: list[Tensor] = [
+            copy.deepcopy(t.detach().requires_grad_() if not t.is_leaf else t, memo) for t in last.trained
+        ]
+        for tensor in self.trained:
+            tensor.grad = None
+        self._optimizer = copy.deepcopy(training.optimizer, memo) if training.optimizer is not None else None
+        self.tensors = tensors_of(self.modules, self.trained)
+        held = [p for g in self._optimizer.param_groups for p in g["params"]] if self._optimizer is not None else []
+        self.learned = [t for t in (held or self.tensors) if t.requires_grad]
+        self._end = [t.detach().clone() for t in self.tensors]
+        self._closure = type(self._optimizer).__name__ in ("LBFGS", "SAM")
+        self.device = self.learned[0].device if self.learned else torch.device("cpu")
+
+    @property
+    def batches(self) -> range:
+        """Numbers of the batches, the latest last."""
+        return range(len(self.tapes))
+
+    @property
+    def starts(self) -> bool:
+        """Whether the network's values at the first step are known."""
+        return len(self.training.initial) == len(self.tensors)
+
+    # ------------------------------------------------------------------ state
+
+    def restore(self, *, start: bool = False) -> None:
+        """Puts all tensors back as they were at the end of the script, or at its first step."""
+        values = self.training.initial if start else self._end
+        with torch.no_grad():
+            for tensor, value in zip(self.tensors, values, strict=True):
+                tensor.copy_(value)
+                tensor.grad = None
+
+    def modes(self, tape: Tape, *, train: bool) -> None:
+        """Puts all modules into the modes they were trained in, or into evaluation mode."""
+        for module, flags in zip(self.modules, tape.modes, strict=True):
+            parts = list(module.modules())
+            for part, flag in zip(parts, flags if len(flags) == len(parts) else [True] * len(parts), strict=True):
+                part.training = flag and train
+
+    # ------------------------------------------------------------------ losses
+
+    def forward(
+        self, batch: int, *, train: bool = True, data: Sequence[Tensor] | None = None, seed: int | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Loss and output of a batch.
+
+        Args:
+            batch: Its number.
+            train: In the modes it was trained in, else in evaluation mode.
+            data: In place of the batch's own.
+            seed: Of the random numbers in it, such as dropout's; by default the batch's number.
+
+        Returns:
+            The loss, and what the loss function took where that is known.
+        """
+        tape = self.tapes[batch]
+        self.modes(tape, train=train)
+        torch.manual_seed(batch if seed is None else seed)
+        loss, output = tape.replay(self.modules, self.trained, tape.data if data is None else data)
+        return loss if loss.numel() == 1 else loss.mean(), output
+
+    def loss(self, batches: Sequence[int] | None = None, *, train: bool = True) -> float:
+        """Mean loss over batches, without gradients."""
+        with torch.no_grad():
+            values = [float(self.forward(b, train=train)[0]) for b in (self.batches if batches is None else batches)]
+        return sum(values) / len(values)
+
+    def measured(
+        self, batches: Sequence[int], *, train: bool = True, data: Callable[[int], list[Tensor]] | None = None
+    ) -> tuple[float, float]:
+        """Mean loss and mean score over batches; the score is NaN where there is none.
+
+        Args:
+            batches: Which.
+            train: In the modes it was trained in, else in evaluation mode.
+            data: Gives the data of a batch in place of its own.
+
+        Returns:
+            Loss and score.
+        """
+        losses, scores = [], []
+        for batch in batches:
+            tape = self.tapes[batch]
+            given = tape.data if data is None else data(batch)
+            with torch.no_grad():
+                loss, output = self.forward(batch, train=train, data=given)
+            losses.append(float(loss))
+            score = self.training.score
+            if score is not None and output is not None and len(tape.targets) == 1:
+                scores.append(score(output, given[tape.targets[0]]))
+        known = [s for s in scores if math.isfinite(s)]
+        return sum(losses) / len(losses), sum(known) / len(known) if known else math.nan
+
+    def gradients(self, batch: int, data: Sequence[Tensor] | None = None) -> tuple[float, list[Tensor]]:
+        """Loss of a batch, and its gradient by what is learned (zeros where there is none)."""
+        loss, _ = self.forward(batch, data=data)
+        found = torch.autograd.grad(loss, self.learned, allow_unused=True)
+        return float(loss), [torch.zeros_like(p) if g is None else g for p, g in zip(self.learned, found, strict=True)]
+
+    # ------------------------------------------------------------------ steps
+
+    @property
+    def steps_known(self) -> bool:
+        """Whether it is known how the script makes a step."""
+        return bool(self.learned) and (self._optimizer is not None or self.training.rate > 0)
+
+    def optimizer(self, factor: float = 1.0, *, start: bool = False) -> Any:
+        """The script's optimizer with its state as at the end, on the bench's tensors.
+
+        Args:
+            factor: Times the learning rates at the end, or at the start.
+            start: As at the first step instead.
+        """
+        if self._optimizer is None:
+            rate = self.training.first_rate if start and self.training.first_rate > 0 else self.training.rate
+            return torch.optim.SGD(self.learned, lr=factor * rate)
+        made = copy.deepcopy(self._optimizer, {id(t): t for g in self._optimizer.param_groups for t in g["params"]})
+        end, first = self.training.rate, self.training.first_rate
+        scale = first / end if start and first > 0 and end > 0 else 1.0
+        for group in made.param_groups:
+            group["lr"] = group["lr"] * (factor * scale) if "lr" in group else factor
+        if start:
+            made.state = defaultdict(dict)
+        return made
+
+    def adam(self, rate: float) -> torch.optim.Optimizer:
+        """A fresh Adam without any decay."""
+        return torch.optim.Adam(self.learned, lr=rate)
+
+    def step(
+        self,
+        optimizer: Any,
+        batch: int,
+        *,
+        data: Sequence[Tensor] | None = None,
+        train: bool = True,
+        seed: int | None = None,
+    ) -> float:
+        """One update on a batch; gives the loss before it."""
+
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            loss, _ = self.forward(batch, data=data, train=train, seed=seed)
+            loss.backward()
+            self._clip()
+            return loss
+
+        if self._closure and type(optimizer) is type(self._optimizer):
+            return float(optimizer.step(closure))
+        loss = closure()
+        optimizer.step()
+        return float(loss.detach())
+
+    def train(self, optimizer: Any, batches: Sequence[int], steps: int, clock: Clock) -> list[float]:
+        """Makes updates on batches in turn, until time is over or the loss is not finite; gives the losses."""
+        losses: list[float] = []
+        for step in range(steps):
+            losses.append(self.step(optimizer, batches[step % len(batches)], seed=step))
+            if not math.isfinite(losses[-1]) or not clock.left:
+                break
+        return losses
+
+    def _clip(self) -> None:
+        kind, _, limit = self.training.clipping.partition(" ")
+        try:
+            bound = float(limit)
+        except ValueError:
+            return
+        if kind == "norm":
+            nn.utils.clip_grad_norm_(self.learned, bound)
+        elif kind == "value":
+            nn.utils.clip_grad_value_(self.learned, bound)
+
+
+SMALL = 2_000_000  # parameters up to which one thread is as fast as several
+
+
+@contextlib.contextmanager
+def no_trace(*, threads: int) -> Iterator[None]:
+    """Random numbers, threads, gradient mode and standard output are afterwards as they were; what is printed goes nowhere.
+
+    Args:
+        threads: That torch may use meanwhile.
+    """
+    numbers, states = random.getstate(), np.random.get_state()
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    before = torch.get_num_threads()
+    with (
+        torch.random.fork_rng(devices=devices), torch.enable_grad(), contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):  # fmt: skip
+        try:
+            torch.set_num_threads(threads)
+            yield
+        finally:
+            torch.set_num_threads(before)
+            random.setstate(numbers)
+            np.random.set_state(states)
+
+
+def _alike(one: Tape, other: Tape) -> bool:
+    return [id(m) for m in one.modules] == [id(m) for m in other.modules] and [t.shape for t in one.trained] == [
+        t.shape for t in other.trained
+    ]
+
+
+def _without_hooks(module: nn.Module) -> nn.Module:
+    """The module without the script's own hooks, which could do anything; torch's own, such as weight norm, stay."""
+    for part in module.modules():
+        for name in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
+            hooks = getattr(part, name, None)
+            for key in [k for k, hook in (hooks or {}).items() if not _of_torch(hook)]:
+                del hooks[key]  # pyright: ignore[reportOptionalSubscript]
+    return module
+
+
+def _of_torch(hook: Any) -> bool:
+    kind = hook if hasattr(hook, "__module__") else type(hook)
+    return str(getattr(kind, "__module__", "")).startswith("torch")

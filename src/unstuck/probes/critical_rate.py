@@ -1,0 +1,75 @@
+"""How far the loss falls along the script's own step, and from which length on it rises."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from unstuck.probes.bench import Bench, Clock
+
+
+def critical_rate(bench: Bench, clock: Clock, *, most: int = 4, reach: int = 24) -> dict[str, Any] | None:
+    """Goes along the update that the script's optimizer would make, by forward passes alone.
+
+    Args:
+        bench: The training.
+        clock: Ends it.
+        most: Batches it is done on.
+        reach: Doublings and halvings of the step that are tried.
+
+    Returns:
+        `critical`: the least multiple of the step, and so of the learning rate, at which the loss is higher than before
+        the step (2 over the curvature there, where the loss is a parabola; Cohen et al. 2021); `best`: the
+        multiple at which it is lowest; `gain`: how much lower, relative to the loss; `rate`. The same from the first
+        step's values as `start_critical`, `start_best`, `start_gain`. Medians over batches; critical is None where no
+        tried length makes it rise.
+    """
+    if not bench.steps_known:
+        return None
+    found: dict[str, Any] = {"rate": bench.training.rate}
+    for prefix, start in (("", False), ("start_", True)):
+        if start and not bench.starts:
+            continue
+        lines = [_line(bench, b, start=start, reach=reach) for b in bench.batches[-most:] if clock.left]
+        known = [line for line in lines if line is not None]
+        if known:
+            for i, name in enumerate(("critical", "best", "gain")):
+                middle = sorted(line[i] for line in known)[len(known) // 2]
+                found[prefix + name] = middle if math.isfinite(middle) else None
+    return found if len(found) > 1 else None
+
+
+def _line(bench: Bench, batch: int, *, start: bool, reach: int) -> tuple[float, float, float] | None:
+    bench.restore(start=start)
+    optimizer = bench.optimizer(start=start)
+    before = [t.detach().clone() for t in bench.learned]
+    here = bench.step(optimizer, batch)
+    way = [t.detach() - b for t, b in zip(bench.learned, before, strict=True)]
+    bench.restore(start=start)
+    if not math.isfinite(here) or not any(bool(w.any()) for w in way):
+        return None
+
+    def loss(multiple: float) -> float:
+        with torch.no_grad():
+            for tensor, value, step in zip(bench.learned, before, way, strict=True):
+                tensor.copy_(value + multiple * step)
+        return bench.loss([batch])
+
+    here = loss(0.0)
+    lowest, best, multiple, value = here, 0.0, 1.0, loss(1.0)
+    rises = not value <= here
+    tried = 0
+    while tried < reach:
+        if value < lowest:
+            lowest, best = value, multiple
+        following = multiple / 2 if rises else multiple * 2
+        value = loss(following)
+        tried += 1
+        if (value <= here) == rises:  # the loss crosses where it was
+            if value < lowest:
+                lowest, best = value, following
+            return max(multiple, following), best, (here - lowest) / max(abs(here), 1e-30)
+        multiple = following
+    return (0.0 if rises else math.inf), best, (here - lowest) / max(abs(here), 1e-30)

@@ -1,0 +1,75 @@
+"""Which experiments are made, in which order, and how the time is shared out among them."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from unstuck.probes.bench import SMALL, Bench, Clock, Training, no_trace, tensors_of
+from unstuck.probes.critical_rate import critical_rate
+from unstuck.probes.curvature import curvature
+from unstuck.probes.go_on import go_on
+from unstuck.probes.modes import modes
+from unstuck.probes.noise import noise
+from unstuck.probes.overfit_batch import overfit_batch
+from unstuck.probes.reference import reference
+from unstuck.probes.step_sizes import from_start, step_sizes
+from unstuck.probes.zero_input import zero_input
+
+Probe = Callable[[Bench, Clock], dict[str, Any] | None]
+
+ORDER: tuple[tuple[str, Probe, float], ...] = (
+    ("modes", modes, 0.1),
+    ("zero-input", zero_input, 0.1),
+    ("critical-rate", critical_rate, 0.15),
+    ("noise", noise, 0.1),
+    ("reference", reference, 0.25),
+    ("step-sizes", step_sizes, 0.35),
+    ("go-on", go_on, 0.3),
+    ("overfit-batch", overfit_batch, 0.35),
+    ("from-start", from_start, 0.7),
+    ("curvature", curvature, 1.0),
+)
+"""Names, experiments, and the share of the time left that each may take; cheap and decisive ones first."""
+
+
+def experiments(training: Training, seconds: float) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Makes the experiments that there is time for.
+
+    Args:
+        training: What the watcher kept.
+        seconds: That all may take together; a forward pass under way is not broken off.
+
+    Yields:
+        Name and result of each, in plain numbers; a number that is not finite is None. One that fails gives its `error`.
+    """
+    last = training.tapes[-1]
+    tensors = tensors_of(last.modules, last.trained)
+    on_cpu = all(t.device.type == "cpu" for t in tensors)
+    small = on_cpu and sum(t.numel() for t in tensors) <= SMALL
+    clock = Clock(seconds, processor=small)
+    with no_trace(threads=1 if small else torch.get_num_threads()):
+        bench = Bench(training)
+        for name, probe, share in ORDER:
+            if not clock.left:
+                return
+            start = time.perf_counter()
+            try:
+                bench.restore()
+                found = probe(bench, clock.part(share))
+            except Exception as error:  # noqa: BLE001 - one experiment that fails must not cost the others
+                found = {"error": f"{type(error).__name__}: {error}"[:300]}
+            if found is not None:
+                yield name, {**_plain(found), "seconds": round(time.perf_counter() - start, 4)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

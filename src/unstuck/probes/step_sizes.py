@@ -1,0 +1,95 @@
+"""Is another learning rate better? The same steps with the rate times 0.01 to 100, from the end and from the start."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+from unstuck.probes.bench import Bench, Clock
+
+FACTORS = (1.0, 10.0, 0.1, 100.0, 0.01)
+ADAM = (1e-3, 1e-2)
+
+
+def step_sizes(bench: Bench, clock: Clock, *, most: int = 100) -> dict[str, Any] | None:
+    """Continues the training on the kept batches with other learning rates.
+
+    Args:
+        bench: The training.
+        clock: Shared out among the rates.
+        most: Updates with each rate.
+
+    Returns:
+        `factors`, and by factor the mean `losses` and `scores` after `steps` updates; `before`, `score_before`; `rate`.
+        A loss is None where it diverged.
+    """
+    return _tried(bench, clock, most, start=False)
+
+
+def from_start(bench: Bench, clock: Clock, *, most: int = 200) -> dict[str, Any] | None:
+    """The same from the network's first values, with a fresh optimizer; and with Adam.
+
+    Args:
+        bench: The training.
+        clock: Shared out among the rates.
+        most: Updates with each rate; never more than the script made.
+
+    Returns:
+        As `step_sizes`, and `adam_rates`, `adam_losses`, `adam_scores`.
+    """
+    if not bench.starts:
+        return None
+    found = _tried(bench, clock.part(0.7), min(most, max(10, bench.training.steps)), start=True)
+    if found is None:
+        return None
+    losses, scores = [], []
+    for rate in ADAM:
+        bench.restore(start=True)
+        loss, score = _after(bench, bench.adam(rate), found["steps"], clock.part(0.5))
+        losses.append(loss)
+        scores.append(score)
+    return {**found, "adam_rates": list(ADAM), "adam_losses": losses, "adam_scores": scores}
+
+
+def _tried(bench: Bench, clock: Clock, most: int, *, start: bool) -> dict[str, Any] | None:
+    if not bench.steps_known:
+        return None
+    bench.restore(start=start)
+    before, score_before = bench.measured(_measure_on(bench))
+    steps = _steps_for(bench, clock, most, start=start)
+    if steps < 3:
+        return None
+    found: dict[float, tuple[float | None, float | None]] = {}
+    for factor in FACTORS:
+        if not clock.left and len(found) >= 3:
+            break
+        bench.restore(start=start)
+        found[factor] = _after(bench, bench.optimizer(factor, start=start), steps, Clock(math.inf))
+    ordered = sorted(found)
+    return {
+        "factors": ordered, "losses": [found[f][0] for f in ordered], "scores": [found[f][1] for f in ordered],
+        "before": before, "score_before": score_before, "steps": steps, "rate": bench.training.rate,
+        "batches": len(bench.tapes),
+    }  # fmt: skip
+
+
+def _steps_for(bench: Bench, clock: Clock, most: int, *, start: bool) -> int:
+    """Updates with each rate that the clock leaves time for."""
+    bench.restore(start=start)
+    optimizer, before, began = bench.optimizer(start=start), clock.left, time.perf_counter()
+    bench.train(optimizer, bench.batches, 2, clock)
+    each = max(before - clock.left, 1e-5) / 2 if clock.processor else (time.perf_counter() - began) / 2
+    return int(min(most, clock.left / max(each, 1e-6) / (len(FACTORS) + 1)))
+
+
+def _after(bench: Bench, optimizer: Any, steps: int, clock: Clock) -> tuple[float | None, float | None]:
+    losses = bench.train(optimizer, bench.batches, steps, clock)
+    if not losses or not math.isfinite(losses[-1]):
+        return None, None
+    loss, score = bench.measured(_measure_on(bench))
+    return (loss if math.isfinite(loss) else None), (score if math.isfinite(score) else None)
+
+
+def _measure_on(bench: Bench) -> range:
+    return bench.batches[-8:]

@@ -1,0 +1,144 @@
+"""Keeps the last few losses of a training as tapes, so that experiments can compute them again when the script has ended.
+
+What is kept is small: the data of some batches, the network's first values, and references to modules and optimizer. These
+references keep a network alive that the script has let go of; when the garbage is collected and nobody but us holds it,
+we let go of it too. A network too large for copies is not kept at all.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import sys
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unstuck.probes.bench import Training, tensors_of
+from unstuck.probes.tape import Recording, Tape
+
+MOST_TAPES = 32
+MOST_BATCH_BYTES = 64 << 20  # of all kept batches
+MOST_BYTES = 256 << 20  # of a network and what its optimizer keeps, to be copied
+MOST_INITIAL_BYTES = 32 << 20
+
+
+class Capture:
+    """What is kept of a training for experiments on copies.
+
+    Args:
+        wanted: Whether there will be any.
+    """
+
+    def __init__(self, *, wanted: bool) -> None:
+        self.wanted = wanted
+        self.tapes: list[Tape] = []
+        self.initial: list[Tensor] = []
+        self.optimizer: Any = None
+        self.why_not = "no sampled step led to a loss"
+        self.first_rate = math.nan
+        if wanted:
+            gc.callbacks.append(self._collecting)
+
+    def keep(
+        self, recording: Recording, root: Tensor, output: Tensor | None, target: Tensor | None, session: Any
+    ) -> None:
+        """Keeps a loss whose backward begins.
+
+        Args:
+            recording: The calls that led to it.
+            root: The loss.
+            output: What the loss function took, None when unknown.
+            target: What it was compared with.
+            session: Knows optimizer and step.
+        """
+        if not self.wanted:
+            return
+        lead = session.optimizers.lead
+        self.optimizer = lead.ref() if lead is not None else None
+        try:
+            tape = recording.seal(root, output=output, target=target)
+        except ValueError as error:
+            self.why_not = str(error)
+            return
+        tensors = tensors_of(tape.modules, tape.trained)
+        if sum(_bytes(t) for t in tensors) > MOST_BYTES / 4:
+            self.wanted, self.why_not = False, "the network is too large to be copied"
+            self.release()
+            return
+        if self.tapes and [id(m) for m in self.tapes[-1].modules] != [id(m) for m in tape.modules]:
+            self.release()
+        if not self.tapes:
+            self._keep_start(tensors, session)
+        if self.tapes and _same_data(self.tapes[-1], tape):
+            self.tapes[-1] = tape
+        else:
+            self.tapes.append(tape)
+        while len(self.tapes) > 1 and (
+            len(self.tapes) > MOST_TAPES or sum(t.num_bytes for t in self.tapes) > MOST_BATCH_BYTES
+        ):
+            del self.tapes[len(self.tapes) // 4]  # thins out the early ones, the first few stay longest
+        if self.tapes[-1].num_bytes > MOST_BATCH_BYTES:
+            self.tapes.clear()
+            self.why_not = "a batch is too large to be kept"
+
+    def _keep_start(self, tensors: list[Tensor], session: Any) -> None:
+        self.initial = []
+        if session.step == 0 and sum(_bytes(t) for t in tensors) <= MOST_INITIAL_BYTES:
+            with torch.no_grad():
+                self.initial = [t.detach().clone() for t in tensors]
+
+    def release(self) -> None:
+        """Lets go of everything."""
+        self.tapes.clear()
+        self.initial = []
+        self.optimizer = None
+
+    def close(self) -> None:
+        """Lets go of everything for good."""
+        self.wanted = False
+        self.release()
+        if self._collecting in gc.callbacks:
+            gc.callbacks.remove(self._collecting)
+
+    def training(self, session: Any) -> Training | None:
+        """What experiments need; None when there is nothing to experiment with."""
+        if not self.tapes:
+            return None
+        losses, lead = session.losses, session.optimizers.lead
+        main = losses.main
+        rates = session.optimizers.rate() if lead is not None else session.optimizers.hand_rate
+
+        def score(output: Tensor, target: Tensor) -> float:
+            return losses.score_of(output.detach(), target)
+
+        return Training(
+            tapes=list(self.tapes), initial=self.initial, optimizer=self.optimizer, rate=rates,
+            first_rate=lead.first_rate if lead is not None else rates,
+            clipping=lead.clipping if lead is not None else "",
+            score=score if main is not None and main.score and main.score != "perplexity" else None,
+            score_name=main.score if main is not None else "", batch_size=max(1, session.data.batch_size),
+            num_classes=main.num_classes if main is not None else 0, steps=session.step,
+        )  # fmt: skip
+
+    def _collecting(self, phase: str, info: dict[str, int]) -> None:
+        """Lets go of a network that nobody else holds."""
+        if phase != "start" or info.get("generation") != 2 or not self.tapes:
+            return
+        held = self.tapes[-1].modules or self.tapes[-1].trained
+        ours = sum(1 for tape in self.tapes for m in (tape.modules or tape.trained) if m is held[0])
+        ours += 0 if self.tapes[-1].modules or self.optimizer is None else 1
+        if sys.getrefcount(held[0]) - 1 <= ours:
+            self.release()
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _same_data(one: Tape, other: Tape) -> bool:
+    """Whether two tapes are of the same batch: full-batch training."""
+    return len(one.data) == len(other.data) and all(
+        a.data_ptr() == b.data_ptr() and a.shape == b.shape for a, b in zip(one.data, other.data, strict=True)
+    )

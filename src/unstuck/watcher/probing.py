@@ -1,0 +1,36 @@
+"""Experiments on what was trained, when the script has ended: what is left to do, or why nothing can be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from unstuck.probes.schedule import experiments
+
+
+def probe(session: Any, seconds: float) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Makes the experiments.
+
+    Args:
+        session: The session that watched.
+        seconds: They may take.
+
+    Yields:
+        Name and result of each; where none can be made, the reason under the name "none".
+    """
+    why = _why_not(session)
+    training = None if why else session.capture.training(session)
+    if training is None:
+        yield "none", {"why": why or session.capture.why_not}
+        return
+    yield from experiments(training, seconds)
+
+
+def _why_not(session: Any) -> str:
+    updating = [s for s in session.optimizers.states if s.steps]
+    if len(updating) > 1 or len(session.series.sites) > 1:
+        return "several losses or optimizers take turns"
+    wrappers = {w for m in session.registry.models for w in m.wrapped_by} - {"OptimizedModule", "AveragedModel"}
+    if wrappers:
+        return f"the network is wrapped by {', '.join(sorted(wrappers))}"
+    return ""
