@@ -32,7 +32,10 @@ CONSTRUCTION = frozenset({
 """Faults in how the program is built: where one is certain, nothing can be said of how it trains."""
 
 _FLOW = frozenset({"vanishing-gradient", "exploding-gradient", "dead-units", "saturated-activation", "non-finite"})
-_SLOW = frozenset({"undertrained", "learning-rate-too-low", "too-little-capacity", "critical-point"})
+_SLOW = frozenset({
+    "undertrained", "learning-rate-too-low", "too-little-capacity", "critical-point", "ill-conditioned", "batch-too-small",
+    "batch-too-large", "class-imbalance", "short-memory",
+})  # fmt: skip
 
 EXPLAINS: dict[str, frozenset[str]] = {
     **{cause: frozenset(CAUSES) - CONSTRUCTION for cause in CONSTRUCTION},
@@ -47,14 +50,19 @@ EXPLAINS: dict[str, frozenset[str]] = {
     "unnormalized-target": _FLOW | _SLOW | {"learning-rate-too-high", "zero-gradient"},
     "bad-initialization": _FLOW | _SLOW | {"learning-rate-too-high", "zero-gradient", "loss-scale"},
     "loss-scale": _FLOW | _SLOW | {"learning-rate-too-high"},
-    "learning-rate-too-high": _FLOW | {"undertrained", "zero-gradient", "unnormalized-target", "critical-point"},
+    "learning-rate-too-high": _FLOW | (_SLOW - {"learning-rate-too-low"}) | {"zero-gradient", "unnormalized-target"},
     "over-regularized": _SLOW | {"vanishing-gradient", "dead-units", "learning-rate-too-high"},
     "exploding-gradient": (_FLOW | {"learning-rate-too-high", "undertrained"}) - {"exploding-gradient"},
     "vanishing-gradient": _SLOW | {"zero-gradient"},
     "saturated-activation": _SLOW | {"vanishing-gradient", "zero-gradient"},
     "dead-units": _SLOW | {"vanishing-gradient", "zero-gradient"},
     "missing-nonlinearity": _SLOW,
-    "learning-rate-too-low": frozenset({"undertrained"}),
+    "learning-rate-too-low": frozenset({"undertrained", "ill-conditioned"}),
+    "ill-conditioned": frozenset({"undertrained", "critical-point", "learning-rate-too-low"}),
+    "labels-unrelated": (_SLOW | {"overfitting"}) - {"class-imbalance"},
+    "too-little-capacity": frozenset({"undertrained", "critical-point"}),
+    "short-memory": frozenset({"undertrained", "critical-point", "too-little-capacity"}),
+    "batch-too-large": frozenset({"undertrained"}),
     "unshuffled-data": frozenset({"overfitting", "learning-rate-too-high", "undertrained", "train-test-mismatch"}),
 }
 """Which causes bring about which others. Where two explain each other, the more decisive one is the cause."""
@@ -65,7 +73,9 @@ _DECISIVE: dict[str, float] = {
     "bad-initialization": 0.8, "learning-rate-too-high": 0.8, "over-regularized": 0.8, "exploding-gradient": 0.8,
     "unnormalized-target": 0.75, "learning-rate-too-low": 0.75, "vanishing-gradient": 0.75,
     "saturated-activation": 0.65, "dead-units": 0.65, "non-finite": 0.6, "missing-nonlinearity": 0.6,
-    "undertrained": 0.6, "overfitting": 0.5,
+    "undertrained": 0.6, "labels-unrelated": 0.75, "mode-mismatch": 0.75, "train-test-mismatch": 0.75, "growing-graph": 0.75,
+    "short-memory": 0.65, "class-imbalance": 0.6, "ill-conditioned": 0.55, "batch-too-large": 0.55, "batch-too-small": 0.55,
+    "too-little-capacity": 0.55, "overfitting": 0.5, "critical-point": 0.5,
 }  # fmt: skip
 _OTHERWISE = 0.5  # of causes that only rules of other packages name
 _SURE = 0.8  # confidence from which on a fault of construction explains all that is not one

@@ -130,6 +130,16 @@ class Bench:
         return range(len(self.tapes))
 
     @property
+    def fitted(self) -> range:
+        """Every other batch: those an experiment trains on."""
+        return self.batches[::2]
+
+    @property
+    def held(self) -> range:
+        """The batches between, to look at; the same one, when there is only one."""
+        return self.batches[1::2] or self.batches
+
+    @property
     def starts(self) -> bool:
         """Whether the network's values at the first step are known."""
         return len(self.training.initial) == len(self.tensors)

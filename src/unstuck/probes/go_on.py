@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from unstuck.probes.bench import Bench, Clock
@@ -18,31 +17,25 @@ def go_on(bench: Bench, clock: Clock, *, share: float = 1.0, most: int = 2000) -
         most: Updates.
 
     Returns:
-        `steps`; `losses` and `scores` at the beginning, at 1/4, 1/2, 3/4 and at the end, on the batches continued with; `held_losses`,
-        `held_scores` on the others, empty when there is only one batch.
+        `steps`; `own_losses` at the beginning, at 1/4, 1/2, 3/4 and at the end, on the batches continued with; `losses`
+        and `scores` on the others, which are the same when there is only one.
     """
     if not bench.steps_known:
         return None
     bench.restore()
-    trained, held = (bench.batches[::2], bench.batches[1::2]) if len(bench.tapes) > 1 else (bench.batches, [])
     steps = max(4, min(most, round(share * bench.training.steps)))
     optimizer = bench.optimizer()
-    found: dict[str, Any] = {"losses": [], "scores": [], "held_losses": [], "held_scores": []}
+    found: dict[str, list[float]] = {"losses": [], "scores": [], "own_losses": []}
     done = 0
 
     def look() -> None:
-        loss, score = bench.measured(trained[-8:])
-        found["losses"].append(loss if math.isfinite(loss) else None)
-        found["scores"].append(score if math.isfinite(score) else None)
-        if held:
-            loss, score = bench.measured(held[-8:])
-            found["held_losses"].append(loss if math.isfinite(loss) else None)
-            found["held_scores"].append(score if math.isfinite(score) else None)
+        loss, score = bench.measured(bench.held[-8:])
+        found["losses"].append(loss)
+        found["scores"].append(score)
+        found["own_losses"].append(bench.loss(bench.fitted[-8:]) if bench.held != bench.fitted else loss)
 
     look()
     for quarter in range(4):
-        part = clock.part(1 / (4 - quarter))
-        losses = bench.train(optimizer, trained, steps // 4, part)
-        done += len(losses)
+        done += len(bench.train(optimizer, bench.fitted, steps // 4, clock.part(1 / (4 - quarter))))
         look()
     return {"steps": done, **found}

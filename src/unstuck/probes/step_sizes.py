@@ -13,7 +13,7 @@ ADAM = (1e-3, 1e-2)
 
 
 def step_sizes(bench: Bench, clock: Clock, *, most: int = 100) -> dict[str, Any] | None:
-    """Continues the training on the kept batches with other learning rates.
+    """Continues the training on every other kept batch with other learning rates, and looks at the batches between.
 
     Args:
         bench: The training.
@@ -21,8 +21,9 @@ def step_sizes(bench: Bench, clock: Clock, *, most: int = 100) -> dict[str, Any]
         most: Updates with each rate.
 
     Returns:
-        `factors`, and by factor the mean `losses` and `scores` after `steps` updates; `before`, `score_before`; `rate`.
-        A loss is None where it diverged.
+        `factors`, and by factor the mean `losses` and `scores` of the other batches after `steps` updates (of the same
+        batch, where there is only one), and `own_losses` of those it was continued on; `before`, `score_before`; `rate`. A loss
+        is None where it diverged.
     """
     return _tried(bench, clock, most, start=False)
 
@@ -46,7 +47,7 @@ def from_start(bench: Bench, clock: Clock, *, most: int = 200) -> dict[str, Any]
     losses, scores = [], []
     for rate in ADAM:
         bench.restore(start=True)
-        loss, score = _after(bench, bench.adam(rate), found["steps"], clock.part(0.5))
+        loss, score, _ = _after(bench, bench.adam(rate), found["steps"])
         losses.append(loss)
         scores.append(score)
     return {**found, "adam_rates": list(ADAM), "adam_losses": losses, "adam_scores": scores}
@@ -55,22 +56,22 @@ def from_start(bench: Bench, clock: Clock, *, most: int = 200) -> dict[str, Any]
 def _tried(bench: Bench, clock: Clock, most: int, *, start: bool) -> dict[str, Any] | None:
     if not bench.steps_known:
         return None
-    bench.restore(start=start)
-    before, score_before = bench.measured(_measure_on(bench))
     steps = _steps_for(bench, clock, most, start=start)
     if steps < 3:
         return None
-    found: dict[float, tuple[float | None, float | None]] = {}
+    bench.restore(start=start)
+    before, score_before = bench.measured(bench.held[-8:])
+    found: dict[float, tuple[float | None, float | None, float | None]] = {}
     for factor in FACTORS:
         if not clock.left and len(found) >= 3:
             break
         bench.restore(start=start)
-        found[factor] = _after(bench, bench.optimizer(factor, start=start), steps, Clock(math.inf))
+        found[factor] = _after(bench, bench.optimizer(factor, start=start), steps)
     ordered = sorted(found)
     return {
         "factors": ordered, "losses": [found[f][0] for f in ordered], "scores": [found[f][1] for f in ordered],
-        "before": before, "score_before": score_before, "steps": steps, "rate": bench.training.rate,
-        "batches": len(bench.tapes),
+        "own_losses": [found[f][2] for f in ordered], "before": before, "score_before": score_before, "steps": steps,
+        "rate": bench.training.first_rate if start else bench.training.rate, "batches": len(bench.tapes),
     }  # fmt: skip
 
 
@@ -83,13 +84,10 @@ def _steps_for(bench: Bench, clock: Clock, most: int, *, start: bool) -> int:
     return int(min(most, clock.left / max(each, 1e-6) / (len(FACTORS) + 1)))
 
 
-def _after(bench: Bench, optimizer: Any, steps: int, clock: Clock) -> tuple[float | None, float | None]:
-    losses = bench.train(optimizer, bench.batches, steps, clock)
+def _after(bench: Bench, optimizer: Any, steps: int) -> tuple[float | None, float | None, float | None]:
+    losses = bench.train(optimizer, bench.fitted, steps, Clock(math.inf))
     if not losses or not math.isfinite(losses[-1]):
-        return None, None
-    loss, score = bench.measured(_measure_on(bench))
-    return (loss if math.isfinite(loss) else None), (score if math.isfinite(score) else None)
-
-
-def _measure_on(bench: Bench) -> range:
-    return bench.batches[-8:]
+        return None, None, None
+    loss, score = bench.measured(bench.held[-8:])
+    own = bench.loss(bench.fitted[-8:]) if bench.held != bench.fitted else loss
+    return tuple(v if math.isfinite(v) else None for v in (loss, score, own))  # pyright: ignore[reportReturnType]

@@ -81,6 +81,11 @@ class Learning:
     loss_skill: float = math.nan
 
     @property
+    def score_name(self) -> str:
+        """The score's name in a sentence."""
+        return _SCORE_WORDS.get(self.score, self.score)
+
+    @property
     def well(self) -> bool:
         """It learns well, or did until it broke."""
         return self.before == "learns well"
@@ -164,6 +169,12 @@ def progress(record: Record) -> Learning:
     )  # fmt: skip
     before = _status(found, good, spread)
     return dataclasses.replace(found, before=before, status="diverges" if broke_at is not None else before)
+
+
+def skill(record: Record, score: float) -> float:
+    """A score as the share of the way from chance to perfect; NaN when chance is not known."""
+    task = record.program.task
+    return _skill(task.score, score, task.chance_score)
 
 
 def late(series: Series, learning: Learning, share: float = 0.5, least: int = 3) -> Series:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,10 +10,12 @@ import numpy as np
 from unstuck.evidence import Record
 from unstuck.rules._dead import whole_dead
 from unstuck.rules._learning import Learning, alternates
+from unstuck.rules._probes import Trial, number_of, probe, trial
 from unstuck.rules._steps import first_update, largest_update, update_size
-from unstuck.rules._words import names, number, share
+from unstuck.rules._words import names, number, plural, share
 
 _FACTOR = 1e3  # a rise that nothing but divergence gives
+_BETTER = 0.2  # of the way from chance to perfect, what a smaller rate must bring
 _MOVING = 1e-3  # updates below this share of the weights can't throw a loss about
 
 
@@ -58,7 +61,7 @@ def overshoot(
         _moves_in_vain(record, learning, steps, ratio),
         _swings(record, learning, values, steps),
     ]
-    found = [sign for sign in signs if sign is not None]
+    found = [sign for sign in (*signs, *_by_experiment(record, learning, float(values[0]))) if sign is not None]
     first = first_update(record)
     if found and first > 1:
         found.append(Sign(f"the first update is {number(first)} times the weights", 0, float(values[0]), 0.4))
@@ -68,6 +71,30 @@ def overshoot(
 def certainty(signs: list[Sign]) -> float:
     """What all signs together tell, from 0 to 1."""
     return float(1 - np.prod([1 - sign.strength for sign in signs]))
+
+
+def _by_experiment(record: Record, learning: Learning, first: float) -> list[Sign]:
+    """What the same training with smaller steps does, and how far the first step is from one that helps."""
+    found = []
+    start, end = trial(record, "from-start"), trial(record, "step-sizes")
+    if start is not None and start.lower[1] - max(start.own, 0.0) > _BETTER:
+        found.append(Sign(_compared(start, learning, "from the same start"), 0, first, 0.75))
+    if end is not None and end.lower[1] - max(end.own, end.before) > _BETTER and learning.stuck:
+        found.append(Sign(_compared(end, learning, "from where it ended"), record.steps - 1, learning.last, 0.6))
+    critical = number_of(probe(record, "critical-rate"), "start_critical")
+    if critical <= 1 and learning.stuck and not found:
+        says = f"the first update raises the loss of its own batch; {number(critical)} times as long it would not"
+        found.append(Sign(says, 0, first, 0.5))
+    return found
+
+
+def _compared(rates: Trial, learning: Learning, where: str) -> str:
+    factor, _ = rates.lower
+    name, less, own = "the loss", rates.losses[factor], rates.losses[1.0]
+    if math.isfinite(rates.scores[factor]):
+        name, less, own = learning.score_name, rates.scores[factor], rates.scores[1.0]
+    got = "diverges" if not math.isfinite(rates.losses[1.0]) else f"to {number(own)}"
+    return f"{where} {number(factor)} times the rate takes {name} to {number(less)} in {plural(rates.steps, 'update')}, the script's {got}"
 
 
 def _rises(learning: Learning, values: np.ndarray, steps: np.ndarray, rise: float) -> Sign | None:

@@ -9,12 +9,20 @@ import numpy as np
 from unstuck.evidence import Record
 from unstuck.rules._finding import finding
 from unstuck.rules._learning import FEW, alternates, progress
+from unstuck.rules._probes import gain_of_going_on
 from unstuck.rules._words import plural, share
 from unstuck.verdict import Evidence, Finding
 
 
 def undertrained(
-    record: Record, *, progress_left: float = 0.12, sure: float = 3.0, few: int = 8, decayed: float = 0.05
+    record: Record,
+    *,
+    progress_left: float = 0.12,
+    sure: float = 3.0,
+    few: int = 8,
+    decayed: float = 0.05,
+    gain: float = 0.1,
+    settled: float = 0.02,
 ) -> list[Finding]:
     """It learns, but was stopped while the loss was still falling.
 
@@ -22,7 +30,8 @@ def undertrained(
         By what the last quarter of the run brought, as a share of all progress since the start: a straight line
         down gives a quarter, training that has settled next to nothing. The drop must stand out of the noise of
         the loss. A network that learns well has got where it should, and a rate that was scheduled down to
-        nothing says that the end was meant. If evaluation gets worse meanwhile, more training is no help. A
+        nothing says that the end was meant. Where the training was continued as an experiment, that decides: what
+        it brought on batches that were not trained on meanwhile. If evaluation gets worse meanwhile, more training is no help. A
         loss that may be negative has no floor to fall to.
 
     Wrong when:
@@ -35,6 +44,8 @@ def undertrained(
         sure: Standard errors that the drop must stand out by.
         few: Steps below which the drop need not stand out, as there are too few to tell noise by.
         decayed: Rate at the end, relative to its largest, below which the end was planned.
+        gain: What continuing for as long again must bring, as a share of the way from chance to perfect, to be enough by itself.
+        settled: What it must bring at least, where it was tried.
 
     Returns:
         One finding at most.
@@ -45,8 +56,21 @@ def undertrained(
     loss = record.series("loss").finite
     if loss.values.min() < 0 or _planned_end(record, decayed) or _evaluation_rises(record):
         return []
+    before, after, more = gain_of_going_on(record)
+    if after - before < settled:
+        return []
     third, last, error = _quarters(loss.values)
     drop, whole = third - last, learning.first - last
+    if after - before > gain:
+        says = (
+            f"continued for {plural(more, 'step')} it goes from {share(max(before, 0.0))} to {share(after)} of the way from "
+            f"chance to perfect, on batches that were not trained on meanwhile; it was stopped after "
+            f"{plural(record.steps, 'step')}; {learning.words()}"
+        )
+        return finding(
+            "undertrained", "warning", 0.8, says, evidence=learning.evidence(record),
+            treated_by=("train-longer", "learning-rate", "batch-size"),
+        )  # fmt: skip
     if not drop > 0 or drop < progress_left * whole or not (drop > sure * error or learning.steps < few):
         return []
     part = min(1.0, drop / whole)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,16 @@ from torch import Tensor, nn
 
 from unstuck.evidence import Data, Event
 from unstuck.signals import summary
+from unstuck.watcher.losses import _LIMIT, MOST_CLASSES, LossBook, LossState, _count, _thin, _threshold
 from unstuck.watcher.patches import Patches, like
 from unstuck.watcher.recorder import Columns, Sample
 from unstuck.watcher.transparent import transparent
 
 EVAL_BATCHES = 8  # of an evaluation pass that are looked at
 EVAL_EVENTS = 400
+MODE_EVENTS = 20
 _FEATURES = ("mean", "std", "min", "max")
+_clock = time.perf_counter
 
 
 class LoaderState:
@@ -57,6 +61,12 @@ class DataBook:
         self._eval_results: list[Tensor] = []
         self._eval_roots: set[int] = set()
         self._interrupted = False
+        self._entry: weakref.ref[nn.Module] | None = None  # the module that the measured input was given to
+        self._eval_inputs: list[Tensor] = []  # of this pass
+        self._eval_labels: list[Tensor] = []
+        self._eval_samples = 0  # whose inputs were measured in this pass
+        self._training_modes: dict[str, bool] = {}
+        self._mode_events = 0
 
     def attach(self, patches: Patches, guard: Callable[..., None]) -> None:
         """Watches torch's DataLoader."""
@@ -138,14 +148,19 @@ class DataBook:
         self.input_batch = int(first.shape[axis])
         self.settle_batch_size()
 
-    def measure_input(self, inputs: list[tuple[str, Tensor]], sample: Sample, place: str = "input") -> None:
-        """Measures, by feature, the first data that met parameters."""
-        usable = (
-            t for _, t in inputs if t.is_floating_point() and t.dim() > 1 and t.numel() and t.layout == torch.strided
-        )
-        data = next(usable, None)
+    def measure_input(
+        self,
+        inputs: list[tuple[str, Tensor]],
+        sample: Sample,
+        place: str = "input",
+        *,
+        entered: Iterable[tuple[nn.Module, Tensor]] = (),
+    ) -> None:
+        """Measures, by feature, the first data that met parameters; evaluation is measured at the module it was given to."""
+        data = next((t for _, t in inputs if _has_features(t)), None)
         if data is None:
             return
+        self._entry = next((weakref.ref(module) for module, t in entered if t is data), self._entry)
         if not self.input_batch:
             self.input_batch = int(data.shape[0])
             self.settle_batch_size()
@@ -159,6 +174,35 @@ class DataBook:
 
         sample.put((place, "features"), summary.features(data), means)
 
+    def count_labels(self, losses: LossBook, sample: Sample) -> None:
+        """Counts labels and predictions of losses on single bits; those by class are counted where the loss is read."""
+        main, (output, target) = losses.main, losses.leading
+        if main is None or main.kind not in ("binary", "multi-label") or output is None or target is None:
+            return
+        counts = _label_counts(main, output, target)
+
+        def labels(columns: Columns, numbers: np.ndarray) -> None:
+            columns.vectors.append(("label_count", "", numbers[0].copy()))
+            columns.vectors.append(("prediction_count", "", numbers[1].copy()))
+
+        if counts is not None:
+            sample.put(("bits", main.site), counts, labels)
+
+    def saw_mode(self, session: Any, model: str, module: nn.Module) -> None:
+        """A model is trained in the mode it is in now; told when that changes, and at first when it is evaluation mode."""
+        known = self._training_modes.get(model, True)
+        self._training_modes[model] = module.training
+        if module.training == known or self._mode_events >= MODE_EVENTS:
+            return
+        self._mode_events += 1
+        off = [m for m in module.modules() if not m.training]
+        about = {
+            "model": model, "training": module.training,
+            "dropout": sum(isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0 for m in off),
+            "batch_norm": sum(isinstance(m, nn.modules.batchnorm._BatchNorm) and _tracks(m) for m in off),
+        }  # fmt: skip
+        session.event(Event(session.step, "mode", "", about))
+
     # --- evaluation
 
     def eval_batch(self, session: Any, module: nn.Module) -> None:
@@ -170,6 +214,9 @@ class DataBook:
             self._eval_batches = 0
             self._eval_train_mode = False
             self._eval_results.clear()
+            self._eval_inputs.clear()
+            self._eval_labels.clear()
+            self._eval_samples = 0
             self._eval_roots.clear()
             self._interrupted = tracer.on  # a sample of the coming step had begun
             if tracer.on:
@@ -195,6 +242,10 @@ class DataBook:
         result = session.losses.evaluated(tracer.trace, self.batch)
         if result is not None:
             self._eval_results.append(result)
+        start = _clock()
+        self._look_at_inputs(tracer.trace)
+        self._look_at_labels(tracer.trace, session.losses)
+        session.cadence.eval_spent += _clock() - start
         cost = 2e-6 * tracer.seen  # what a call costs that comes by the tracer and isn't measured
         session._own += cost
         session.cadence.eval_spent += cost + 1e-4
@@ -213,9 +264,14 @@ class DataBook:
         if not self._eval_results:
             return
         if self.eval_passes <= EVAL_EVENTS:
-            about = {"passes": self.eval_passes, "batches": self._eval_batches, "train_mode": self._eval_train_mode}
+            about = {
+                "passes": self.eval_passes, "batches": self._eval_batches, "train_mode": self._eval_train_mode,
+                "samples": self._eval_samples,
+            }  # fmt: skip
             session.event(Event(session.step, "eval", "", about))
         step = max(0, session.step - 1)
+        self._send_inputs(session, step)
+        self._send_labels(session, step)
         stacked = torch.stack([r.float() for r in self._eval_results])
         session.pending.send(
             stacked.reshape(-1), lambda numbers: self._evaluated(session, step, numbers.reshape(-1, 3))
@@ -234,6 +290,53 @@ class DataBook:
             session.writer.sample(
                 step, tuple((name, "") for name, _ in found), np.asarray([value for _, value in found], np.float32)
             )
+
+    def _look_at_inputs(self, trace: Any) -> None:
+        """Measures what the module got to which the training's input goes, in the 1st, 2nd, 4th and 8th batch of a pass."""
+        count, entry = self._eval_batches, self._entry() if self._entry is not None else None
+        if entry is None or count & (count - 1):
+            return
+        data = next((t for module, t in trace.entered if module is entry), None)
+        if data is None or not _has_features(data):
+            return
+        found = summary.features(data)
+        if not self._eval_inputs or found.shape == self._eval_inputs[0].shape:
+            self._eval_inputs.append(found)
+            self._eval_samples += int(data.shape[0])
+
+    def _look_at_labels(self, trace: Any, losses: LossBook) -> None:
+        counts = _evaluated_labels(trace, losses.main, self.batch)
+        if counts is not None and (not self._eval_labels or counts.shape == self._eval_labels[0].shape):
+            self._eval_labels.append(counts)
+
+    def _send_inputs(self, session: Any, step: int) -> None:
+        if not self._eval_inputs:
+            return
+        stacked = torch.stack(self._eval_inputs)
+        shape, self._eval_inputs = tuple(stacked.shape), []
+
+        def arrived(numbers: np.ndarray) -> None:
+            mean, std, low, high = numbers.reshape(shape).swapaxes(0, 1)
+            rows = (mean.mean(0), np.sqrt((std**2).mean(0) + mean.var(0)), low.min(0), high.max(0))
+            for name, row in zip(_FEATURES, rows, strict=True):
+                session.writer.vector(step, f"eval_input_{name}", "input", row.astype(np.float32))
+
+        if session.writer is not None:
+            session.pending.send(stacked.reshape(-1), arrived)
+
+    def _send_labels(self, session: Any, step: int) -> None:
+        if not self._eval_labels:
+            return
+        total = torch.stack(self._eval_labels).sum(0)
+        self._eval_labels = []
+
+        def arrived(numbers: np.ndarray) -> None:
+            labels, predictions = numbers.reshape(2, -1)
+            session.writer.vector(step, "eval_label_count", "", labels.copy())
+            session.writer.vector(step, "eval_prediction_count", "", predictions.copy())
+
+        if session.writer is not None:
+            session.pending.send(total.reshape(-1), arrived)
 
     # --- facts
 
@@ -268,6 +371,63 @@ def _time_first(module: nn.Module) -> bool:
         isinstance(m, (nn.RNNBase, nn.MultiheadAttention, nn.Transformer)) and not getattr(m, "batch_first", True)
         for m in module.modules()
     )
+
+
+def _has_features(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and tensor.dim() > 1 and tensor.numel() > 0 and tensor.layout == torch.strided
+
+
+def _tracks(module: nn.Module) -> bool:
+    """Whether a batch norm keeps running statistics, and isn't frozen."""
+    weight = module._parameters.get("weight")
+    return getattr(module, "running_mean", None) is not None and (weight is None or weight.requires_grad)
+
+
+def _evaluated_labels(trace: Any, main: LossState | None, batch: list[weakref.ref[Tensor]]) -> Tensor | None:
+    """Labels and predictions by class of an evaluated forward pass, shape `(2, classes)`; None when they are unknown."""
+    if main is None or main.kind not in ("class index", "one-hot", "binary", "multi-label"):
+        return None
+    seen = next((s for s in trace.losses if s.name == main.name and s.target is not None), None)
+    if seen is not None:
+        return _label_counts(main, seen.output, seen.target)
+    if trace.compared and main.kind == "class index":
+        guess, truth, _ = trace.compared[-1]
+        whole = not (guess.is_floating_point() or truth.is_floating_point())
+        if whole and guess.shape == truth.shape and guess.numel() > 1:
+            return _counts(truth.reshape(-1), guess.reshape(-1), main.num_classes, -100)
+    output, target = (
+        next(iter(trace.root_outputs), None),
+        next((t for r in reversed(batch) if (t := r()) is not None), None),
+    )
+    if not isinstance(output, Tensor) or target is None or not (output.dim() and target.dim()):
+        return None
+    same = output.shape[0] == target.shape[0] and output.device == target.device
+    return _label_counts(main, output, target) if same else None
+
+
+def _label_counts(main: LossState, output: Tensor, target: Tensor) -> Tensor | None:
+    """How often each class (0 and 1 for bits) is a label, and is predicted; None where shapes don't fit."""
+    if main.kind in ("binary", "multi-label"):
+        if output.numel() != target.numel():
+            return None
+        middle = 0.0 if main.target.get("min", 0.0) < 0 else 0.5
+        truth = _thin(target) > middle
+        return _counts(truth.long(), (_thin(output) > _threshold(main)).long(), 2, -100)
+    if not 1 < main.num_classes <= MOST_CLASSES or output.dim() < 2 or output.shape[1] != main.num_classes:
+        return None
+    if main.kind == "one-hot" and target.shape == output.shape:
+        target = target.argmax(1)
+    if target.is_floating_point() or target.dim() != output.dim() - 1:
+        return None
+    rows = max(1, 4 * _LIMIT * output.shape[0] // max(1, output.numel()))
+    truth, guess = target[:rows].reshape(-1), output[:rows].argmax(1).reshape(-1)
+    if truth.shape != guess.shape:
+        return None
+    return _counts(truth, guess, main.num_classes, int(main.settings.get("ignore_index", -100)))
+
+
+def _counts(truth: Tensor, guess: Tensor, classes: int, ignored: int) -> Tensor:
+    return torch.stack([_count(truth, classes, truth, ignored), _count(guess, classes, truth, ignored)])
 
 
 def _mode_matters(module: nn.Module) -> bool:

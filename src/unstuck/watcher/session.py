@@ -34,6 +34,7 @@ from unstuck.store import Writer
 from unstuck.watcher.alarms import Alarms
 from unstuck.watcher.cadence import Cadence
 from unstuck.watcher.capture import Capture
+from unstuck.watcher.carried import CarriedGraphs
 from unstuck.watcher.data import DataBook
 from unstuck.watcher.facts import program_of
 from unstuck.watcher.layers import layer_columns, recurrent_lags
@@ -103,6 +104,7 @@ class Session:
         self.pending = Pending()
         self.series = DenseSeries(self.pending)
         self.alarms = Alarms(self.registry, self.parameters, self.cadence, self._tell)
+        self.carried = CarriedGraphs()
         self.stretch = Stretch(self)
         self.patches = Patches()
         self.features: dict[str, None] = {}
@@ -418,16 +420,21 @@ class Session:
                 self.tracer.records = self.capture.wanted
             if main and self._samples & (self._samples - 1) == 0:
                 self.alarms.learn(root, trace.producers)
+            if (carried := self.carried.look(root, trace.producers)) is not None:
+                self._tell("carried-graph", *carried)
+            if main:
+                self.data.count_labels(self.losses, sample)
         for module, first in self.registry.root_calls:
             model = self.registry.model_of(module)
             if model is not None:
                 model.trained = True
                 model.modes.add("train" if module.training else "eval")
+                self.data.saw_mode(self, model.name, module)
                 if first is not None and first.dim():
                     self.data.saw_input(module, first)
         self.registry.root_calls.clear()
         if trace.inputs:
-            self.data.measure_input(trace.inputs, sample)
+            self.data.measure_input(trace.inputs, sample, entered=trace.entered)
         if trace.recurrent and self._samples in _LAG_SAMPLES:
             recurrent_lags(trace.recurrent, sample)
         self.parameters.used(trace.used)
@@ -595,6 +602,7 @@ class Session:
     def _begin_sample(self, step: int) -> None:
         self.stretch.end()
         self.sample = Sample(step)
+        self.carried.begins(step)
         self.registry.root_calls.clear()
         for layer in self.registry.ordered:
             layer.forget_step()

@@ -36,6 +36,7 @@ _OURS = str(Path(__file__).parent)
 _tracing, _dispatch_modes = torch._C._get_tracing_state, torch._C._len_torch_dispatch_stack
 DENSE_CALLS = 8  # calls of one layer in a step that are all measured
 MOST_CALLS = 64  # calls of one layer in a step that are measured at most
+MOST_ENTERED = 4  # modules of a forward pass of which it is kept what they were given
 
 
 class LayerState:
@@ -122,6 +123,9 @@ class Trace:
     inputs: list[tuple[str, Tensor]] = field(
         default_factory=list
     )  # data that met parameters first: (layer name or "", tensor)
+    entered: list[tuple[nn.Module, Tensor]] = field(
+        default_factory=list
+    )  # the first modules with parameters, and what they got
 
 
 class Tracer(TorchFunctionMode):
@@ -188,6 +192,14 @@ class Tracer(TorchFunctionMode):
             except Exception as error:  # noqa: BLE001 - nothing of ours reaches the script
                 self.on_error("root", error)
         self.stack.append(module)
+        if (
+            self.open
+            and args
+            and len(self.trace.entered) < MOST_ENTERED
+            and isinstance(args[0], Tensor)
+            and _trains(module)
+        ):
+            self.trace.entered.append((module, args[0]))
 
     def leave(self, module: nn.Module) -> None:
         """A module's call is over, or was left by an exception."""
@@ -418,6 +430,11 @@ def _first_tensor(value: Any) -> Tensor | None:
     for tensor in _tensors(value):
         return tensor
     return None
+
+
+def _trains(module: nn.Module) -> bool:
+    """Whether a module has trainable parameters of its own."""
+    return any(p is not None and p.requires_grad for p in module._parameters.values())
 
 
 def _packed(args: Any) -> bool:

@@ -1,0 +1,62 @@
+"""Gradients that are mostly noise."""
+
+from __future__ import annotations
+
+from unstuck.evidence import Record
+from unstuck.rules._finding import finding
+from unstuck.rules._learning import alternates, batch_size, progress
+from unstuck.rules._probes import number_of, probe, trial
+from unstuck.rules._words import number, plural
+from unstuck.verdict import Evidence, Finding
+
+
+def batch_too_small(
+    record: Record, *, noisy: float = 50.0, small: int = 16, better: float = 0.1, share: float = 0.05
+) -> list[Finding]:
+    """Batches are so small that their gradients are noise, and the steps, taken at face value, throw the network about.
+
+    Told apart:
+        By the gradient noise scale, the batch size at which noise and gradient are equal (McCandlish et al. 2018), which must be far above
+        the script's; and by what the noise does: with a smaller rate, which averages over more batches, the same
+        network goes further in as many updates. Noise alone is no fault: near the end of every training the gradient
+        is small and the noise is not. The batch must be small as such, and a small part of the data.
+
+    Wrong when:
+        The rate is too high for any batch. The two are cured alike, by a larger batch or a smaller rate.
+
+    Args:
+        record: The run.
+        noisy: Noise scale relative to the batch size.
+        small: Batch size above which nothing is said.
+        better: What a smaller rate must bring, as a share of the way from chance to perfect.
+        share: Part of the training set that a batch may be.
+
+    Returns:
+        One finding at most.
+    """
+    learning, data = progress(record), probe(record, "noise")
+    if data is None or learning.well or learning.status in ("unknown", "diverges") or alternates(record):
+        return []
+    size = batch_size(record)
+    total = record.program.data.num_samples
+    if size > small or (total and size > share * total):
+        return []
+    scale = number_of(data, "scale") if data.get("scale") is not None else float("inf")
+    rates = trial(record, "step-sizes")
+    if not scale > noisy * size or rates is None:
+        return []
+    factor, lower = rates.lower
+    if not lower - max(rates.own, rates.before) > better:
+        return []
+    says = (
+        f"the noise scale of the gradient is {number(scale)} samples, a batch has {number(size)}: with {number(factor)} times the rate "
+        f"{plural(rates.steps, 'update')} go {number(lower - rates.before)} further on the way from chance to perfect; {learning.words()}"
+    )
+    return finding(
+        "batch-too-small",
+        learning.weigh(stuck="warning"),
+        0.6,
+        says,
+        evidence=[Evidence("noise_scale", "", record.steps, scale), Evidence("batch_size", "", 0, size)],
+        treated_by=("batch-size", "learning-rate", "averaging"),
+    )

@@ -1,0 +1,65 @@
+"""A loss that is high where its gradient vanishes."""
+
+from __future__ import annotations
+
+import math
+
+from unstuck.evidence import Record
+from unstuck.rules._finding import finding
+from unstuck.rules._learning import alternates, progress
+from unstuck.rules._probes import number_of, probe, trial
+from unstuck.rules._words import number, share
+from unstuck.verdict import Evidence, Finding
+
+
+def critical_point(record: Record, *, gain: float = 0.01, small: float = 0.05, negative: float = 0.01) -> list[Finding]:
+    """The training rests where the gradient vanishes though the loss is high: at a saddle, in a local minimum, or on a plateau.
+
+    Told apart:
+        The network is at chance, its gradient is a small part of what it was at the start, and neither a longer nor a shorter
+        step takes the loss down, though it could be lower: from the same start some rate does better. The Hessian tells
+        which it is: an eigenvalue clearly below zero is a way out that a saddle has (Dauphin et al. 2014), none
+        below zero a minimum, none apart from zero a plateau. Dead units, saturated ones and outputs that can't move make plateaus
+        too; where they are known, they are named as the cause.
+
+    Wrong when:
+        The loss is as low as it can be, and chance was estimated wrongly.
+
+    Args:
+        record: The run.
+        gain: Share of the loss that no step may take away.
+        small: Gradient at the end relative to the start.
+        negative: Most negative eigenvalue relative to the largest, beyond its error, from which it counts.
+
+    Returns:
+        One finding at most.
+    """
+    learning = progress(record)
+    line, rates, hessian = (probe(record, "critical-rate"), trial(record, "step-sizes"), probe(record, "curvature"))
+    if learning.status != "at chance" or alternates(record) or line is None or rates is None or hessian is None:
+        return []
+    norms = record.series("grad_norm").finite
+    if len(norms) < 5 or not norms.first > 0 or not norms.tail(0.2).median() < small * norms.first:
+        return []
+    lower = min(rates.losses.values(), default=math.inf)
+    if not number_of(line, "gain") < gain or not lower > (1 - gain) * rates.loss_before:
+        return []
+    top, bottom, error = (number_of(hessian, key) for key in ("top", "bottom", "bottom_error"))
+    saddle = bottom + error < -negative * abs(top)
+    flat = max(abs(top), abs(bottom)) < 1e-6 * max(1.0, abs(learning.last))
+    kind = "a saddle" if saddle else "a plateau" if flat else "a local minimum"
+    way = f", the most negative eigenvalue is {number(bottom)}, the largest {number(top)}" if not flat else ""
+    says = (
+        f"it rests at {kind}: the gradient is {share(norms.tail(0.2).median() / norms.first)} of that at the start and no step "
+        f"lowers the loss{way}; {learning.words()}"
+    )
+    return finding(
+        "critical-point",
+        "error",
+        0.6,
+        says,
+        evidence=[
+            Evidence("grad_norm", "", int(norms.steps[-1]), norms.last), Evidence("hessian_bottom", "", record.steps, bottom)
+        ],
+        treated_by=("escape", "momentum", "optimizer", "initialization") if saddle else ("initialization", "optimizer"),
+    )  # fmt: skip

@@ -1,0 +1,62 @@
+"""Curvature that differs so much by direction that one rate cannot serve."""
+
+from __future__ import annotations
+
+import math
+
+from unstuck.evidence import Record
+from unstuck.rules._finding import finding
+from unstuck.rules._learning import alternates, progress
+from unstuck.rules._probes import trial
+from unstuck.rules._words import number, plural
+from unstuck.verdict import Evidence, Finding
+
+_ONE_RATE = frozenset({"SGD", "ASGD", "hand-written"})
+
+
+def ill_conditioned(record: Record, *, better: float = 0.25, margin: float = 0.1) -> list[Finding]:
+    """Steep in some directions, flat in others: what the steep ones bear is too little for the flat ones.
+
+    Told apart:
+        By outcome. From the same start and on the same batches, gradient descent gets nowhere near what Adam, which has a rate of its
+        own for each parameter, reaches in as many updates, with no rate from a hundredth to a hundred times the script's. If
+        another rate alone does it, that is the finding instead. Only plain gradient descent is judged.
+
+    Wrong when:
+        The inputs or targets are not scaled, which makes it so; where that is known it is named as the cause.
+
+    Args:
+        record: The run.
+        better: How much better Adam must be than the best rate, as a share of the way from chance to perfect.
+        margin: How far the network must be behind what Adam reached, as such a share.
+
+    Returns:
+        One finding at most.
+    """
+    learning = progress(record)
+    if learning.well or alternates(record) or not record.program.optimizers:
+        return []
+    optimizer = record.program.optimizers[0]
+    rates = trial(record, "from-start")
+    if optimizer.kind not in _ONE_RATE or rates is None or not math.isfinite(rates.adam):
+        return []
+    factor, best = max(
+        ((f, q) for f, q in rates.quality.items() if math.isfinite(q)), key=lambda p: p[1], default=(1.0, 0.0)
+    )
+    if not rates.adam - best > better or not rates.adam - learning.skill > margin:
+        return []
+    says = (
+        f"from the same start {plural(rates.steps, 'update')} of Adam go {number(rates.adam)} of the way from chance to perfect, those "
+        f"of {optimizer.kind} {number(max(best, 0.0))} at its best rate ({number(factor * rates.rate)}); {learning.words()}"
+    )
+    return finding(
+        "ill-conditioned",
+        learning.weigh(stuck="warning"),
+        0.55,
+        says,
+        evidence=[
+            Evidence("quality_adam", "", rates.steps, rates.adam),
+            Evidence("quality_best_rate", "", rates.steps, best),
+        ],
+        treated_by=("optimizer", "momentum", "normalization", "standardisation"),
+    )

@@ -1,0 +1,64 @@
+"""Labels that don't follow from the inputs."""
+
+from __future__ import annotations
+
+import math
+
+from unstuck.evidence import Record
+from unstuck.rules._finding import finding
+from unstuck.rules._learning import alternates, progress, skill
+from unstuck.rules._probes import number_of, probe, reachable
+from unstuck.rules._words import number, plural
+from unstuck.verdict import Evidence, Finding
+
+
+def labels_unrelated(
+    record: Record, *, samples: int = 200, near: float = 0.05, apart: float = 0.3, errors: float = 2.5
+) -> list[Finding]:
+    """Labels have nothing to do with the inputs: shuffled apart, misaligned, sorted differently, or of another set.
+
+    A network can learn such samples by heart, but nothing that holds for others.
+
+    Told apart:
+        By small reference learners on the kept samples, half of them held out. They fit their own half, and on the other
+        they are no better than a constant; nor is the network itself on evaluation data, where the script has any.
+        A network that does better than chance on new data shows that labels do follow, whatever the reference says.
+
+    Wrong when:
+        The task is learnable only by a network made for it, such as long sequences or the parity of many bits, and there is no
+        evaluation. Then it is a warning at most.
+
+    Args:
+        record: The run.
+        samples: Samples that the reference must have had.
+        near: Score above chance on the held-out half that counts as none, as a share of the way to perfect.
+        apart: Least distance between its score on its own half and on the other, as such a share: it could learn by heart.
+        errors: Standard errors that the held-out score may be above chance.
+
+    Returns:
+        One finding at most.
+    """
+    learning, data = progress(record), probe(record, "reference")
+    if data is None or alternates(record) or number_of(data, "samples") < samples:
+        return []
+    chance, held, fitted = number_of(data, "chance"), reachable(record), number_of(data, "fitted")
+    error = math.sqrt(max(chance * (1 - chance), 0.0) / (number_of(data, "samples") / 3)) if 0 < chance < 1 else 0.03
+    if not (held - chance) < max(near * (1 - chance), errors * error) or not (fitted - held) > apart * (1 - chance):
+        return []
+    seen = learning.eval_score
+    if math.isfinite(seen) and skill(record, seen) > max(near, errors * error):
+        return []
+    if math.isnan(seen) and learning.well:
+        return []  # it may have found what the reference can't, or have learned by heart
+    says = (
+        f"on {plural(int(number_of(data, 'samples')), 'sample')}, half of them held out, a reference fits its own half to "
+        f"{number(fitted)} and the other to {number(held)}, chance {number(chance)}: the labels don't follow from the inputs"
+    )
+    return finding(
+        "labels-unrelated",
+        "error" if math.isfinite(seen) else "warning",
+        0.8 if math.isfinite(seen) else 0.6,
+        f"{says}; {learning.words()}",
+        evidence=[Evidence("reference_score", "", record.steps, held), *learning.evidence(record)],
+        treated_by=(),
+    )

@@ -1,0 +1,54 @@
+"""A minimum with steep walls."""
+
+from __future__ import annotations
+
+import math
+
+from unstuck.evidence import Record
+from unstuck.rules._finding import finding
+from unstuck.rules._learning import alternates, progress, skill
+from unstuck.rules._probes import number_of, probe
+from unstuck.rules._words import number
+from unstuck.verdict import Evidence, Finding
+
+
+def sharp_minimum(record: Record, *, gap: float = 0.1, edge: float = 2.0) -> list[Finding]:
+    """The training ended in a sharp minimum: a note, since sharpness alone predicts little.
+
+    Told apart:
+        The network fits its training data well, does worse on evaluation data, and the walls are so steep that twice the last step would
+        climb them: the loss rises from there at less than `edge` times the script's own step (the edge of stability,
+        Cohen et al. 2021).
+
+    Wrong when:
+        The gap has other reasons; flatness can be changed by rescaling weights without changing the network (Dinh et al. 2017).
+        So this is shown, and nothing is concluded.
+
+    Args:
+        record: The run.
+        gap: Training score above evaluation score, as a share of the way from chance to perfect.
+        edge: Multiple of the script's step at which the loss rises.
+
+    Returns:
+        One finding at most, always a note.
+    """
+    learning, line, hessian = progress(record), probe(record, "critical-rate"), probe(record, "curvature")
+    if line is None or hessian is None or alternates(record) or not learning.well:
+        return []
+    behind = skill(record, learning.score_last) - skill(record, learning.eval_score)
+    critical = number_of(line, "critical")
+    if not math.isfinite(behind) or not behind > gap or not 0 < critical <= edge:
+        return []
+    top = number_of(hessian, "top")
+    return finding(
+        "sharp-minimum",
+        "note",
+        0.5,
+        f"the loss rises at {number(critical)} times the last step, its largest curvature is {number(top)}, and "
+        f"evaluation is {number(behind)} of the way from chance to perfect behind training",
+        evidence=[
+            Evidence("hessian_top", "", record.steps, top),
+            Evidence("critical_rate", "", record.steps, critical),
+        ],
+        treated_by=("weight-averaging", "batch-size", "learning-rate"),
+    )
