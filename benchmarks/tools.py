@@ -34,7 +34,10 @@ class Tool:
 
 
 class Unstuck(Tool):
-    """`with unstuck.watch(model, optimizer) as run:` around the loop, `run.report()` at the end."""
+    """`with unstuck.watch(model, optimizer) as run:` around the loop, `run.report()` at the end; without experiments.
+
+    Experiments on copies have a budget of their own and come when the training is over.
+    """
 
     def __init__(self, budget: float | None = None) -> None:
         from unstuck import watch
@@ -43,7 +46,7 @@ class Unstuck(Tool):
         self._watch = watch
 
     def attach(self, model: nn.Module, optimizer: torch.optim.Optimizer, folder: Path) -> None:
-        self._run = self._watch(model, optimizer, runs=folder, **self._options)
+        self._run = self._watch(model, optimizer, runs=folder, probe_budget=0, **self._options)
         self._run.__enter__()
 
     def close(self) -> None:

@@ -23,6 +23,8 @@ from unstuck._discover import find, get
 from unstuck.errors import MisuseError, NotFoundError
 from unstuck.evidence import Record
 from unstuck.rules._learning import FEW, Learning, progress
+from unstuck.rules._probes import reachable, shortfall
+from unstuck.rules._words import number
 from unstuck.verdict import CAUSES, SEVERITIES, Finding, Verdict
 
 CONSTRUCTION = frozenset({
@@ -78,6 +80,7 @@ _DECISIVE: dict[str, float] = {
     "too-little-capacity": 0.55, "overfitting": 0.5, "critical-point": 0.5,
 }  # fmt: skip
 _OTHERWISE = 0.5  # of causes that only rules of other packages name
+FAR = 0.3  # of the way from chance to perfect, behind a small reference network: not healthy, whatever the rules say
 _SURE = 0.8  # confidence from which on a fault of construction explains all that is not one
 
 
@@ -209,6 +212,11 @@ def _why_unknown(record: Record, learning: Learning) -> str | None:
         return f"nothing could be measured{f': {reasons[0]}' if reasons else ''}"
     if learning.stuck:
         return f"it does not learn ({learning.words()}), but no rule knows why"
+    if not learning.well and shortfall(record) > FAR:
+        return (
+            f"it learns ({learning.words()}), but a small network with standardised inputs reaches "
+            f"{number(reachable(record))} on samples that it never saw, and no rule knows why"
+        )
     return None
 
 
@@ -226,6 +234,11 @@ def _facts(record: Record, learning: Learning, errors: dict[str, str]) -> dict[s
         "learning": learning.status,
         "chance": None if math.isnan(learning.score_chance) else learning.score_chance,
     }
+    made = record.happened("probe")
+    if made:
+        experiments = {"seconds": record.meta.get("probe_seconds"), "made": [e.data.get("name") for e in made]}
+        best = reachable(record)
+        facts["experiments"] = {**experiments, "reference": None if math.isnan(best) else best}
     if errors:
         facts["rule_errors"] = errors
     return facts

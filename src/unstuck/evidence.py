@@ -147,6 +147,8 @@ class Event:
         `reloaded`: `model`: parameters were replaced by a loaded state.
         `watcher-error`: `where`, `error`: something in the watcher failed; measuring went on without it.
         `exception`: `type`, `message`: the script ended so.
+        `probe`: `name` and the numbers of one experiment on copies, made when the script had ended (null where not finite), or its
+            `error`; under the name `none`, `why` there were no experiments. The room `probes` says what the numbers mean.
     """
 
     step: int

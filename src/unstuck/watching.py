@@ -27,12 +27,14 @@ class Watch:
     Made by `watch`. In a notebook the object shows its report.
     """
 
-    def __init__(self, models: tuple[Any, ...], optimizers: tuple[Any, ...], budget: float, path: Path) -> None:
+    def __init__(
+        self, models: tuple[Any, ...], optimizers: tuple[Any, ...], budget: float, probe_budget: float, path: Path
+    ) -> None:
         from unstuck.watcher.session import Session
 
         self.path = path
         self._models, self._optimizers = models, optimizers
-        self._session = Session(path, budget=budget, meta={"script": "unstuck.watch"})
+        self._session = Session(path, budget=budget, probe_budget=probe_budget, meta={"script": "unstuck.watch"})
         self._verdict: Verdict | None = None
 
     def __enter__(self) -> Self:
@@ -105,12 +107,14 @@ class Watch:
         return fragment(self.verdict, self.record)
 
 
-def watch(*watched: Any, budget: float = 0.02, runs: str | Path | None = None) -> Watch:
+def watch(*watched: Any, budget: float = 0.02, probe_budget: float = 0.15, runs: str | Path | None = None) -> Watch:
     """Watches the training in the `with` block.
 
     Args:
         *watched: Models and optimizers, in any order; those not named are found as they are used.
         budget: Share of the training's time the watcher may take, from 0 to 1.
+        probe_budget: Share of the training's time that experiments on copies may take when the block is left, from 0
+            (none) to 1: at least 2 seconds, at most 60.
         runs: Folder for the record; a temporary one by default.
 
     Returns:
@@ -131,5 +135,7 @@ def watch(*watched: Any, budget: float = 0.02, runs: str | Path | None = None) -
         raise MisuseError(f"watch takes modules and optimizers, but was given a {type(odd[0]).__name__}")
     if not 0 <= budget <= 1:
         raise MisuseError(f"budget is {budget}, but must be a share of the training's time, such as 0.02")
+    if not 0 <= probe_budget <= 1:
+        raise MisuseError(f"probe_budget is {probe_budget}, but must be a share of the training's time, such as 0.15")
     folder = Path(runs) if runs is not None else Path(tempfile.mkdtemp(prefix="unstuck-"))
-    return Watch(models, optimizers, budget, new_run(folder, "watch") / "record.sqlite")
+    return Watch(models, optimizers, budget, probe_budget, new_run(folder, "watch") / "record.sqlite")

@@ -235,6 +235,8 @@ def run(record: Record) -> str:
     parts = [plural(record.steps, "step") + (f" in {duration(seconds)}" if seconds is not None else "")]
     if record.meta.get("overhead") is not None:
         parts.append(f"watching took {percent(record.meta['overhead'])} of it")
+    if record.meta.get("probe_seconds"):
+        parts.append(f"experiments {duration(record.meta['probe_seconds'])} more")
     return ", ".join(filter(None, (*parts, ending(record))))
 
 
