@@ -120,6 +120,7 @@ class Bench:
         self.tensors = tensors_of(self.modules, self.trained)
         held = [p for g in self._optimizer.param_groups for p in g["params"]] if self._optimizer is not None else []
         self.learned = [t for t in (held or self.tensors) if t.requires_grad]
+        self._modes: tuple[int, bool] | None = None
         self._end = [t.detach().clone() for t in self.tensors]
         self._closure = type(self._optimizer).__name__ in ("LBFGS", "SAM")
         self.device = self.learned[0].device if self.learned else torch.device("cpu")
@@ -156,6 +157,9 @@ class Bench:
 
     def modes(self, tape: Tape, *, train: bool) -> None:
         """Puts all modules into the modes they were trained in, or into evaluation mode."""
+        if self._modes == (id(tape), train):
+            return
+        self._modes = (id(tape), train)
         for module, flags in zip(self.modules, tape.modes, strict=True):
             parts = list(module.modules())
             for part, flag in zip(parts, flags if len(flags) == len(parts) else [True] * len(parts), strict=True):
@@ -179,7 +183,9 @@ class Bench:
         """
         tape = self.tapes[batch]
         self.modes(tape, train=train)
-        torch.manual_seed(batch if seed is None else seed)
+        torch.default_generator.manual_seed(batch if seed is None else seed)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed_all(batch if seed is None else seed)
         loss, output = tape.replay(self.modules, self.trained, tape.data if data is None else data)
         return loss if loss.numel() == 1 else loss.mean(), output
 

@@ -26,12 +26,12 @@ ORDER: tuple[tuple[str, Probe, float], ...] = (
     ("modes", modes, 0.1),
     ("zero-input", zero_input, 0.1),
     ("critical-rate", critical_rate, 0.15),
-    ("noise", noise, 0.1),
-    ("reference", reference, 0.25),
+    ("from-start", from_start, 0.35),
     ("step-sizes", step_sizes, 0.35),
-    ("go-on", go_on, 0.3),
-    ("overfit-batch", overfit_batch, 0.35),
-    ("from-start", from_start, 0.7),
+    ("go-on", go_on, 0.35),
+    ("reference", reference, 0.5),
+    ("overfit-batch", overfit_batch, 0.5),
+    ("noise", noise, 0.5),
     ("curvature", curvature, 1.0),
 )
 """Names, experiments, and the share of the time left that each may take; cheap and decisive ones first."""
