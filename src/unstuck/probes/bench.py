@@ -57,6 +57,12 @@ class Training:
     num_classes: int = 0
     steps: int = 0
 
+    @property
+    def usual_rate(self) -> float:
+        """The rate at the end; a tenth of the first, where a schedule took it further down."""
+        first = self.first_rate if math.isfinite(self.first_rate) else self.rate
+        return max(self.rate, 0.1 * first)
+
 
 class Clock:
     """Time left for experiments: of the processor, so that a busy machine changes little, and twice as much by the wall.
@@ -232,23 +238,26 @@ class Bench:
     @property
     def steps_known(self) -> bool:
         """Whether it is known how the script makes a step."""
-        return bool(self.learned) and (self._optimizer is not None or self.training.rate > 0)
+        return bool(self.learned) and self.training.usual_rate > 0
 
     def optimizer(self, factor: float = 1.0, *, start: bool = False) -> Any:
         """The script's optimizer with its state as at the end, on the bench's tensors.
 
         Args:
-            factor: Times the learning rates at the end, or at the start.
+            factor: Times the usual learning rates, or those at the start.
             start: As at the first step instead.
         """
+        usual = self.training.first_rate if start else self.training.usual_rate
         if self._optimizer is None:
-            rate = self.training.first_rate if start and self.training.first_rate > 0 else self.training.rate
-            return torch.optim.SGD(self.learned, lr=factor * rate)
+            return torch.optim.SGD(self.learned, lr=factor * usual)
         made = copy.deepcopy(self._optimizer, {id(t): t for g in self._optimizer.param_groups for t in g["params"]})
-        end, first = self.training.rate, self.training.first_rate
-        scale = first / end if start and first > 0 and end > 0 else 1.0
         for group in made.param_groups:
-            group["lr"] = group["lr"] * (factor * scale) if "lr" in group else factor
+            end = float(group.get("lr", self.training.rate))
+            first = float(group.get("initial_lr", self.training.first_rate))
+            other = (
+                usual / self.training.rate * end if self.training.rate > 0 else usual / self.training.first_rate * first
+            )
+            group["lr"] = factor * other
         if start:
             made.state = defaultdict(dict)
         return made

@@ -28,7 +28,7 @@ def critical_rate(bench: Bench, clock: Clock, *, most: int = 4, reach: int = 24)
     """
     if not bench.steps_known:
         return None
-    found: dict[str, Any] = {"rate": bench.training.rate}
+    found: dict[str, Any] = {"rate": bench.training.usual_rate}
     for prefix, start in (("", False), ("start_", True)):
         if start and not bench.starts:
             continue

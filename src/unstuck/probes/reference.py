@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -119,9 +120,10 @@ def _gather(bench: Bench) -> tuple[Tensor, Tensor, list[int]] | None:
     if not rows or len({(x.shape[1], y.shape[1]) for x, y in rows}) != 1:
         return None
     x, y = torch.cat([x for x, _ in rows]), torch.cat([y for _, y in rows])
-    both = torch.cat([x, y], 1)
-    unique = torch.unique(both, dim=0) if len(both) <= 20_000 else both  # a sample may come in several batches
-    return unique[:, : x.shape[1]], unique[:, x.shape[1] :], batches
+    marks = torch.randn(x.shape[1], generator=torch.Generator().manual_seed(0))
+    seen = (x.double() @ marks.double()).numpy()  # a sample may come in several batches
+    first = torch.from_numpy(np.unique(seen, return_index=True)[1])
+    return x[first], y[first], batches
 
 
 def _standardised(x: Tensor, half: int) -> Tensor:
@@ -146,7 +148,7 @@ def _fitted(
         goal = (y - mean) / std
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-2, weight_decay=1e-4)
     quarter = half + (len(x) - half) // 3
-    best, held, fitted = -math.inf, -math.inf, -math.inf
+    best, held, fitted, stale = -math.inf, -math.inf, -math.inf, 0
     for step in range(most):
         optimizer.zero_grad()
         task.loss(net(x[:half]), goal[:half]).backward()
@@ -154,9 +156,10 @@ def _fitted(
         if step % 10 == 9:
             with torch.no_grad():
                 chosen = task.score(net(x[half:quarter]), goal[half:quarter])
+                stale += 1
                 if chosen > best:
-                    best = chosen
+                    best, stale = chosen, 0
                     held, fitted = task.score(net(x[quarter:]), goal[quarter:]), task.score(net(x[:half]), goal[:half])
-            if not clock.left:
+            if stale > 8 or not clock.left:
                 break
     return held, fitted

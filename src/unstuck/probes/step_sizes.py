@@ -71,7 +71,7 @@ def _tried(bench: Bench, clock: Clock, most: int, *, start: bool) -> dict[str, A
     return {
         "factors": ordered, "losses": [found[f][0] for f in ordered], "scores": [found[f][1] for f in ordered],
         "own_losses": [found[f][2] for f in ordered], "before": before, "score_before": score_before, "steps": steps,
-        "rate": bench.training.first_rate if start else bench.training.rate, "batches": len(bench.tapes),
+        "rate": bench.training.first_rate if start else bench.training.usual_rate, "batches": len(bench.tapes),
     }  # fmt: skip
 
 

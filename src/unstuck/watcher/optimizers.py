@@ -75,6 +75,7 @@ class OptimizerBook:
         self.scaler: Any = None
         self._scaled: tuple[weakref.ref[Tensor], Tensor] | None = None
         self._steps_since_lead: dict[int, int] = {}
+        self.beside_lead = 0  # updates by other optimizers than the lead
         self.clipped_norm: Tensor | None = None
         self._clipping = ""
         self._before: list[tuple[weakref.ref[Tensor], int, Tensor | None]] = []
@@ -183,6 +184,7 @@ class OptimizerBook:
         if state is self.lead:
             self._steps_since_lead.clear()
             return False
+        self.beside_lead += self.lead is not None
         since = self._steps_since_lead.get(state.index, 0) + 1
         self._steps_since_lead[state.index] = since
         if self.lead is None or since >= 2:

@@ -28,7 +28,8 @@ def probe(session: Any, seconds: float) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _why_not(session: Any) -> str:
     updating = [s for s in session.optimizers.states if s.steps]
-    if len(updating) > 1 or len(session.series.sites) > 1:
+    in_turn = session.optimizers.beside_lead > 2 * len(updating)  # else one after another: the last is what was trained
+    if in_turn or (len(updating) == 1 and len(session.series.sites) > 1):
         return "several losses or optimizers take turns"
     wrappers = {w for m in session.registry.models for w in m.wrapped_by} - {"OptimizedModule", "AveragedModel"}
     if wrappers:
