@@ -16,6 +16,7 @@ import argparse
 import collections
 import concurrent.futures
 import fnmatch
+import itertools
 import json
 import math
 import statistics
@@ -88,6 +89,7 @@ class Judged:
         loud: Of those of severity warning or error.
         says: The first finding's sentence, or why there is none.
         overhead: The watcher's own account of its share, None when there is none.
+        confidence: Of the first finding, None when there is none.
     """
 
     case: Case
@@ -98,6 +100,7 @@ class Judged:
     says: str
     seconds: float
     overhead: float | None
+    confidence: float | None = None
 
     @classmethod
     def of(cls, case: Case, seed: int, report: dict[str, Any], seconds: float) -> Judged:
@@ -106,7 +109,9 @@ class Judged:
         loud = tuple(f["cause"] for f in findings if f["severity"] in LOUD)
         says = findings[0]["says"] if findings else report.get("why_unknown") or ""
         overhead = (report.get("run") or {}).get("overhead")
-        return cls(case, seed, report["verdict"], tuple(f["cause"] for f in findings), loud, says, seconds, overhead)
+        sure = findings[0]["confidence"] if findings else None
+        causes = tuple(f["cause"] for f in findings)
+        return cls(case, seed, report["verdict"], causes, loud, says, seconds, overhead, sure)
 
     @property
     def first(self) -> str:
@@ -248,6 +253,48 @@ def confusion(judged: Sequence[Judged]) -> str:
     return table(["is \\ named", *columns], [[truth, *(cell(truth, first) for first in columns)] for truth in rows_of])
 
 
+BINS = (0.0, 0.6, 0.7, 0.8, 0.9, 1.01)
+
+
+def calibration(judged: Sequence[Judged]) -> str:
+    """How often a diagnosis given with some confidence is right.
+
+    The first columns compare what was said with what came of it. The last asks whether the confidence could be bettered:
+    each program's is mapped by an isotonic regression over all other programs (leave one program out), and the
+    column gives the mean of what that says for the bin.
+    """
+    given = [j for j in judged if j.loud and j.confidence is not None]
+    mapped = _left_out(given)
+    rows = []
+    for low, high in itertools.pairwise(BINS):
+        part = [(j, m) for j, m in zip(given, mapped, strict=True) if low <= (j.confidence or 0) < high]
+        if part:
+            said = statistics.mean(j.confidence or 0 for j, _ in part)
+            rows.append([
+                f"{low:.1f} to {min(high, 1):.1f}", len(part), f"{said:.2f}", share(j.right for j, _ in part),
+                f"{statistics.mean(m for _, m in part):.2f}",
+            ])  # fmt: skip
+    error = statistics.mean(((j.confidence or 0) - j.right) ** 2 for j in given) if given else float("nan")
+    rows.append(["all", len(given), f"Brier score {error:.3f}", share(j.right for j in given), ""])
+    return table(["confidence", "diagnoses", "mean said", "right", "by the other programs"], rows)
+
+
+def _left_out(given: Sequence[Judged]) -> list[float]:
+    """What an isotonic regression over the other programs makes of each confidence."""
+    from sklearn.isotonic import IsotonicRegression
+
+    found = []
+    for j in given:
+        others = [o for o in given if o.case.name != j.case.name]
+        if len({o.right for o in others}) < 2:
+            found.append(float(others[0].right) if others else float("nan"))
+            continue
+        line = IsotonicRegression(out_of_bounds="clip", y_min=0, y_max=1)
+        line.fit([o.confidence or 0 for o in others], [float(o.right) for o in others])
+        found.append(float(line.predict([j.confidence or 0])[0]))
+    return found
+
+
 def wrong(judged: Sequence[Judged]) -> str:
     """The runs whose diagnosis is wrong, with the truth and what was said."""
     rows = [
@@ -278,7 +325,7 @@ def main() -> int:
         judged = _all(judge, [(case, seed) for case in wanted for seed in asked.seeds], jobs=asked.jobs)
     print(machine_line(facts))
     print(f"\n{len(judged)} runs of {len(wanted)} programs\n\n{overall(judged)}\n\n{by_cause(judged)}")
-    print(f"\n{confusion(judged)}\n\n{wrong(judged)}")
+    print(f"\n{confusion(judged)}\n\n{calibration(judged)}\n\n{wrong(judged)}")
     rows = [
         {**asdict(j), "case": j.case.name, "script": j.case.script, "first": j.first, "right": j.right} for j in judged
     ]
