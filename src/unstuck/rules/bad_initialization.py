@@ -25,6 +25,7 @@ def bad_initialization(
     small: float = 0.15,
     growth: float = 100.0,
     inputs: float = 10.0,
+    absurd: float = 50.0,
 ) -> list[Finding]:
     """The weights start too large, too small, constant or symmetric.
 
@@ -52,6 +53,8 @@ def bad_initialization(
         small: Smallest gain, in networks without normalisation that are at chance.
         growth: Times by which deviations may grow, or fade, from the first layer to the last at step 0.
         inputs: Size of the inputs (root mean square) above which they, and not the weights, are to blame.
+        absurd: Times chance from which on a loss at the start is a warning even where the network recovers: it does so at
+            the cost of weights far from any that generalise.
 
     Returns:
         One finding at most: constant weights, else too large ones, else too small ones.
@@ -62,7 +65,7 @@ def bad_initialization(
     found = _constant(record, learning, layers)
     if found or input_size(record) > inputs:
         return found
-    return _too_large(record, learning, layers, chance, large, growth) or _too_small(
+    return _too_large(record, learning, layers, chance, large, growth, absurd) or _too_small(
         record, learning, layers, small, growth
     )
 
@@ -119,7 +122,13 @@ def _varies(parameter: Parameter) -> bool:
 
 
 def _too_large(
-    record: Record, learning: Learning, layers: list[Weighted], chance: float, large: float, growth: float
+    record: Record,
+    learning: Learning,
+    layers: list[Weighted],
+    chance: float,
+    large: float,
+    growth: float,
+    absurd: float,
 ) -> list[Finding]:
     gains = {w.name: _gain(w) for w in layers}
     big = [name for name, gain in gains.items() if gain > large]
@@ -146,7 +155,7 @@ def _too_large(
     )
     return finding(
         "bad-initialization",
-        learning.weigh(),
+        learning.weigh(well="warning" if big and above > absurd else "note"),
         min(0.9, 0.5 + 0.15 * len(consequences) + 0.15 * bool(big)),
         f"{cause}: {consequences[0]}; {learning.words()}",
         layers=big,

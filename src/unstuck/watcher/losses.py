@@ -55,6 +55,7 @@ class LossState:
     absolute: float = 0.0
     labels: np.ndarray | None = None
     score: str = ""
+    logged: bool = False  # written by hand, with a logarithm of the output
 
     @property
     def spread(self) -> float:
@@ -72,6 +73,7 @@ class LossBook:
         self.main: LossState | None = None
         self.tokens = False
         self.leading: tuple[Tensor | None, Tensor | None] = (None, None)  # outputs and targets of the last backward
+        self._logged: Tensor | None = None  # the logarithm that a loss written by hand took of its output
         self._largest: dict[str, float] = {}
 
     @property
@@ -108,6 +110,8 @@ class LossBook:
         elif start is not None:
             leading = self._by_hand(start, ancestors, trace)
         self.leading = (None, None) if leading is None else leading[1:]
+        if leading is not None and leading[0].logged and start is not None:
+            self.leading = (self._logged, leading[2])
         if leading is None:
             return
         state, output, target = leading
@@ -168,6 +172,7 @@ class LossBook:
             state.loss_ops = tuple(layer_ops)
             return state, None, None
         call, source, output, target, kind = meeting
+        state.logged, self._logged = source is not call.inputs[0], call.output
         after = [c for c in sorted(tail, key=lambda c: c.order) if c.order >= call.order]
         state.loss_ops = tuple(c.layer.op for c in after if c.layer is not None)
         for other in after:
@@ -286,6 +291,8 @@ class LossBook:
     def score_of(self, output: Tensor, target: Tensor) -> float:
         """The main score of outputs against targets, NaN when there is none."""
         main = self.main
+        if main is not None and main.logged:
+            output = output.exp()
         value = self._score(main, output, target, None) if main is not None and main.score else None
         if main is None or value is None:
             return math.nan
