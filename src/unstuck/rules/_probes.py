@@ -131,6 +131,9 @@ def shortfall(record: Record) -> float:
     """
     data = probe(record, "reference")
     own = number_of(data, "network")
+    losses = record.series("loss").finite.values
+    if len(losses) and losses.min() < 0:  # the score is of a part of the loss, such as a critic's
+        return math.nan
     return skill(record, reachable(record)) - skill(record, own) if math.isfinite(own) else math.nan
 
 

@@ -33,7 +33,8 @@ def labels_unrelated(
         samples: Samples that the reference must have had.
         near: Score above chance on the held-out half that counts as none, as a share of the way to perfect.
         apart: Least distance between its score on its own half and on the other, as such a share: it could learn by heart.
-        errors: Standard errors that the held-out score may be above chance.
+        errors: Standard errors that the held-out score may be above chance; where these are more than three times `near`, nothing
+            is said.
 
     Returns:
         One finding at most.
@@ -43,6 +44,8 @@ def labels_unrelated(
         return []
     chance, held, fitted = number_of(data, "chance"), reachable(record), number_of(data, "fitted")
     error = math.sqrt(max(chance * (1 - chance), 0.0) / (number_of(data, "samples") / 3)) if 0 < chance < 1 else 0.03
+    if errors * error > 3 * near * (1 - chance):
+        return []  # too few samples to tell
     if not (held - chance) < max(near * (1 - chance), errors * error) or not (fitted - held) > apart * (1 - chance):
         return []
     seen = learning.eval_score

@@ -281,6 +281,8 @@ class LossBook:
         if state.score == "bit_accuracy":
             return scores.bit_accuracy(output, target, threshold=_threshold(state))
         if state.score == "r2":
+            if state.name == "poisson_nll_loss" and state.settings.get("log_input", True):
+                output = output.exp()
             if output.shape != target.shape:
                 output, target = output.squeeze(), target.squeeze()
                 if output.shape != target.shape:
@@ -390,6 +392,10 @@ class LossBook:
             absolute=main.absolute,
             reduction=main.reduction,
         )
+        if (
+            main.settings.get("weighted") and main.score == "accuracy"
+        ):  # the best constant of a weighted loss is another one
+            chance_loss, chance_score = math.nan, 1.0 / max(2, main.num_classes)
         return Task(
             kind, main.num_classes, main.score, chance_loss, chance_score, mean if kind == "regression" else math.nan,
             main.spread if kind == "regression" else math.nan, tuple(float(s) for s in share),

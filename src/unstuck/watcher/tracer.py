@@ -327,7 +327,8 @@ class Tracer(TorchFunctionMode):
         if not isinstance(output, Tensor):
             return
         settings = {k: v for k, v in kwargs.items() if isinstance(v, (int, float, str, bool))}
-        settings["weighted"] = isinstance(kwargs.get("weight"), Tensor) or isinstance(kwargs.get("pos_weight"), Tensor)
+        weights = (kwargs.get("weight"), kwargs.get("pos_weight"), args[2] if len(args) > 2 else None)
+        settings["weighted"] = any(isinstance(w, Tensor) for w in weights)
         if isinstance(target, Tensor) and target.requires_grad and not output.requires_grad:
             output, target = target, output
         call = self.trace.producers.get(output.grad_fn) if output.grad_fn is not None else None
