@@ -79,6 +79,15 @@ def test_a_logarithm_of_what_may_be_negative_is_named(runs):
     assert found(runs.stuck, runs, "hand-written", "linear", "div", output=PROBABLE, **entropy) == []
 
 
+def test_outputs_divided_by_their_sum_are_named_by_what_they_end_in(runs):
+    entropy = {"loss_ops": ("log", "mul", "sum", "neg"), "target_kind": "one-hot", "output": PROBABLE}
+    [finding] = found(runs.stuck, runs, "hand-written", "linear", "relu", "div", "clamp", **entropy)
+    assert "relu" in finding.says
+    assert found(runs.learns, runs, "hand-written", "linear", "sigmoid", "div", **entropy)[0].severity == "note"
+    for op in ("exp", "softplus"):
+        assert found(runs.stuck, runs, "hand-written", "linear", op, "div", **entropy) == []
+
+
 def test_a_softmax_over_one_output_is_named(runs):
     for name in ("binary_cross_entropy", "mse_loss"):
         [finding] = found(runs.stuck, runs, name, "linear", "softmax", output_shape=(6, 1), target_kind="binary")

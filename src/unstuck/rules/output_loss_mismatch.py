@@ -47,7 +47,7 @@ def output_loss_mismatch(record: Record, *, rows: float = 0.9) -> list[Finding]:
     | binary cross-entropy | probabilities | softmax where several labels may be true |
     | binary cross-entropy with logits | logits | sigmoid before it |
     | KL divergence | log-probabilities | probabilities |
-    | log written by hand | probabilities | anything that may be negative |
+    | log written by hand | probabilities | anything that may be negative; ReLU divided by its sum |
     | hinge | raw scores | softmax or sigmoid: a margin of 1 can't be reached |
     | squared or absolute error | numbers | classes |
 
@@ -120,6 +120,14 @@ def _last(chain: tuple[str, ...]) -> str:
     while len(ops) > 1 and ops[-1] == "clamp" and ops[-2] in _SQUASHED:
         ops.pop()
     return ops[-1] if ops else ""
+
+
+def _scaled_to_one(call: LossCall, rows: float) -> str:
+    """The op whose outputs are divided by their sum, so that rows sum to one; "" where that isn't done."""
+    ops = [op for op in call.chain if op not in (*_PASSED, "clamp")]
+    if len(ops) < 2 or ops[-1] != "div" or not _share(call, "sums_to_one") >= rows:
+        return ""
+    return ops[-2] if ops[-2] in ("relu", "relu6", "sigmoid", "hardsigmoid", "tanh") else ""
 
 
 def _negated(call: LossCall, learning: Learning) -> _Misfit | None:
@@ -243,6 +251,13 @@ def _to_distance(call: LossCall, last: str) -> _Misfit | None:
 
 def _to_hand_written(call: LossCall, last: str, rows: float) -> _Misfit | None:
     ops = call.loss_ops
+    scaled = _scaled_to_one(call, rows)
+    if scaled and call.num_classes > 1 and call.target_kind in _CLASSES:
+        return _Misfit(
+            f"classes are to be told apart, but the outputs end in {scaled} and are divided by their sum; softmax makes "
+            f"probabilities of any output", 0.65 if scaled in _SQUASHED else 0.93, "min",
+            learns="note" if scaled in _SQUASHED else "warning",
+        )  # fmt: skip
     if (
         ops[:1] == ("mul",)
         and ({"clamp", "relu"} & set(ops))

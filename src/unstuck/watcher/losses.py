@@ -173,7 +173,8 @@ class LossBook:
             return state, None, None
         call, source, output, target, kind = meeting
         state.logged, self._logged = source is not call.inputs[0], call.output
-        after = [c for c in sorted(tail, key=lambda c: c.order) if c.order >= call.order]
+        begins = call.inputs[0].order if state.logged else call.order
+        after = [c for c in sorted(tail, key=lambda c: c.order) if c.order >= begins]
         state.loss_ops = tuple(c.layer.op for c in after if c.layer is not None)
         for other in after:
             if other.layer is not None:
