@@ -79,6 +79,16 @@ def test_a_logarithm_of_what_may_be_negative_is_named(runs):
     assert found(runs.stuck, runs, "hand-written", "linear", "div", output=PROBABLE, **entropy) == []
 
 
+def test_raw_outputs_clamped_into_the_range_of_a_logarithm_are_named(runs):
+    entropy = {"loss_ops": ("log", "mul", "sum", "neg"), "target_kind": "one-hot"}
+    clamped = {"min": 1e-7, "max": 1.0, "sums_to_one": 0.0}
+    for chain in (("linear", "div", "clamp"), ("linear", "clamp"), ("matmul", "add", "clamp")):
+        [finding] = found(runs.stuck, runs, "hand-written", *chain, output=clamped, **entropy)
+        assert (finding.severity, finding.confidence) == ("error", 0.93)
+    for chain in (("linear", "sigmoid", "clamp"), ("linear", "softplus", "div"), ("linear", "exp", "div", "clamp")):
+        assert found(runs.stuck, runs, "hand-written", *chain, output=clamped, **entropy) == []
+
+
 def test_outputs_divided_by_their_sum_are_named_by_what_they_end_in(runs):
     entropy = {"loss_ops": ("log", "mul", "sum", "neg"), "target_kind": "one-hot", "output": PROBABLE}
     [finding] = found(runs.stuck, runs, "hand-written", "linear", "relu", "div", "clamp", **entropy)

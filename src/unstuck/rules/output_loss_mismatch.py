@@ -16,6 +16,7 @@ _BOUNDED = frozenset({"sigmoid", "hardsigmoid", "tanh", "softsign", "hardtanh", 
 _HALF = frozenset({"relu", "softplus", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish", "hardswish"})
 _SQUASHED = frozenset({"softmax", "sigmoid", "hardsigmoid"})
 _RAW = frozenset({"linear", "conv", "matmul", "relu", "clamp"})
+_UNBOUNDED = frozenset({"linear", "conv", "matmul", "tanh", "leaky_relu", "elu", "selu", "gelu", "silu", "relu"})
 _DISTANCES = frozenset({"mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss"})
 _HINGES = frozenset({"multi_margin_loss", "multilabel_margin_loss", "hinge_embedding_loss"})
 _NEVER_NEGATIVE = frozenset({"cross_entropy", "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss"})
@@ -128,6 +129,14 @@ def _scaled_to_one(call: LossCall, rows: float) -> str:
     if len(ops) < 2 or ops[-1] != "div" or not _share(call, "sums_to_one") >= rows:
         return ""
     return ops[-2] if ops[-2] in ("relu", "relu6", "sigmoid", "hardsigmoid", "tanh") else ""
+
+
+def _maker(chain: tuple[str, ...]) -> str:
+    """The op that makes outputs what they are, before they are clamped or divided by something; a bias is its matmul's."""
+    ops = [op for op in chain if op not in (*_PASSED, "clamp", "div")]
+    if len(ops) > 1 and ops[-1] in ("add", "bias") and ops[-2] == "matmul":
+        ops.pop()
+    return ops[-1] if ops else ""
 
 
 def _negated(call: LossCall, learning: Learning) -> _Misfit | None:
@@ -269,6 +278,12 @@ def _to_hand_written(call: LossCall, last: str, rows: float) -> _Misfit | None:
         and call.target_kind in ("one-hot", "binary", "multi-label", "probability")
         and last not in _SQUASHED
     ):
+        maker = _maker(call.chain)
+        if maker in _UNBOUNDED and ({"clamp", "div"} & set(call.chain)) and not _share(call, "sums_to_one") >= rows:
+            return _Misfit(
+                f"the logarithm in the loss is taken of no probabilities: the outputs end in {maker} and are only made to "
+                f"fit into the logarithm's range", 0.93, "sums_to_one",
+            )  # fmt: skip
         low, high = call.output.get("min", math.nan), call.output.get("max", math.nan)
         if last != "clamp" and (low < 0 or high > 1.001) and not _share(call, "sums_to_one") >= rows:
             return _Misfit(
