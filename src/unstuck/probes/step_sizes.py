@@ -9,6 +9,7 @@ from typing import Any
 from unstuck.probes.bench import Bench, Clock
 
 FACTORS = (1.0, 10.0, 0.1, 100.0, 0.01)
+LEAST = 8  # updates, of which fewer tell nothing
 ADAM = (1e-3, 1e-2)
 
 
@@ -57,7 +58,7 @@ def _tried(bench: Bench, clock: Clock, most: int, *, start: bool) -> dict[str, A
     if not bench.steps_known:
         return None
     steps = _steps_for(bench, clock, most, start=start)
-    if steps < 3:
+    if steps < LEAST:
         return None
     bench.restore(start=start)
     before, score_before = bench.measured(bench.held[-8:])

@@ -16,7 +16,9 @@ _BOUNDED = frozenset({"sigmoid", "hardsigmoid", "tanh", "softsign", "hardtanh", 
 _HALF = frozenset({"relu", "softplus", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish", "hardswish"})
 _SQUASHED = frozenset({"softmax", "sigmoid", "hardsigmoid"})
 _RAW = frozenset({"linear", "conv", "matmul", "relu", "clamp"})
-_UNBOUNDED = frozenset({"linear", "conv", "matmul", "tanh", "leaky_relu", "elu", "selu", "gelu", "silu", "relu"})
+_UNBOUNDED = frozenset(
+    {"linear", "conv", "matmul", "tanh", "softsign", "hardtanh", "leaky_relu", "elu", "selu", "gelu", "silu", "relu"}
+)
 _DISTANCES = frozenset({"mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss"})
 _HINGES = frozenset({"multi_margin_loss", "multilabel_margin_loss", "hinge_embedding_loss"})
 _NEVER_NEGATIVE = frozenset({"cross_entropy", "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss"})
@@ -134,7 +136,7 @@ def _scaled_to_one(call: LossCall, rows: float) -> str:
 def _maker(chain: tuple[str, ...]) -> str:
     """The op that makes outputs what they are, before they are clamped or divided by something; a bias is its matmul's."""
     ops = [op for op in chain if op not in (*_PASSED, "clamp", "div")]
-    if len(ops) > 1 and ops[-1] in ("add", "bias") and ops[-2] == "matmul":
+    while len(ops) > 1 and ops[-1] in ("add", "bias") and ops[-2] in ("add", "bias", "matmul", "linear", "conv"):
         ops.pop()
     return ops[-1] if ops else ""
 
@@ -279,12 +281,19 @@ def _to_hand_written(call: LossCall, last: str, rows: float) -> _Misfit | None:
         and last not in _SQUASHED
     ):
         maker = _maker(call.chain)
-        if maker in _UNBOUNDED and ({"clamp", "div"} & set(call.chain)) and not _share(call, "sums_to_one") >= rows:
-            return _Misfit(
-                f"the logarithm in the loss is taken of no probabilities: the outputs end in {maker} and are only made to "
-                f"fit into the logarithm's range", 0.93, "sums_to_one",
-            )  # fmt: skip
         low, high = call.output.get("min", math.nan), call.output.get("max", math.nan)
+        fitted = bool({"clamp", "div"} & set(call.chain))
+        if (
+            maker in _UNBOUNDED
+            and not _share(call, "sums_to_one") >= rows
+            and (fitted or not (low >= 0 and high <= 1.001))
+        ):
+            how = " and are only made to fit into the logarithm's range" if fitted else ""
+            return _Misfit(
+                f"the logarithm in the loss is taken of no probabilities: the outputs end in {maker}{how}",
+                0.93,
+                "sums_to_one",
+            )
         if last != "clamp" and (low < 0 or high > 1.001) and not _share(call, "sums_to_one") >= rows:
             return _Misfit(
                 f"the logarithm in the loss is taken of no probabilities, but of {number(low)} to {number(high)}",

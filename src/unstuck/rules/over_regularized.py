@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from unstuck.evidence import Record
 from unstuck.rules._depth import is_weight
 from unstuck.rules._finding import finding
@@ -16,7 +14,9 @@ from unstuck.verdict import Evidence, Finding
 _HALF = 0.5  # of the way from chance to perfect: where dropout hardly keeps it from fitting
 
 
-def over_regularized(record: Record, *, p: float = 0.5, layers: int = 2, shrunk: float = 0.1) -> list[Finding]:
+def over_regularized(
+    record: Record, *, p: float = 0.5, layers: int = 2, shrunk: float = 0.1, dwarf: float = 0.2
+) -> list[Finding]:
     """Regularisation is so strong that the network can't fit its training data.
 
     Dropout above one half several times in a row leaves next to nothing of a signal: three times 0.8 lets one
@@ -36,7 +36,8 @@ def over_regularized(record: Record, *, p: float = 0.5, layers: int = 2, shrunk:
         record: The run.
         p: Dropout rate above which a layer counts (UMLAUT: 0.5).
         layers: Such layers that are too many; one with a rate above 0.8 is, too.
-        shrunk: Size of the weights at the end relative to their start, the median over weights.
+        shrunk: Size at the end, relative to the start, of the weights that shrank most.
+        dwarf: Share that the loss functions have of what is minimised at the start, below which penalties dwarf them.
 
     Returns:
         One finding at most.
@@ -64,26 +65,46 @@ def over_regularized(record: Record, *, p: float = 0.5, layers: int = 2, shrunk:
         )
     if learning.status != "at chance":
         return []
-    left = _left(record)
-    if not left < shrunk:
+    left, name = _left(record)
+    dwarfed = _part(record) < dwarf
+    if not left < (shrunk if not dwarfed else 0.5):
         return []
+    if dwarfed:
+        says = (
+            f"at the start the loss on the data is {share(_part(record))} of what is minimised, the rest are penalties"
+        )
+        return finding(
+            "over-regularized", "error", 0.9,
+            f"{says}; the weights of {name} shrink to {share(left)} of their size at the start; {learning.words()}",
+            evidence=[Evidence("loss_part", "", 0, _part(record)), Evidence("weight_left", name, record.steps - 1, left)],
+            treated_by=("weight-decay",),
+        )  # fmt: skip
     decay = next((float(o.settings.get("weight_decay") or 0.0) for o in record.program.optimizers), 0.0)
     by = f" under a weight decay of {number(decay)}" if decay else ""
     return finding(
         "over-regularized",
         "error",
         0.85 if decay else 0.6,
-        f"the weights shrink to {share(left)} of their size at the start{by}; {learning.words()}",
-        evidence=[Evidence("weight_left", "", record.steps - 1, left)],
+        f"the weights of {name} shrink to {share(left)} of their size at the start{by}; {learning.words()}",
+        evidence=[Evidence("weight_left", name, record.steps - 1, left)],
         treated_by=("weight-decay",),
     )
 
 
-def _left(record: Record) -> float:
-    """Size of the weights at the end relative to the start, median over weights; NaN when unknown."""
+def _left(record: Record) -> tuple[float, str]:
+    """Size relative to the start of the weights that shrank most, and their name; NaN when unknown.
+
+    Nothing but decay and penalties makes weights much smaller.
+    """
     parts = []
     for parameter in record.program.parameters:
         series = record.series("weight_rms", parameter.name).finite
         if is_weight(parameter) and len(series) > 1 and series.first > 0:
-            parts.append(series.last / series.first)
-    return float(np.median(parts)) if parts else math.nan
+            parts.append((series.last / series.first, parameter.name))
+    return min(parts, default=(math.nan, ""))
+
+
+def _part(record: Record) -> float:
+    """Share that the loss functions have of what is minimised, at the first sample; NaN when unknown."""
+    first = [record.series("loss_part", place).first for place in record.places("loss_part")]
+    return sum(first) if first else math.nan

@@ -57,7 +57,7 @@ def undertrained(
     if loss.values.min() < 0 or _planned_end(record, decayed) or _evaluation_rises(record):
         return []
     before, after, more = gain_of_going_on(record)
-    if after - before < settled:
+    if after - before < settled and more >= 0.25 * record.steps:
         return []
     third, last, error = _quarters(loss.values)
     drop, whole = third - last, learning.first - last

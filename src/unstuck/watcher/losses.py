@@ -105,6 +105,11 @@ class LossBook:
             state = self._state(seen.name, seen.site)
             self._learn(state, seen.output, seen.target, seen.settings, seen.call)
             leading = leading or (state, seen.output, seen.target)
+            if seen.value.numel() == 1 and root.numel() == 1:
+                part, site = (seen.value.float() / root.detach().float()).reshape(1), seen.site
+                sample.put(
+                    ("part", site), part, lambda c, n, site=site: c.put("loss_part", site, float(n.reshape(-1)[0]))
+                )
         if found:
             self._mark(ancestors, found[0])
         elif start is not None:
