@@ -14,6 +14,7 @@ from unstuck.rules._learning import Learning, main_loss, progress
 from unstuck.rules._words import names, number
 from unstuck.verdict import Evidence, Finding
 
+DEEP = 6  # layers with weights
 _CLASSIFYING = ("classification", "binary", "multi-label", "tokens")
 
 
@@ -187,6 +188,15 @@ def _growth(record: Record, layers: list[Weighted]) -> float:
     return known[-1] / known[0] if len(known) > 1 else math.nan
 
 
+def _bounded(record: Record) -> bool:
+    """Whether hidden layers squash their outputs, which makes signals fade whatever the weights."""
+    return any(
+        layer.op in ("sigmoid", "tanh", "softsign", "hardsigmoid")
+        for layer in record.program.layers
+        if layer.role == "hidden"
+    )
+
+
 def _normalised(record: Record) -> bool:
     return any(layer.op in NORMS for layer in record.program.layers)
 
@@ -197,14 +207,27 @@ def _normalised(record: Record) -> bool:
 def _too_small(
     record: Record, learning: Learning, layers: list[Weighted], small: float, growth: float
 ) -> list[Finding]:
-    if learning.status != "at chance" or _normalised(record):
+    if learning.status not in ("at chance", "learns") or _normalised(record):
+        return []
+    fades = 1 / _growth(record, layers)
+    if fades > growth and len(layers) >= DEEP and not _bounded(record):
+        says = (
+            f"outputs fade {number(fades)} times along the {len(layers)} layers at the start, and gradients with them: these "
+            f"weights are too small for so deep a network; {learning.words()}"
+        )
+        return finding(
+            "bad-initialization", "warning", 0.65, says, layers=[w.name for w in layers],
+            evidence=[Evidence("act_std", w.name, 0, record.series("act_std", w.name).first) for w in (layers[0], layers[-1])],
+            treated_by=("initialization", "normalization", "residual"),
+        )  # fmt: skip
+    if learning.status != "at chance":
         return []
     gains = {w.name: _gain(w) for w in _hidden(layers)}
     tiny = [name for name, gain in gains.items() if gain < small]
     between = [record.series("act_between", w.name).median() for w in layers]
     call = main_loss(record)
     constant = call is not None and call.output.get("constant", 0.0) > 0.9
-    faded = 1 / _growth(record, layers) > growth or float(np.nanmin([*between, 1.0])) < 1e-3
+    faded = fades > growth or float(np.nanmin([*between, 1.0])) < 1e-3
     if not tiny or not (faded or constant):
         return []
     worst = min(tiny, key=lambda name: gains[name])
