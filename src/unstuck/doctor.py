@@ -49,7 +49,7 @@ EXPLAINS: dict[str, frozenset[str]] = {
     "unnormalized-input": _FLOW
     | _SLOW
     | {"learning-rate-too-high", "bad-initialization", "unnormalized-target", "ill-conditioned", "zero-gradient"},
-    "unnormalized-target": _FLOW | _SLOW | {"learning-rate-too-high", "zero-gradient"},
+    "unnormalized-target": _FLOW | _SLOW | {"learning-rate-too-high", "zero-gradient", "unnormalized-input"},
     "bad-initialization": _FLOW | _SLOW | {"learning-rate-too-high", "zero-gradient", "loss-scale"},
     "loss-scale": _FLOW | _SLOW | {"learning-rate-too-high"},
     "learning-rate-too-high": _FLOW | (_SLOW - {"learning-rate-too-low"}) | {"zero-gradient", "unnormalized-target"},
@@ -73,7 +73,7 @@ _DECISIVE: dict[str, float] = {
     **dict.fromkeys(CONSTRUCTION, 1.0), "output-loss-mismatch": 0.98, "parameters-not-trained": 0.95,
     "unshuffled-data": 0.9, "unnormalized-input": 0.85, "loss-scale": 0.85,
     "bad-initialization": 0.8, "learning-rate-too-high": 0.8, "over-regularized": 0.8, "exploding-gradient": 0.8,
-    "unnormalized-target": 0.75, "learning-rate-too-low": 0.75, "vanishing-gradient": 0.75,
+    "unnormalized-target": 0.78, "learning-rate-too-low": 0.75, "vanishing-gradient": 0.75,
     "saturated-activation": 0.65, "dead-units": 0.65, "non-finite": 0.6, "missing-nonlinearity": 0.6,
     "undertrained": 0.6, "labels-unrelated": 0.75, "mode-mismatch": 0.75, "train-test-mismatch": 0.75, "growing-graph": 0.75,
     "short-memory": 0.65, "class-imbalance": 0.6, "ill-conditioned": 0.55, "batch-too-large": 0.55, "batch-too-small": 0.55,

@@ -266,8 +266,8 @@ def _to_hand_written(call: LossCall, last: str, rows: float) -> _Misfit | None:
     if scaled and call.num_classes > 1 and call.target_kind in _CLASSES:
         return _Misfit(
             f"classes are to be told apart, but the outputs end in {scaled} and are divided by their sum; softmax makes "
-            f"probabilities of any output", 0.65 if scaled in _SQUASHED else 0.93, "min",
-            learns="note" if scaled in _SQUASHED else "warning",
+            f"probabilities of any output", 0.5 if scaled in _SQUASHED else 0.93, "min",
+            stuck="warning" if scaled in _SQUASHED else "error", learns="note" if scaled in _SQUASHED else "warning",
         )  # fmt: skip
     if (
         ops[:1] == ("mul",)

@@ -6,7 +6,7 @@ import math
 
 from unstuck.evidence import Record
 from unstuck.rules._finding import finding
-from unstuck.rules._learning import main_loss, progress
+from unstuck.rules._learning import Learning, main_loss, progress
 from unstuck.rules._words import number
 from unstuck.verdict import Evidence, Finding
 
@@ -54,9 +54,26 @@ def unnormalized_target(record: Record, *, size: float = 10.0, small: float = 1e
     return finding(
         "unnormalized-target",
         learning.weigh(stuck="error" if large else "warning", learns="warning" if learning.skill < _SOON else "note"),
-        0.5 if tiny else 0.9 if target_size > 10 * size else 0.75,
+        0.5
+        if tiny
+        else 0.97
+        if _out_of_reach(record, learning, target_size)
+        else 0.9
+        if target_size > 10 * size
+        else 0.75,
         says,
         layers=(call.layer,),
         evidence=[Evidence("target_mean", call.layer, 0, mean), Evidence("target_std", call.layer, 0, std)],
         treated_by=("standardize-target", "learning-rate"),
     )
+
+
+def _out_of_reach(record: Record, learning: Learning, target_size: float) -> bool:
+    """Whether the outputs never even came near the targets' mean, as the end finds them: steps too small for the way."""
+    outputs = main_loss(record)
+    spread = (
+        max(abs(outputs.output.get("min", 0.0)), abs(outputs.output.get("max", 0.0)))
+        if outputs is not None
+        else math.nan
+    )
+    return learning.skill < -0.05 and learning.status != "diverges" and spread < 0.3 * target_size
