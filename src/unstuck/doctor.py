@@ -177,7 +177,9 @@ def _is_cause(one: Finding, other: Finding) -> bool:
 def _brings_about(one: Finding, other: Finding) -> bool:
     if one.cause == other.cause or other.cause not in EXPLAINS.get(one.cause, ()):
         return False
-    return one.cause not in CONSTRUCTION or one.confidence >= _SURE or other.cause in _SLOW
+    if one.cause not in CONSTRUCTION or one.confidence >= _SURE:
+        return True
+    return other.cause in _SLOW and one.severity == "error"
 
 
 def _explained(root: Finding, findings: list[Finding]) -> list[Finding]:

@@ -44,7 +44,8 @@ def undertrained(
         sure: Standard errors that the drop must stand out by.
         few: Steps below which the drop need not stand out, as there are too few to tell noise by.
         decayed: Rate at the end, relative to its largest, below which the end was planned.
-        gain: What continuing for as long again must bring, as a share of the way from chance to perfect, to be enough by itself.
+        gain: What continuing for as long again must bring, as a share of the way from chance to perfect, to be enough by
+            itself; or a quarter of the way that was left.
         settled: What it must bring at least, where it was tried.
 
     Returns:
@@ -61,7 +62,7 @@ def undertrained(
         return []
     third, last, error = _quarters(loss.values)
     drop, whole = third - last, learning.first - last
-    if after - before > gain:
+    if after - before > gain or after - before > max(2 * settled, 0.25 * (1 - before)):
         says = (
             f"continued for {plural(more, 'step')} it goes from {share(max(before, 0.0))} to {share(after)} of the way from "
             f"chance to perfect, on batches that were not trained on meanwhile; it was stopped after "
