@@ -16,6 +16,7 @@ from unstuck.rules._words import names, number, plural, share
 
 _FACTOR = 1e3  # a rise that nothing but divergence gives
 _BETTER = 0.2  # of the way from chance to perfect, what a smaller rate must bring
+_HALF = 0.5  # of the loss at the end, below which smaller steps must come where the network learns well
 _MOVING = 1e-3  # updates below this share of the weights can't throw a loss about
 
 
@@ -48,7 +49,10 @@ def overshoot(
         gradient is left from the first step on.
     """
     loss = record.series("loss").until(learning.end).finite
-    if learning.status == "learns well" or learning.steps < 2 or alternates(record) or _no_gradient(record):
+    if learning.status == "learns well":
+        outdone = _outdone(record, learning)
+        return [outdone] if outdone is not None else []
+    if learning.steps < 2 or alternates(record) or _no_gradient(record):
         return []
     if loss.values.min() < 0 or not learning.first > 0:
         return []
@@ -86,6 +90,22 @@ def _by_experiment(record: Record, learning: Learning, first: float) -> list[Sig
         says = f"the first update raises the loss of its own batch; {number(critical)} times as long it would not"
         found.append(Sign(says, 0, first, 0.5))
     return found
+
+
+def _outdone(record: Record, learning: Learning) -> Sign | None:
+    """Where it learns well: its first steps go up, and smaller ones from the same start are soon better than its end."""
+    start = trial(record, "from-start")
+    if start is None or alternates(record) or not learning.last > 0 or not start.losses[1.0] > start.loss_before:
+        return None
+    factor, _ = start.lower
+    if not start.losses.get(factor, math.inf) < _HALF * learning.last:
+        return None
+    says = (
+        f"from the same start {number(factor)} times the rate takes the loss to {number(start.losses[factor])} in "
+        f"{plural(start.steps, 'update')}, where the script's raises it from {number(start.loss_before)} to "
+        f"{number(start.losses[1.0])} and ends at {number(learning.last)}"
+    )
+    return Sign(says, record.steps - 1, learning.last, 0.8)
 
 
 def _compared(rates: Trial, learning: Learning, where: str) -> str:

@@ -29,7 +29,8 @@ def learning_rate_too_high(
         curvature. A NaN out of the blue, with a loss that was falling before, is no sign. Where the gradient is
         zero from the first step on there is nothing to say of the rate, and where several losses pull against
         each other (GANs) or a loss may be negative (policy gradients), a rising loss means nothing. A network
-        that learns well is left alone.
+        that learns well is left alone, unless smaller steps from the same start come much further in a few of them
+        than it did in all.
 
     Wrong when:
         Gradients are wrong rather than large: a loss of the wrong sign, gradients that accumulate. Inputs,
@@ -59,7 +60,7 @@ def learning_rate_too_high(
     if math.isfinite(size):
         evidence.append(Evidence("update_ratio", "", max(0, learning.end - 1), size))
     sure = min(0.95, certainty(signs))
-    severity = learning.weigh(breaks=True)
+    severity = learning.weigh(breaks=True, well="warning")
     return finding(
         "learning-rate-too-high",
         "warning" if severity == "error" and sure < 0.6 else severity,
