@@ -8,6 +8,7 @@ from unstuck.evidence import Record
 from unstuck.rules._depth import is_weight
 from unstuck.rules._finding import finding
 from unstuck.rules._learning import progress
+from unstuck.rules._probes import number_of, probe
 from unstuck.rules._words import names, number, share
 from unstuck.verdict import Evidence, Finding
 
@@ -37,6 +38,8 @@ def over_regularized(
         p: Dropout rate above which a layer counts (UMLAUT: 0.5).
         layers: Such layers that are too many; one with a rate above 0.8 is, too.
         shrunk: Size at the end, relative to the start, of the weights that shrank most.
+        passing: Share of the paths, over all layers with a dropout of at least `p`, below which dropout is too much where it hurts.
+        hurts: Loss of the same batches with dropout over that without, at the end, above which it does.
         dwarf: Share that the loss functions have of what is minimised at the start, below which penalties dwarf them.
 
     Returns:
@@ -49,14 +52,21 @@ def over_regularized(
         layer.name: float(layer.settings.get("p", 0.0)) for layer in record.program.layers if layer.op == "dropout"
     }
     high = {name: value for name, value in rates.items() if value > p}
-    if len(high) >= layers or any(value > 0.8 for value in high.values()):
+    if not (len(high) >= layers or any(value > 0.8 for value in high.values())):
+        high = {name: value for name, value in rates.items() if value >= p} if _held_back(record, hurts) else {}
+        if not math.prod(1 - value for value in high.values()) < passing:
+            high = {}
+    if high:
         passed = math.prod(1 - value for value in high.values())
-        says = (
-            f"dropout of {number(max(high.values()))} in {names(list(high))} lets {share(passed)} of the paths through"
+        gap = (
+            ""
+            if not _held_back(record, hurts)
+            else ", and with it the loss on the same batches is far higher than without"
         )
+        says = f"dropout of {number(max(high.values()))} in {names(list(high))} lets {share(passed)} of the paths through{gap}"
         return finding(
             "over-regularized",
-            learning.weigh(learns="warning" if not learning.skill > _HALF else "note"),
+            learning.weigh(learns="warning" if not learning.skill > _HALF or gap else "note"),
             0.75,
             f"{says}; {learning.words()}",
             layers=high,
@@ -89,6 +99,12 @@ def over_regularized(
         evidence=[Evidence("weight_left", name, record.steps - 1, left)],
         treated_by=("weight-decay",),
     )
+
+
+def _held_back(record: Record, hurts: float) -> bool:
+    """Whether the loss of the same batches is much higher in training mode than in evaluation mode."""
+    data = probe(record, "modes")
+    return number_of(data, "train") > hurts * number_of(data, "eval")
 
 
 def _left(record: Record) -> tuple[float, str]:
