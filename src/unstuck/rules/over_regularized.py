@@ -16,7 +16,14 @@ _HALF = 0.5  # of the way from chance to perfect: where dropout hardly keeps it 
 
 
 def over_regularized(
-    record: Record, *, p: float = 0.5, layers: int = 2, shrunk: float = 0.1, dwarf: float = 0.2
+    record: Record,
+    *,
+    p: float = 0.5,
+    layers: int = 2,
+    shrunk: float = 0.1,
+    passing: float = 0.15,
+    hurts: float = 1.15,
+    dwarf: float = 0.2,
 ) -> list[Finding]:
     """Regularisation is so strong that the network can't fit its training data.
 
