@@ -57,6 +57,7 @@ MISFITS = [
     ("mse_loss", ("linear", "softmax"), "one-hot", PROBABLE, "squared"),
     ("l1_loss", ("linear", "softmax"), "one-hot", PROBABLE, "absolute"),
     ("mse_loss", ("linear", "softmax"), "real", PROBABLE, "softmax"),
+    ("mse_loss", ("linear", "softmax"), "multi-label", PROBABLE, "several labels"),
 ]
 
 

@@ -22,6 +22,7 @@ _UNBOUNDED = frozenset(
 _DISTANCES = frozenset({"mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss"})
 _HINGES = frozenset({"multi_margin_loss", "multilabel_margin_loss", "hinge_embedding_loss"})
 _NEVER_NEGATIVE = frozenset({"cross_entropy", "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss"})
+_ONE_OF_MANY = "several labels may be true at once, but the outputs end in softmax and sum to one"
 _CLASSES = ("class index", "one-hot", "probability")
 
 
@@ -206,9 +207,7 @@ def _to_binary(call: LossCall, last: str) -> _Misfit | None:
     if last == "softmax" and call.output_shape[-1:] == (1,):
         return _Misfit("softmax over a single output is always 1", 0.9, "min", well="error")
     if last == "softmax" and call.target_kind == "multi-label":
-        return _Misfit(
-            "several labels may be true at once, but the outputs end in softmax and sum to one", 0.93, "sums_to_one"
-        )
+        return _Misfit(_ONE_OF_MANY, 0.93, "sums_to_one")
     if last in _RAW or call.chain in (("add",), ("bias",)):
         return _Misfit(f"the binary cross-entropy expects probabilities, but the outputs end in {last}", 0.85, "min")
     return None
@@ -239,6 +238,8 @@ def _to_distance(call: LossCall, last: str) -> _Misfit | None:
     if call.target_kind == "one-hot":
         certain = 0.75 if call.name == "l1_loss" else 0.5
         return _Misfit(f"classes are learned by their {error} instead of a cross-entropy", certain, unknown="note")
+    if call.target_kind == "multi-label" and last == "softmax":
+        return _Misfit(_ONE_OF_MANY, 0.93, "sums_to_one")
     if call.target_kind == "real" and last == "softmax":
         return _Misfit(
             "numbers are to be predicted, but the outputs end in softmax and sum to one", 0.85, "sums_to_one"
@@ -262,6 +263,8 @@ def _to_distance(call: LossCall, last: str) -> _Misfit | None:
 
 def _to_hand_written(call: LossCall, last: str, rows: float) -> _Misfit | None:
     ops = call.loss_ops
+    if call.target_kind == "multi-label" and last == "softmax":
+        return _Misfit(_ONE_OF_MANY, 0.93, "sums_to_one")
     scaled = _scaled_to_one(call, rows)
     if scaled and call.num_classes > 1 and call.target_kind in _CLASSES:
         return _Misfit(
