@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from unstuck.evidence import Record
+from unstuck.evidence import Layer, LossCall, Program, Record, Task
+from unstuck.store import Writer
 
 TRAINING = """
 import sys, torch
@@ -103,6 +105,15 @@ def test_exit_codes_and_tracebacks_are_the_scripts_own(script, tmp_path):
         (["run", "--html", ".", "train.py"], "is a folder: name a file"),
         (["run", "--runs", "train.py", "train.py"], "train.py"),
         (["run", "--set", "ded-units.fraction=1", "train.py"], "dead-units"),
+        (["diagnose"], "which record?"),
+        (["diagnose", "nowhere"], "there is no record 'nowhere'"),
+        (["diagnose", "train.py"], "is a script, not a record: `unstuck run train.py`"),
+        (["diagnose", "."], "there is no record in the folder '.'"),
+        (["diagnose", "--fail-on", "tears", "."], "must be one of error, warning, note"),
+        (["diagnose", "--json", ".", "."], "is a folder: name a file"),
+        (["diagnose", "--set", "dead-units.faction=1", "."], "did you mean 'fraction'?"),
+        (["explain"], "explain what? name a cause or a rule"),
+        (["explain", "ded-units"], "no cause or rule 'ded-units'; did you mean 'dead-units'?"),
     ],
 )
 def test_misuse_is_one_clear_line_and_exit_code_two(script, tmp_path, args, says):
@@ -168,3 +179,116 @@ def test_the_default_folder_falls_back_when_it_cannot_be_written(script, tmp_pat
     assert done.returncode == 0
     assert "the record goes to" in done.stderr
     assert list(Path(tmp_path).glob("unstuck-*/*/record.sqlite"))
+
+
+# ---------------------------------------------------------------------- records that are there
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A run whose loss broadcasts, in the default folder of runs."""
+    folder = tmp_path / ".unstuck" / "20250304-102231-train"
+    folder.mkdir(parents=True)
+    writer = Writer(folder / "record.sqlite", meta={"script": "train.py"})
+    for step in range(60):
+        writer.row(step, (("loss", ""), ("grad_norm", "")), (1.0, 0.1))
+    call = LossCall("mse_loss", "train.py:9", "head", output_shape=(32, 1), target_shape=(32,), target_kind="real")
+    task = Task("regression", 0, "r2", 1.0, 0.0)
+    writer.program(Program(layers=(Layer("head", "linear"),), losses=(call,), task=task).to_json())
+    writer.close(status="finished", steps=60, seconds=1.5)
+    return folder
+
+
+def test_what_reads_records_leaves_torch_alone(saved, tmp_path):
+    code = """
+import sys
+from unstuck.cli import main
+for command in sys.argv[1:]:
+    try:
+        main(command.split())
+    except SystemExit as end:
+        assert not end.code, command
+    assert "torch" not in sys.modules, command
+"""
+    name = ".unstuck/20250304-102231-train"
+    commands = [f"diagnose {name} --html r.html", "explain dead-units", "rules", "rules --json", "runs", "--version"]
+    subprocess.run([sys.executable, "-c", code, *commands], cwd=tmp_path, capture_output=True, timeout=60, check=True)
+    assert (tmp_path / "r.html").exists()
+
+
+@pytest.mark.parametrize("name", ["{folder}", "{folder}/record.sqlite", "20250304-102231-train"])
+def test_a_saved_run_is_judged_again(saved, tmp_path, name):
+    done = unstuck("diagnose", name.format(folder=saved.relative_to(tmp_path)), "--json", "r.json", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("✗ SICK")
+    verdict = json.loads((tmp_path / "r.json").read_text())
+    assert (verdict["schema"], verdict["verdict"], verdict["findings"][0]["cause"]) == (1, "sick", "loss-broadcast")
+    assert (verdict["run"]["steps"], verdict["run"]["seconds"]) == (60, 1.5)
+
+
+def test_it_is_judged_as_a_record_is_in_the_library(saved, tmp_path):
+    from unstuck.doctor import diagnose
+    from unstuck.report.json import to_json
+
+    unstuck("diagnose", "--quiet", saved, "--json", "r.json", folder=tmp_path)
+    expected = to_json(diagnose(Record.read(saved)))
+    assert json.loads((tmp_path / "r.json").read_text()) == json.loads(json.dumps(expected))
+
+
+def test_judging_again_leaves_the_record_as_it_is(saved, tmp_path):
+    before = {path.name: path.read_bytes() for path in saved.iterdir()}
+    unstuck("diagnose", saved, folder=tmp_path)
+    assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
+
+
+def test_judging_again_with_other_thresholds(saved, tmp_path):
+    done = unstuck("diagnose", saved, "--set", "loss-broadcast.growth=1000", "--json", "r.json", folder=tmp_path)
+    causes = [finding["cause"] for finding in json.loads((tmp_path / "r.json").read_text())["findings"]]
+    assert done.returncode == 0
+    assert "loss-broadcast" not in causes
+
+
+def test_judging_again_fails_on_a_severity_and_prints_nothing_when_quiet(saved, tmp_path):
+    done = unstuck("diagnose", "-q", "--fail-on", "error", "--html", "r.html", saved, folder=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (3, "", "")
+    assert "<html" in (tmp_path / "r.html").read_text()
+
+
+def test_a_folder_of_runs_is_no_record_and_names_the_newest(saved, tmp_path):
+    shutil.copytree(saved, saved.with_name("20240101-000000-old"))
+    done = unstuck("diagnose", ".unstuck", folder=tmp_path)
+    assert done.returncode == 2
+    assert "is a folder of runs: name one of them, such as '.unstuck/20250304-102231-train'" in done.stderr
+
+
+def test_a_file_that_is_no_record_is_refused(saved, tmp_path):
+    (tmp_path / "notes.txt").write_text("not a record")
+    done = unstuck("diagnose", "notes.txt", folder=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_judging_again_takes_little_time(saved, tmp_path):
+    # It takes 0.4 s alone on a machine. CPU time, since others use the machine too, and the best of three.
+    code = "import subprocess, resource, sys; subprocess.run(sys.argv[1:], check=True); "
+    code += "used = resource.getrusage(resource.RUSAGE_CHILDREN); print(used.ru_utime + used.ru_stime)"
+    command = [sys.executable, "-c", code, sys.executable, "-m", "unstuck", "diagnose", "-q", str(saved)]
+    times = [float(subprocess.run(command, capture_output=True, text=True, check=True).stdout) for _ in range(3)]
+    assert min(times) < 1
+
+
+# ---------------------------------------------------------------------- what is known
+
+
+def test_explain_is_a_page_on_stdout(tmp_path):
+    done = unstuck("explain", "dead-units", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("dead-units  ReLU-like units are zero on every sample")
+
+
+def test_rules_are_listed_for_people_and_for_programs(tmp_path):
+    shown = unstuck("rules", folder=tmp_path).stdout
+    told = json.loads(unstuck("rules", "--json", folder=tmp_path).stdout)
+    assert {"dead-units", "overfitting"} <= {rule["rule"] for rule in told["rules"]}
+    assert all(rule["rule"] in shown for rule in told["rules"])

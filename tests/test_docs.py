@@ -27,10 +27,11 @@ def test_the_table_of_signals_is_that_of_the_code():
     assert rows((ROOT / "docs" / "record.md").read_text()) == rows(evidence.__doc__ or "")
 
 
-def test_the_table_of_options_is_that_of_the_command():
-    code = "import sys; sys.argv = ['unstuck', 'run', '--help']; from unstuck.cli import main; main()"
+@pytest.mark.parametrize("command", ["run", "diagnose"])
+def test_the_table_of_options_is_that_of_the_command(command: str):
+    code = f"import sys; sys.argv = ['unstuck', {command!r}, '--help']; from unstuck.cli import main; main()"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    table = (ROOT / "docs" / "run.md").read_text().split("## Exit codes")[0]
+    table = (ROOT / "docs" / f"{command}.md").read_text().split("## Exit codes")[0]
     listed = re.findall(r"^\| `(--[\w-]+)", table, re.MULTILINE)
     offered = re.findall(r"^ {2,}(?:-\w, )?(--[\w-]+)", shown, re.MULTILINE)
     assert sorted(listed) == sorted(set(offered) - {"--help"})

@@ -1,0 +1,106 @@
+"""The child: a script run as Python would run it, with the watcher in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TextIO
+
+from unstuck.errors import MisuseError, ScriptError
+
+_INJECT = Path(__file__).parents[1] / "watcher" / "inject"
+
+
+def command_line(script: list[str], module: str | None) -> list[str]:
+    """The child's command line.
+
+    Raises:
+        MisuseError: No script is named.
+        ScriptError: There is nothing that Python could run.
+    """
+    if module is not None:
+        return [sys.executable, "-m", module, *script]
+    if not script:
+        raise MisuseError(
+            "which script? usage: unstuck run [OPTIONS] SCRIPT [ARGS...], or unstuck run -m MODULE [ARGS...]"
+        )
+    path = Path(script[0])
+    if not path.exists():
+        raise ScriptError(f"there is no file {script[0]!r}")
+    if path.is_dir() and not (path / "__main__.py").exists():
+        raise ScriptError(f"{script[0]!r} is a folder without a __main__.py: name the script to run")
+    if path.is_file() and not os.access(path, os.R_OK):
+        raise ScriptError(f"{script[0]!r} can't be read: check its permissions")
+    return [sys.executable, *script]
+
+
+def watch(command: list[str], folder: Path, budgets: dict[str, float], *, quiet: bool) -> int:
+    """Runs the command with the watcher in it; returns its exit code, negative for a signal."""
+    settings = {
+        "folder": str(folder.absolute()), "parent": os.getpid(), **budgets,
+        "meta": {"script": command[1] if command[1] != "-m" else f"-m {command[2]}", "argv": command[1:], "cwd": str(Path.cwd())},
+    }  # fmt: skip
+    path = os.pathsep.join([str(_INJECT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": path, "UNSTUCK_RUN": json.dumps(settings)}
+    before = {
+        s: signal.signal(s, signal.SIG_IGN) for s in (signal.SIGINT, signal.SIGQUIT)
+    }  # they are the child's to handle
+
+    def as_before() -> None:
+        for which, handler in before.items():
+            signal.signal(which, signal.SIG_IGN if handler == signal.SIG_IGN else signal.SIG_DFL)
+
+    try:
+        child = subprocess.Popen(command, env=environment, preexec_fn=as_before)  # noqa: PLW1509 - no threads yet
+        signal.signal(signal.SIGTERM, lambda *_: child.terminate())
+        return _wait(child, folder, sys.stderr, quiet=quiet)
+    finally:
+        for which, handler in before.items():
+            signal.signal(which, handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _wait(child: subprocess.Popen[bytes], folder: Path, stream: TextIO, *, quiet: bool) -> int:
+    _load_judgement()
+    if quiet or not stream.isatty():
+        return child.wait()
+    from unstuck.report.live import LiveLine
+    from unstuck.store import progress
+
+    with LiveLine(stream) as line:
+        while True:
+            try:
+                return child.wait(timeout=0.25)
+            except subprocess.TimeoutExpired:
+                told = progress(folder / "record.sqlite")
+                if told:
+                    line.update(told)
+
+
+def _load_judgement() -> None:
+    """Imports what the verdict will need, while the script imports torch."""
+    import unstuck.doctor  # noqa: F401
+    import unstuck.evidence  # noqa: F401
+    import unstuck.report.text  # noqa: F401
+
+
+def end_like(code: int) -> None:
+    """Ends as the child ended: by its exit code, or by the signal that ended it."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if code >= 0:
+        sys.exit(code)
+    signal.signal(-code, signal.SIG_DFL) if -code not in (signal.SIGKILL, signal.SIGSTOP) else None
+    os.kill(os.getpid(), -code)
+    time.sleep(1)
+    sys.exit(128 - code)
+
+
+def say(words: str) -> None:
+    """Says a line of ours on stderr."""
+    sys.stderr.write(f"unstuck: {words}\n")

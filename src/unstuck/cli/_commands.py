@@ -1,0 +1,180 @@
+"""The commands: what each takes, and in which order it does what.
+
+`run` starts the script as Python itself would (`python SCRIPT ARGS`, or `-m MODULE`), with the watcher waiting in the child for
+torch to be imported, and judges the record when the child has ended, in whatever way. It reads, judges and prints only after
+the child has been started, so that the script starts at once. Hence the imports inside of functions.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unstuck.cli import _options as options
+from unstuck.cli._child import command_line, end_like, say, watch
+from unstuck.cli._records import FOLDER, find_record, judge, new_folder, report
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+_PASSED_ON = {"allow_interspersed_args": False, "ignore_unknown_options": False}
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        from unstuck import __version__
+
+        typer.echo(f"unstuck {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_tell_version)
+    ] = False,
+) -> None:
+    """Your network won't train: find out why."""
+
+
+@app.command(context_settings=_PASSED_ON)
+def run(
+    script: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="SCRIPT [ARGS]...", help="The script and its arguments, as after `python`.", show_default=False
+        ),
+    ] = None,
+    module: Annotated[
+        str | None,
+        typer.Option("-m", metavar="MODULE", help="Run a module instead of a script; what follows are its arguments."),
+    ] = None,
+    json_file: options.JsonFile = None,
+    html_file: options.HtmlFile = None,
+    budget: Annotated[
+        str, typer.Option(metavar="SHARE", help="Share of the training's time the watcher may take.")
+    ] = "2%",
+    probe_budget: Annotated[
+        str,
+        typer.Option(
+            "--probe-budget",
+            metavar="SHARE",
+            help="Share of the training's time for experiments on copies when it has ended: 2 to 60 seconds; 0 for none.",
+        ),
+    ] = "15%",
+    fail_on: options.FailOn = None,
+    runs_folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--runs", metavar="DIR", help="Folder for the records of runs.  [default: .unstuck]", show_default=False
+        ),
+    ] = None,
+    settings: options.Settings = None,
+    quiet: options.Quiet = False,
+) -> None:
+    """Run a training script unmodified, watch it, and say what is wrong with the training.
+
+    The script's output, results and exit code are as without unstuck; the verdict goes to stderr when it has ended.
+    Exit code: the script's own; 3 with --fail-on; 2 for misuse.
+    """
+    command = command_line(script or [], module)
+    share, limit = options.share(budget), options.severity(fail_on)
+    probing = options.share(probe_budget, option="--probe-budget")
+    options.check_targets(json_file, html_file)
+    rules = options.rule_settings(settings)
+    folder = new_folder(runs_folder, module or (script or ["run"])[0], quiet=quiet)
+    code = watch(command, folder, {"budget": share, "probe_budget": probing}, quiet=quiet)
+    verdict, record = judge(folder, code, rules)
+    report(verdict, record, json_file, html_file, quiet=quiet, to_stderr=True)
+    if limit is not None and verdict.reaches(limit):
+        sys.exit(3)
+    end_like(code)
+
+
+@app.command()
+def diagnose(
+    record: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="RECORD",
+            help="A run's folder, its name, or a record's file; also of a run that goes on.",
+            show_default=False,
+        ),
+    ] = None,
+    json_file: options.JsonFile = None,
+    html_file: options.HtmlFile = None,
+    fail_on: options.FailOn = None,
+    settings: options.Settings = None,
+    quiet: options.Quiet = False,
+) -> None:
+    """Judge a saved run again.
+
+    Nothing is run, torch is not needed, and the record stays as it is. The verdict goes to stdout.
+    Exit code: 0; 3 with --fail-on; 2 for misuse.
+    """
+    from unstuck.doctor import diagnose as judged
+    from unstuck.evidence import Record
+
+    limit = options.severity(fail_on)
+    options.check_targets(json_file, html_file)
+    rules = options.rule_settings(settings)
+    read = Record.read(find_record(record))
+    verdict = judged(read, settings=rules)
+    report(verdict, read, json_file, html_file, quiet=quiet, to_stderr=False)
+    if limit is not None and verdict.reaches(limit):
+        sys.exit(3)
+
+
+@app.command()
+def runs(
+    folder: Annotated[Path, typer.Option("--runs", metavar="DIR", help="Folder of the records.")] = FOLDER,
+) -> None:
+    """List the runs in a folder, the newest first."""
+    from rich.console import Console
+
+    from unstuck.report.runs import table
+    from unstuck.store import list_runs
+
+    found = list_runs(folder)
+    if not found:
+        typer.echo(f"no runs in {folder}")
+        return
+    Console().print(table(found))
+
+
+@app.command()
+def explain(
+    name: Annotated[
+        str, typer.Argument(metavar="CAUSE|RULE", help="As in a finding, or in `unstuck rules`.", show_default=False)
+    ] = "",
+) -> None:
+    """Say what a cause or a rule means.
+
+    And how it is told apart, by which thresholds, when that is wrong, what treats it, and which other causes it explains.
+    """
+    from rich.console import Console
+
+    from unstuck.doctor import EXPLAINS
+    from unstuck.report.explain import explain as page
+
+    Console(highlight=False).print(page(name, EXPLAINS))
+
+
+@app.command()
+def rules(
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, with all thresholds.")] = False,
+) -> None:
+    """List the rules, and what each finds."""
+    from rich.console import Console
+
+    from unstuck._discover import problems
+    from unstuck.report.explain import listing, table
+
+    if as_json:
+        typer.echo(json.dumps(listing(), indent=2, ensure_ascii=False))
+    else:
+        Console(highlight=False).print(table())
+    for problem in problems("rules"):
+        say(problem)

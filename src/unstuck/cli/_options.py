@@ -1,0 +1,74 @@
+"""Options that commands share, and what is checked before anything is done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from unstuck.errors import MisuseError
+
+JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the verdict as JSON.")]
+HtmlFile = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write the report as one offline page.")]
+FailOn = Annotated[
+    str | None,
+    typer.Option(
+        "--fail-on", metavar="SEVERITY", help="Exit with code 3 on a finding this severe: note, warning or error."
+    ),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="RULE.NAME=VALUE", help="Set a rule's threshold: dead-units.fraction=0.8."),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing of ours.")]
+
+
+def share(budget: str, *, option: str = "--budget") -> float:
+    """A budget as a number from 0 to 1: "2%" and "0.02" are the same.
+
+    Raises:
+        MisuseError: It is neither.
+    """
+    try:
+        value = float(budget.removesuffix("%")) / (100 if budget.endswith("%") else 1)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise MisuseError(f"{option} is {budget!r}, but must be a share of the training's time, such as 2% or 0.02")
+    return value
+
+
+def severity(name: str | None) -> Any:
+    """The severity of this name, None for None.
+
+    Raises:
+        MisuseError: There is none.
+    """
+    from unstuck.verdict import SEVERITIES
+
+    if name is not None and name not in SEVERITIES:
+        raise MisuseError(f"--fail-on is {name!r}, but must be one of {', '.join(SEVERITIES)}")
+    return name
+
+
+def check_targets(*paths: Path | None) -> None:
+    """Finds out before the script has run that a report could not be written.
+
+    Raises:
+        MisuseError: It could not.
+    """
+    for path in filter(None, paths):
+        if path.is_dir():
+            raise MisuseError(f"{str(path)!r} is a folder: name a file to write")
+        if not path.absolute().parent.is_dir():
+            raise MisuseError(f"there is no folder {str(path.parent)!r} to write {path.name!r} to")
+
+
+def rule_settings(given: list[str] | None) -> Any:
+    """Thresholds by rule and name."""
+    if not given:
+        return {}
+    from unstuck.doctor import parse_settings
+
+    return parse_settings(given)

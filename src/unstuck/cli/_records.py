@@ -1,0 +1,96 @@
+"""Records on the command line: where a run's is kept, which one is meant, and the verdict over one."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from unstuck.cli._child import say
+from unstuck.errors import MisuseError, UnstuckError
+
+FOLDER = Path(".unstuck")
+
+
+def new_folder(runs_folder: Path | None, script: str, *, quiet: bool) -> Path:
+    """The folder of a new run; in the system's temporary folder when the default one can't be written."""
+    from unstuck.store import new_run
+
+    if runs_folder is not None:
+        return new_run(runs_folder, script)
+    try:
+        return new_run(FOLDER, script)
+    except UnstuckError:
+        elsewhere = Path(tempfile.mkdtemp(prefix="unstuck-"))
+        if not quiet:
+            say(f"this folder can't be written: the record goes to {elsewhere}")
+        return new_run(elsewhere, script)
+
+
+def find_record(given: Path | None) -> Path:
+    """The record that is meant: a file, the folder of a run, or the name of one in the default folder.
+
+    Raises:
+        MisuseError: None is named, or something that is none.
+    """
+    if given is None:
+        raise MisuseError("which record? usage: unstuck diagnose [OPTIONS] RECORD; `unstuck runs` lists the runs")
+    if not given.exists() and (FOLDER / given).is_dir():
+        return FOLDER / given
+    if given.suffix == ".py":
+        raise MisuseError(f"{str(given)!r} is a script, not a record: `unstuck run {given}` runs and judges it")
+    if given.is_dir() and not any(given.glob("record*")):
+        from unstuck.store import list_runs
+
+        inside = list_runs(given)
+        if inside:
+            raise MisuseError(f"{str(given)!r} is a folder of runs: name one of them, such as {str(inside[0].path)!r}")
+    return given
+
+
+def judge(folder: Path, code: int, settings: Any) -> tuple[Any, Any]:
+    """The verdict over a run that has just ended, and its record, in which exit code and verdict are noted."""
+    from unstuck.doctor import diagnose
+    from unstuck.errors import RecordError
+    from unstuck.evidence import Record
+    from unstuck.store import annotate
+    from unstuck.verdict import Verdict
+
+    try:
+        record = Record.read(folder)
+    except RecordError as error:
+        why = "the script never imported torch" if not any(folder.glob("record*")) else str(error)
+        return Verdict(
+            "unknown", why_unknown=f"nothing was recorded: {why}", run={"steps": 0, "record": str(folder)}
+        ), Record()
+    if record.path is not None:
+        annotate(record.path, exit_code=code)
+    try:
+        verdict = diagnose(record, settings=settings)
+    except Exception as error:  # noqa: BLE001 - the script has run: its exit code and its record must not be lost
+        why = f"the record could not be judged: {error!r}"
+        verdict = Verdict("unknown", why_unknown=why, run={"steps": record.steps, "record": str(record.path)})
+    if record.path is not None:
+        annotate(record.path, verdict=verdict.verdict)
+    return verdict, record
+
+
+def report(
+    verdict: Any, record: Any, json_file: Path | None, html_file: Path | None, *, quiet: bool, to_stderr: bool
+) -> None:
+    """Writes the files that were asked for, and prints the verdict."""
+    if json_file is not None:
+        from unstuck.report.json import write
+
+        write(verdict, json_file)
+    if html_file is not None:
+        from unstuck.report.html import write as write_page
+
+        write_page(verdict, record, html_file)
+    if not quiet:
+        from rich.console import Console
+
+        from unstuck.report.text import render
+
+        console = Console(stderr=to_stderr, highlight=False, soft_wrap=False)
+        console.print(render(verdict, record))
