@@ -13,15 +13,10 @@ import pytest
 
 from unstuck import _discover
 from unstuck.evidence import Data, Event, Layer, LossCall, Optimizer, Parameter, Record, Series, Task, Vector
+from unstuck.report._remedies import REMEDIES
 from unstuck.verdict import CAUSES, SEVERITIES
 
 RULES = _discover.find("rules")
-REMEDIES = {
-    "activation", "initialization", "normalization", "residual", "gradient-clipping", "gating", "learning-rate",
-    "warm-up", "schedule", "optimizer", "batch-size", "train-longer", "output-loss", "reduction", "class-weights",
-    "standardize-input", "standardize-target", "shuffle", "weight-decay", "dropout", "zero-grad",
-    "all-parameters", "unfreeze", "mode", "shape",
-}  # fmt: skip
 SIGNALS = {
     "": ("loss", "grad_norm", "lr", "batch_size", "score", "eval_loss", "eval_score", "step_seconds"),
     "layer": ("act_mean", "act_std", "act_max", "act_zero", "act_nonfinite", "act_saturated", "act_negative", "act_between",
@@ -119,7 +114,7 @@ def check(findings) -> None:
         assert finding.says
         assert "\n" not in finding.says
         assert not finding.says.endswith(".")
-        assert set(finding.treated_by) <= REMEDIES
+        assert set(finding.treated_by) <= set(REMEDIES)
         assert all(finding.layers), "no empty name"
         assert len(set(finding.layers)) == len(finding.layers)
         assert all(

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import io
 import math
 import random
+import sys
 import time
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unstuck.probes.tape import Tape
+from unstuck.probes.pool import drawn
+from unstuck.probes.tape import Tape, walk
 
 Score = Callable[[Tensor, Tensor], float]
 
@@ -106,30 +109,60 @@ class Bench:
         training: What is copied.
 
     Raises:
-        ValueError: The tapes are of no use, such as when the script overwrote their data.
+        ValueError: The tapes are of no use: the script overwrote their data, the network overwrites what it is given, or
+            the optimizer is of another network.
     """
 
     def __init__(self, training: Training) -> None:
         self.training = training
         last = training.tapes[-1]
-        self.tapes = [t for t in training.tapes if t.fresh and _alike(t, last)]
+        copies: dict[Any, Tensor] = {}
+        self.tapes = (drawn(last) if last.fresh else []) or [
+            _with_own_data(t, copies) for t in training.tapes if t.fresh and _alike(t, last)
+        ]
         if not self.tapes:
             raise ValueError("the script overwrote the batches")
         memo: dict[int, Any] = {}
-        self.modules: list[nn.Module] = [_without_hooks(copy.deepcopy(m, memo)) for m in last.modules]
-        self.trained: list[Tensor] = [
-            copy.deepcopy(t.detach().requires_grad_() if not t.is_leaf else t, memo) for t in last.trained
-        ]
+        for module in last.modules:
+            _prepare(module, memo)
+        self.modules: list[nn.Module] = [copy.deepcopy(m, memo) for m in last.modules]
+        self.trained: list[Tensor] = [copy.deepcopy(t, memo) for t in last.trained]
         for tensor in self.trained:
             tensor.grad = None
-        self._optimizer = copy.deepcopy(training.optimizer, memo) if training.optimizer is not None else None
+        self._optimizer = _copied(training.optimizer, memo) if training.optimizer is not None else None
         self.tensors = tensors_of(self.modules, self.trained)
-        held = [p for g in self._optimizer.param_groups for p in g["params"]] if self._optimizer is not None else []
+        held = _held(self._optimizer)
+        known = {id(t) for t in self.tensors}
+        if held and not any(id(p) in known for p in held):
+            raise ValueError("the optimizer is of another network than the loss")
         self.learned = [t for t in (held or self.tensors) if t.requires_grad]
+        updated = {id(t) for t in _held(training.optimizer)}
+        self._given = {i for i, t in enumerate(last.trained) if updated and _is_given(t, updated)}
         self._modes: tuple[int, bool] | None = None
         self._end = [t.detach().clone() for t in self.tensors]
+        self._buffers = [(part, dict(part._buffers)) for m in self.modules for part in m.modules()]
         self._closure = type(self._optimizer).__name__ in ("LBFGS", "SAM")
         self.device = self.learned[0].device if self.learned else torch.device("cpu")
+        self.cost = 1e-6  # seconds of a forward pass
+        self._try()
+
+    def _try(self) -> None:
+        """Computes a loss once: what can't be computed again, or changes its own data, is of no use.
+
+        Raises:
+            ValueError: The network overwrites its inputs.
+        """
+        tape, began, ours = self.tapes[-1], time.perf_counter(), time.thread_time()
+        self.loss([len(self.tapes) - 1])
+        on_cpu = self.device.type == "cpu"
+        self.cost = max(1e-6, time.thread_time() - ours if on_cpu else time.perf_counter() - began)
+        if any(tape.data[i]._version != tape.versions[i] for i in (*tape.inputs, *tape.targets)):
+            raise ValueError("the network overwrites its inputs")
+        self.restore()
+
+    def some(self, batches: range, clock: Clock, passes: int, *, most: int = 8) -> range:
+        """The last few of some batches: as many as there is time to go through `passes` times, at least one."""
+        return batches[-max(1, min(most, int(clock.left / (passes * self.cost)))) :]
 
     @property
     def batches(self) -> range:
@@ -160,6 +193,8 @@ class Bench:
             for tensor, value in zip(self.tensors, values, strict=True):
                 tensor.copy_(value)
                 tensor.grad = None
+        for part, buffers in self._buffers:  # a forward pass may put new tensors into their place
+            part._buffers.update(buffers)
 
     def modes(self, tape: Tape, *, train: bool) -> None:
         """Puts all modules into the modes they were trained in, or into evaluation mode."""
@@ -192,7 +227,11 @@ class Bench:
         torch.default_generator.manual_seed(batch if seed is None else seed)
         if self.device.type == "cuda":
             torch.cuda.manual_seed_all(batch if seed is None else seed)
-        loss, output = tape.replay(self.modules, self.trained, tape.data if data is None else data)
+        trained = [
+            theirs.detach().requires_grad_() if i in self._given else ours
+            for i, (ours, theirs) in enumerate(zip(self.trained, tape.trained, strict=True))
+        ]
+        loss, output = tape.replay(self.modules, trained, tape.data if data is None else data)
         return loss if loss.numel() == 1 else loss.mean(), output
 
     def loss(self, batches: Sequence[int] | None = None, *, train: bool = True) -> float:
@@ -231,7 +270,9 @@ class Bench:
         """Loss of a batch, and its gradient by what is learned (zeros where there is none)."""
         loss, _ = self.forward(batch, data=data)
         found = torch.autograd.grad(loss, self.learned, allow_unused=True)
-        return float(loss), [torch.zeros_like(p) if g is None else g for p, g in zip(self.learned, found, strict=True)]
+        return float(loss.detach()), [
+            torch.zeros_like(p) if g is None else g for p, g in zip(self.learned, found, strict=True)
+        ]
 
     # ------------------------------------------------------------------ steps
 
@@ -250,7 +291,7 @@ class Bench:
         usual = self.training.first_rate if start else self.training.usual_rate
         if self._optimizer is None:
             return torch.optim.SGD(self.learned, lr=factor * usual)
-        made = copy.deepcopy(self._optimizer, {id(t): t for g in self._optimizer.param_groups for t in g["params"]})
+        made = _copied(self._optimizer, {id(t): t for t in _held(self._optimizer)})
         for group in made.param_groups:
             end = float(group.get("lr", self.training.rate))
             first = float(group.get("initial_lr", self.training.first_rate))
@@ -276,19 +317,22 @@ class Bench:
         seed: int | None = None,
     ) -> float:
         """One update on a batch; gives the loss before it."""
+        losses: list[Tensor] = []
 
         def closure() -> Tensor:
             optimizer.zero_grad()
             loss, _ = self.forward(batch, data=data, train=train, seed=seed)
             loss.backward()
             self._clip()
+            losses.append(loss.detach())
             return loss
 
         if self._closure and type(optimizer) is type(self._optimizer):
-            return float(optimizer.step(closure))
-        loss = closure()
-        optimizer.step()
-        return float(loss.detach())
+            optimizer.step(closure)
+        else:
+            closure()
+            optimizer.step()
+        return float(losses[0])
 
     def train(self, optimizer: Any, batches: Sequence[int], steps: int, clock: Clock) -> list[float]:
         """Makes updates on batches in turn, until time is over or the loss is not finite; gives the losses."""
@@ -318,6 +362,8 @@ SMALL = 2_000_000  # parameters up to which one thread is as fast as several
 def no_trace(*, threads: int) -> Iterator[None]:
     """Random numbers, threads, gradient mode and standard output are afterwards as they were; what is printed goes nowhere.
 
+    What the script had compiled runs without the compiler meanwhile.
+
     Args:
         threads: That torch may use meanwhile.
     """
@@ -327,6 +373,7 @@ def no_trace(*, threads: int) -> Iterator[None]:
     with (
         torch.random.fork_rng(devices=devices), torch.enable_grad(), contextlib.redirect_stdout(io.StringIO()),
         contextlib.redirect_stderr(io.StringIO()),
+        torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else contextlib.nullcontext(),
     ):  # fmt: skip
         try:
             torch.set_num_threads(threads)
@@ -343,14 +390,50 @@ def _alike(one: Tape, other: Tape) -> bool:
     ]
 
 
-def _without_hooks(module: nn.Module) -> nn.Module:
-    """The module without the script's own hooks, which could do anything; torch's own, such as weight norm, stay."""
+def _with_own_data(tape: Tape, copies: dict[Any, Tensor]) -> Tape:
+    """The tape with copies of its data, each made once, since a forward pass may write into them."""
+    data = []
+    for tensor in tape.data:
+        place = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype) if tensor.numel() else id(tensor)
+        if place not in copies:
+            copies[place] = tensor.clone()
+        data.append(copies[place])
+    return dataclasses.replace(tape, data=data, versions=[t._version for t in data])
+
+
+def _prepare(module: nn.Module, memo: dict[int, Any]) -> None:
+    """Says how parts of a module are copied that can't be, or should not.
+
+    These are the script's own hooks, which could do anything (torch's own, such as weight norm, stay), and tensors that were
+    computed, such as normalised weights or a hidden state.
+    """
     for part in module.modules():
         for name in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
             hooks = getattr(part, name, None)
-            for key in [k for k, hook in (hooks or {}).items() if not _of_torch(hook)]:
-                del hooks[key]  # pyright: ignore[reportOptionalSubscript]
-    return module
+            if hooks is not None:
+                memo[id(hooks)] = OrderedDict((key, hook) for key, hook in hooks.items() if _of_torch(hook))
+        for _, tensor in walk({k: v for k, v in vars(part).items() if k not in ("_parameters", "_modules")}):
+            if not tensor.is_leaf:
+                memo[id(tensor)] = tensor.detach().clone()
+
+
+def _is_given(tensor: Tensor, updated: set[int]) -> bool:
+    """Whether a leaf with gradient is changed by no update, such as an input: each batch has its own."""
+    return id(tensor) not in updated and not isinstance(tensor, nn.Parameter)
+
+
+def _held(optimizer: Any) -> list[Tensor]:
+    """The tensors an optimizer updates."""
+    return [] if optimizer is None else [p for group in optimizer.param_groups for p in group["params"]]
+
+
+def _copied(optimizer: Any, memo: dict[int, Any]) -> Any:
+    """A copy of an optimizer, also of what torch leaves out: attributes that a class has added, but no functions."""
+    made = copy.deepcopy(optimizer, memo)
+    for name, value in vars(optimizer).items():
+        if name not in vars(made) and not callable(value):
+            setattr(made, name, copy.deepcopy(value, memo))
+    return made
 
 
 def _of_torch(hook: Any) -> bool:

@@ -69,8 +69,8 @@ def _lanczos(
     product: Callable[[Tensor], Tensor], size: int, iterations: int, clock: Clock, like: Tensor
 ) -> tuple[list[float], list[float], int]:
     """Ritz values in ascending order with the norms of their residuals."""
-    generator = torch.Generator().manual_seed(0)
-    vector = torch.randn(size, generator=generator).to(like)
+    generator = torch.Generator("cpu").manual_seed(0)
+    vector = torch.randn(size, generator=generator, device="cpu").to(like)
     basis = [vector / vector.norm()]
     alphas: list[float] = []
     betas: list[float] = []

@@ -28,11 +28,13 @@ def go_on(bench: Bench, clock: Clock, *, share: float = 1.0, most: int = 2000) -
     found: dict[str, list[float]] = {"losses": [], "scores": [], "own_losses": []}
     done = 0
 
+    held, fitted = (bench.some(part, clock, 40) for part in (bench.held, bench.fitted))
+
     def look() -> None:
-        loss, score = bench.measured(bench.held[-8:])
+        loss, score = bench.measured(held)
         found["losses"].append(loss)
         found["scores"].append(score)
-        found["own_losses"].append(bench.loss(bench.fitted[-8:]) if bench.held != bench.fitted else loss)
+        found["own_losses"].append(bench.loss(fitted) if held != fitted else loss)
 
     look()
     for quarter in range(4):

@@ -18,7 +18,7 @@ def modes(bench: Bench, clock: Clock, *, most: int = 8) -> dict[str, Any] | None
 
     Args:
         bench: The training.
-        clock: Not looked at: this is a few forward passes.
+        clock: Limits how many batches are looked at.
         most: Batches.
 
     Returns:
@@ -26,7 +26,7 @@ def modes(bench: Bench, clock: Clock, *, most: int = 8) -> dict[str, Any] | None
     """
     if not any(isinstance(part, _MODAL) for module in bench.modules for part in module.modules()):
         return None
-    batches = bench.batches[-most:]
+    batches = bench.some(bench.batches, clock, 4, most=most)
     train, score_train = bench.measured(batches)
     evaluated, score_eval = bench.measured(batches, train=False)
     return {"train": train, "eval": evaluated, "score_train": score_train, "score_eval": score_eval}

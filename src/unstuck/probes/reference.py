@@ -41,7 +41,7 @@ def reference(bench: Bench, clock: Clock, *, least: int = 60) -> dict[str, Any] 
     x, y, batches = gathered
     bench.restore()
     _, network = bench.measured(batches)
-    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
+    order = torch.randperm(len(x), generator=torch.Generator("cpu").manual_seed(0), device="cpu")
     x, y = x[order][:MOST_SAMPLES], y[order][:MOST_SAMPLES]
     half = len(x) // 2
     x = _standardised(x, half)
@@ -120,7 +120,7 @@ def _gather(bench: Bench) -> tuple[Tensor, Tensor, list[int]] | None:
     if not rows or len({(x.shape[1], y.shape[1]) for x, y in rows}) != 1:
         return None
     x, y = torch.cat([x for x, _ in rows]), torch.cat([y for _, y in rows])
-    marks = torch.randn(x.shape[1], generator=torch.Generator().manual_seed(0))
+    marks = torch.randn(x.shape[1], generator=torch.Generator("cpu").manual_seed(0), device="cpu")
     seen = (x.double() @ marks.double()).numpy()  # a sample may come in several batches
     first = torch.from_numpy(np.unique(seen, return_index=True)[1])
     return x[first], y[first], batches
@@ -139,9 +139,10 @@ def _fitted(
     """Score on the held-out half at the best moment seen by a quarter of it, and on the fitted half."""
     torch.manual_seed(0)
     features = x.shape[1]
-    net: nn.Module = nn.Linear(features, task.outputs)
+    like: dict[str, Any] = {"device": "cpu", "dtype": x.dtype}  # whatever the script has set as default
+    net: nn.Module = nn.Linear(features, task.outputs, **like)
     if kind == "mlp":
-        net = nn.Sequential(nn.Linear(features, 64), nn.ReLU(), nn.Linear(64, task.outputs))
+        net = nn.Sequential(nn.Linear(features, 64, **like), nn.ReLU(), nn.Linear(64, task.outputs, **like))
     goal = y
     if task.kind == "numbers":
         mean, std = y[:half].mean(0), y[:half].std(0).clamp_min(1e-12)

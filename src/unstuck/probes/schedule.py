@@ -45,7 +45,8 @@ def experiments(training: Training, seconds: float) -> Iterator[tuple[str, dict[
         seconds: That all may take together; a forward pass under way is not broken off.
 
     Yields:
-        Name and result of each, in plain numbers; a number that is not finite is None. One that fails gives its `error`.
+        Name and result of each, in plain numbers; a number that is not finite is None. One that fails gives its `error`;
+        where none can be made, the reason comes under the name "none".
     """
     last = training.tapes[-1]
     tensors = tensors_of(last.modules, last.trained)
@@ -53,7 +54,11 @@ def experiments(training: Training, seconds: float) -> Iterator[tuple[str, dict[
     small = on_cpu and sum(t.numel() for t in tensors) <= SMALL
     clock = Clock(seconds, processor=small)
     with no_trace(threads=1 if small else torch.get_num_threads()):
-        bench = Bench(training)
+        try:
+            bench = Bench(training)
+        except Exception as error:  # noqa: BLE001 - what can't be copied is the script's own
+            yield "none", {"why": _said(error)}
+            return
         for name, probe, share in ORDER:
             if not clock.left:
                 return
@@ -62,9 +67,13 @@ def experiments(training: Training, seconds: float) -> Iterator[tuple[str, dict[
                 bench.restore()
                 found = probe(bench, clock.part(share))
             except Exception as error:  # noqa: BLE001 - one experiment that fails must not cost the others
-                found = {"error": f"{type(error).__name__}: {error}"[:300]}
+                found = {"error": _said(error)}
             if found is not None:
                 yield name, {**_plain(found), "seconds": round(time.perf_counter() - start, 4)}
+
+
+def _said(error: Exception) -> str:
+    return (str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}")[:300]
 
 
 def _plain(value: Any) -> Any:

@@ -48,7 +48,7 @@ def from_start(bench: Bench, clock: Clock, *, most: int = 200) -> dict[str, Any]
     losses, scores = [], []
     for rate in ADAM:
         bench.restore(start=True)
-        loss, score, _ = _after(bench, bench.adam(rate), found["steps"])
+        loss, score, _ = _after(bench, bench.adam(rate), found["steps"], bench.some(bench.held, clock, 8))
         losses.append(loss)
         scores.append(score)
     return {**found, "adam_rates": list(ADAM), "adam_losses": losses, "adam_scores": scores}
@@ -61,13 +61,14 @@ def _tried(bench: Bench, clock: Clock, most: int, *, start: bool) -> dict[str, A
     if steps < LEAST:
         return None
     bench.restore(start=start)
-    before, score_before = bench.measured(bench.held[-8:])
+    look = bench.some(bench.held, clock, 40)
+    before, score_before = bench.measured(look)
     found: dict[float, tuple[float | None, float | None, float | None]] = {}
     for factor in FACTORS:
         if not clock.left and len(found) >= 3:
             break
         bench.restore(start=start)
-        found[factor] = _after(bench, bench.optimizer(factor, start=start), steps)
+        found[factor] = _after(bench, bench.optimizer(factor, start=start), steps, look)
     ordered = sorted(found)
     return {
         "factors": ordered, "losses": [found[f][0] for f in ordered], "scores": [found[f][1] for f in ordered],
@@ -85,10 +86,10 @@ def _steps_for(bench: Bench, clock: Clock, most: int, *, start: bool) -> int:
     return int(min(most, clock.left / max(each, 1e-6) / (len(FACTORS) + 1)))
 
 
-def _after(bench: Bench, optimizer: Any, steps: int) -> tuple[float | None, float | None, float | None]:
+def _after(bench: Bench, optimizer: Any, steps: int, look: range) -> tuple[float | None, float | None, float | None]:
     losses = bench.train(optimizer, bench.fitted, steps, Clock(math.inf))
     if not losses or not math.isfinite(losses[-1]):
         return None, None, None
-    loss, score = bench.measured(bench.held[-8:])
-    own = bench.loss(bench.fitted[-8:]) if bench.held != bench.fitted else loss
+    loss, score = bench.measured(look)
+    own = bench.loss(bench.fitted[-len(look) :]) if bench.held != bench.fitted else loss
     return tuple(v if math.isfinite(v) else None for v in (loss, score, own))  # pyright: ignore[reportReturnType]

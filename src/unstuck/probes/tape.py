@@ -13,9 +13,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 MOST_CALLS = 4000  # calls of a forward pass outside modules; what makes more is not replayed
+SMALL_MEMORY = 1 << 20  # bytes that may be held needlessly
 _SETS = "__setitem__"
 
 
@@ -71,6 +74,7 @@ class Tape:
         output: What the loss function took, None when it could not be told.
         inputs: Indices of the data that the network was given.
         targets: Indices of the data the outputs were compared with.
+        pools: By index of a datum, the larger tensor that its rows were taken from, where that is known.
     """
 
     calls: list[Call] = field(default_factory=list)
@@ -83,6 +87,7 @@ class Tape:
     output: Result | None = None
     inputs: tuple[int, ...] = ()
     targets: tuple[int, ...] = ()
+    pools: dict[int, Tensor] = field(default_factory=dict)
 
     @property
     def fresh(self) -> bool:
@@ -93,6 +98,15 @@ class Tape:
     def num_bytes(self) -> int:
         """Memory of the data."""
         return sum(t.numel() * t.element_size() for t in self.data)
+
+    def leave_large_memory(self) -> None:
+        """Copies the data that are a small part of a larger tensor, such as a slice of a whole data set, to let go of that."""
+        for i, tensor in enumerate(self.data):
+            if tensor.layout == torch.strided:
+                size = tensor.numel() * tensor.element_size()
+                if tensor.untyped_storage().nbytes() > 2 * size + SMALL_MEMORY:
+                    self.data[i] = tensor.clone()
+                    self.versions[i] = self.data[i]._version
 
     def replay(
         self, modules: Sequence[nn.Module], trained: Sequence[Tensor], data: Sequence[Tensor]
@@ -117,11 +131,13 @@ class Tape:
                     return trained[value.index]
                 case Datum():
                     return data[value.index]
-            return _mapped(value, fill)
+                case Module():
+                    return modules[value.index]
+            return value
 
         for call in self.calls:
             what = modules[call.what.index] if isinstance(call.what, Module) else call.what
-            args, kwargs = fill(call.args), fill(call.kwargs)
+            args, kwargs = _mapped(call.args, fill), _mapped(call.kwargs, fill)
             out = what(*args, **kwargs)
             results.append(args[0] if out is None else out)
         output = _at(results[self.output.call], self.output.path) if self.output is not None else None
@@ -131,16 +147,19 @@ class Tape:
 class Recording:
     """The calls of a forward pass while it runs."""
 
-    __slots__ = ("calls", "full")
+    __slots__ = ("calls", "cuts", "full")
 
     def __init__(self) -> None:
         self.calls: list[tuple[Any, Any, Any, Any]] = []
+        self.cuts: dict[int, tuple[Tensor, Tensor]] = {}  # rows of a larger tensor, and that tensor
         self.full = False
 
     def note(self, what: Callable[..., Any], args: Any, kwargs: Any, out: Any) -> None:
         """A call outside of modules, or of a module from outside, that is over; one without gradients is left out."""
         made = args[0] if out is None and args else out
         first = made if isinstance(made, Tensor) else next((t for _, t in walk(made) if t.requires_grad), None)
+        if isinstance(made, Tensor) and getattr(what, "__name__", "") == "__getitem__" and _takes_rows(args):
+            self.cuts[id(made)] = (made, args[0])
         if first is None or not first.requires_grad or first.is_leaf:
             return
         if len(self.calls) < MOST_CALLS:
@@ -164,18 +183,21 @@ class Recording:
         """
         if self.full:
             raise ValueError("the forward pass makes too many calls outside of modules")
-        return _Sealer(self.calls).seal(root, output, target)
+        return _Sealer(self.calls, self.cuts).seal(root, output, target)
 
 
 class _Sealer:
     """Finds the calls a loss needs, and says of every tensor in them where it comes from."""
 
-    def __init__(self, calls: list[tuple[Any, Any, Any, Any]]) -> None:
-        self.raw = calls
+    def __init__(self, calls: list[tuple[Any, Any, Any, Any]], cuts: dict[int, tuple[Tensor, Tensor]]) -> None:
+        self.raw, self.cuts = calls, cuts
         self.tape = Tape()
         self.makers: dict[int, list[tuple[int, tuple[Any, ...]]]] = {}
+        self.changes: dict[int, list[int]] = {}  # calls that write into what they are given, by its memory
         for number, (what, args, _, out) in enumerate(calls):
             made = args[0] if out is None and getattr(what, "__name__", "") == _SETS else out
+            if args and made is args[0] and isinstance(made, Tensor):
+                self.changes.setdefault(_memory(made), []).append(number)
             for path, tensor in walk(made):
                 if tensor.requires_grad:
                     self.makers.setdefault(id(tensor), []).append((number, path))
@@ -198,6 +220,8 @@ class _Sealer:
             for _, tensor in walk((args, kwargs)):
                 if tensor.requires_grad and not tensor.is_leaf:
                     todo.append(self._maker(tensor, number))
+                    # it may have been changed through a view, or be a view of what was changed
+                    todo.extend((change, ()) for change in self.changes.get(_memory(tensor), ()) if change < number)
         order = {number: place for place, number in enumerate(sorted(needed))}
         for number in sorted(needed):
             self.tape.calls.append(self._call(number, order))
@@ -225,31 +249,40 @@ class _Sealer:
 
         def point(value: Any) -> Any:
             nonlocal results, trained
+            if isinstance(value, nn.Module):
+                return self._module(value)
             if not isinstance(value, Tensor):
-                return _mapped(value, point)
+                if any(t.requires_grad for _, t in walk(value)):
+                    raise ValueError(f"the loss is made of tensors that a {type(value).__name__} holds")
+                return value
             if value.requires_grad and value.is_leaf:
                 trained += 1
                 return Trained(_index(self.trained, tape.trained, value, value))
             if value.requires_grad:
                 results += 1
                 maker, path = self._maker(value, number)
+                if maker not in order:
+                    raise ValueError("the loss is made of tensors that are nested too deeply")
                 return Result(order[maker], path)
             if id(value) not in self.data:
                 tape.versions.append(value._version)
             data.append(_index(self.data, tape.data, value, value.detach()))
+            if id(value) in self.cuts:
+                tape.pools[data[-1]] = self.cuts[id(value)][1].detach()
             return Datum(data[-1])
 
-        pointed = point(args), point(kwargs)
+        pointed = _mapped(args, point), _mapped(kwargs, point)
         learns = isinstance(what, nn.Module) and any(p.requires_grad for p in what.parameters())
         if not results and (learns or trained):
             self.inputs.update(dict.fromkeys(data))
         elif results:
             self.met.update(dict.fromkeys(data))
-        if isinstance(what, nn.Module):
-            if id(what) not in self.modules:
-                tape.modes.append([m.training for m in what.modules()])
-            what = Module(_index(self.modules, tape.modules, what, what))
-        return Call(what, *pointed)
+        return Call(self._module(what) if isinstance(what, nn.Module) else what, *pointed)
+
+    def _module(self, module: nn.Module) -> Module:
+        if id(module) not in self.modules:
+            self.tape.modes.append([m.training for m in module.modules()])
+        return Module(_index(self.modules, self.tape.modules, module, module))
 
     def _output(self, output: Tensor | None, order: Mapping[int, int]) -> Result | None:
         """Where the tape has the tensor that the loss function took: the same, or one that shares its memory and size."""
@@ -269,6 +302,18 @@ class _Sealer:
         ]  # fmt: skip
         tape.targets = tuple(known or [i for i in self.met if i not in self.inputs and tape.data[i].dim()])
         tape.inputs = tuple(i for i in self.inputs if i not in tape.targets)
+
+
+def _takes_rows(args: Any) -> bool:
+    """Whether an indexing takes some rows of a tensor and nothing else."""
+    if len(args) != 2 or not isinstance(args[0], Tensor) or args[0].requires_grad:
+        return False
+    rows = args[1]
+    return (
+        isinstance(rows, slice)
+        or (isinstance(rows, Tensor) and rows.dim() == 1)
+        or isinstance(rows, (list, np.ndarray))
+    )
 
 
 def walk(value: Any, path: tuple[Any, ...] = (), depth: int = 4) -> Iterator[tuple[tuple[Any, ...], Tensor]]:
@@ -300,16 +345,21 @@ def _at(value: Any, path: tuple[Any, ...]) -> Any:
 
 
 def _mapped(value: Any, change: Callable[[Any], Any]) -> Any:
-    """A nested structure with its leaves changed; what is no tuple, list, dict or slice stays as it is."""
+    """A nested structure with its leaves changed; what is no tuple, list, dict or slice is a leaf."""
     if type(value) in (tuple, list):
-        return type(value)(change(v) for v in value)
+        return type(value)(_mapped(v, change) for v in value)
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(change(v) for v in value))
+        return tuple.__new__(type(value), (_mapped(v, change) for v in value))  # some check what they are given
     if type(value) is dict:
-        return {k: change(v) for k, v in value.items()}
+        return {k: _mapped(v, change) for k, v in value.items()}
     if isinstance(value, slice):
-        return slice(change(value.start), change(value.stop), change(value.step))
-    return value
+        return slice(_mapped(value.start, change), _mapped(value.stop, change), _mapped(value.step, change))
+    return change(value)
+
+
+def _memory(tensor: Tensor) -> int:
+    """What a tensor shares with its views."""
+    return tensor.untyped_storage()._cdata if tensor.layout == torch.strided else id(tensor)
 
 
 def _index(known: dict[int, int], items: list[Any], key: Any, value: Any) -> int:

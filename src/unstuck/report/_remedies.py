@@ -5,7 +5,6 @@ from __future__ import annotations
 REMEDIES: dict[str, str] = {
     "activation": "another activation, or one where there is none: ReLU or GELU where sigmoids squash, LeakyReLU where units die",
     "all-parameters": "give the optimizer every parameter that should learn",
-    "averaging": "average the weights over the last steps (EMA, SWA)",
     "batch-size": "another batch size: larger against noise, smaller for more updates",
     "class-weights": "weigh rare classes in the loss, or draw them more often",
     "dropout": "less of it where the network can't fit, more where it overfits",
@@ -24,7 +23,6 @@ REMEDIES: dict[str, str] = {
     "schedule": "a rate that falls in the course of the run",
     "shape": "predictions and targets of one shape: squeeze or reshape one of them",
     "shuffle": "draw the samples of each batch at random, and shuffle before splitting",
-    "standardisation": "inputs of mean 0 and deviation 1, by the training set's numbers everywhere",
     "standardize-input": "inputs of mean 0 and deviation 1, by the training set's numbers everywhere",
     "standardize-target": "targets of mean 0 and deviation 1, and predictions scaled back",
     "train-longer": "more steps",

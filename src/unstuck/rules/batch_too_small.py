@@ -58,5 +58,5 @@ def batch_too_small(
         0.6,
         says,
         evidence=[Evidence("noise_scale", "", record.steps, scale), Evidence("batch_size", "", 0, size)],
-        treated_by=("batch-size", "learning-rate", "averaging"),
+        treated_by=("batch-size", "learning-rate", "weight-averaging"),
     )

@@ -58,5 +58,5 @@ def ill_conditioned(record: Record, *, better: float = 0.25, margin: float = 0.1
             Evidence("quality_adam", "", rates.steps, rates.adam),
             Evidence("quality_best_rate", "", rates.steps, best),
         ],
-        treated_by=("optimizer", "momentum", "normalization", "standardisation"),
+        treated_by=("optimizer", "momentum", "normalization", "standardize-input"),
     )

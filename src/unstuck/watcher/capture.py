@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from unstuck.probes.bench import Training, tensors_of
+from unstuck.probes.pool import from_loader
 from unstuck.probes.tape import Recording, Tape
 
 MOST_TAPES = 32
@@ -55,22 +56,26 @@ class Capture:
         """
         if not self.wanted:
             return
-        lead = session.optimizers.lead
-        self.optimizer = lead.ref() if lead is not None else None
         try:
             tape = recording.seal(root, output=output, target=target)
         except ValueError as error:
             self.why_not = str(error)
             return
+        loader = session.data.last_loader
+        if loader is not None:
+            from_loader(tape, loader, [t for t in (ref() for ref in session.data.batch) if t is not None])
         tensors = tensors_of(tape.modules, tape.trained)
         if sum(_bytes(t) for t in tensors) > MOST_BYTES / 4:
             self.wanted, self.why_not = False, "the network is too large to be copied"
             self.release()
             return
-        if self.tapes and [id(m) for m in self.tapes[-1].modules] != [id(m) for m in tape.modules]:
+        lead = session.optimizers.lead
+        if self.tapes and _other_network(self.tapes[-1], tape, remade=lead is None):
             self.release()
         if not self.tapes:
             self._keep_start(tensors, session)
+        self.optimizer = lead.ref() if lead is not None else None
+        tape.leave_large_memory()
         if self.tapes and _same_data(self.tapes[-1], tape):
             self.tapes[-1] = tape
         else:
@@ -80,7 +85,7 @@ class Capture:
         ):
             del self.tapes[len(self.tapes) // 4]  # thins out the early ones, the first few stay longest
         if self.tapes[-1].num_bytes > MOST_BATCH_BYTES:
-            self.tapes.clear()
+            self.release()
             self.why_not = "a batch is too large to be kept"
 
     def _keep_start(self, tensors: list[Tensor], session: Any) -> None:
@@ -108,13 +113,16 @@ class Capture:
             return None
         losses, lead = session.losses, session.optimizers.lead
         main = losses.main
+        optimizer = self.optimizer
+        if optimizer is None and lead is not None:  # it had not yet stepped when the last loss was kept
+            optimizer = lead.ref()
         rates = session.optimizers.rate() if lead is not None else session.optimizers.hand_rate
 
         def score(output: Tensor, target: Tensor) -> float:
             return losses.score_of(output.detach(), target)
 
         return Training(
-            tapes=list(self.tapes), initial=self.initial, optimizer=self.optimizer, rate=rates,
+            tapes=list(self.tapes), initial=self.initial, optimizer=optimizer, rate=rates,
             first_rate=lead.first_rate if lead is not None else rates,
             clipping=lead.clipping if lead is not None else "",
             score=score if main is not None and main.score and main.score != "perplexity" else None,
@@ -127,14 +135,29 @@ class Capture:
         if phase != "start" or info.get("generation") != 2 or not self.tapes:
             return
         held = self.tapes[-1].modules or self.tapes[-1].trained
-        ours = sum(1 for tape in self.tapes for m in (tape.modules or tape.trained) if m is held[0])
-        ours += 0 if self.tapes[-1].modules or self.optimizer is None else 1
-        if sys.getrefcount(held[0]) - 1 <= ours:
+        if held and sys.getrefcount(held[0]) - 1 <= self._references(held[0]):
             self.release()
+
+    def _references(self, one: Any) -> int:
+        """How often a module or tensor is held by us, and by an optimizer that nobody but us holds."""
+        ours = sum(1 for tape in self.tapes for m in (tape.modules or tape.trained) if m is one)
+        if self.optimizer is None or not isinstance(one, Tensor) or sys.getrefcount(self.optimizer) - 1 > 1:
+            return ours
+        groups = self.optimizer.param_groups
+        return ours + sum(p is one for group in groups for p in group["params"]) + (one in self.optimizer.state)
 
 
 def _bytes(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
+
+
+def _other_network(one: Tape, other: Tape, *, remade: bool) -> bool:
+    """Whether two tapes are of different networks; updates written by hand may make tensors anew."""
+    if one.modules or other.modules:
+        return [id(m) for m in one.modules] != [id(m) for m in other.modules]
+    if remade:
+        return [t.shape for t in one.trained] != [t.shape for t in other.trained]
+    return not {id(t) for t in one.trained} & {id(t) for t in other.trained}
 
 
 def _same_data(one: Tape, other: Tape) -> bool:

@@ -57,7 +57,7 @@ class DataBook:
         self._last: LoaderState | None = None
         self.batch: list[weakref.ref[Tensor]] = []
         self._eval_batches = 0
-        self._eval_train_mode = False
+        self._eval_in_train_mode = 0  # batches of this pass
         self._eval_results: list[Tensor] = []
         self._eval_roots: set[int] = set()
         self._interrupted = False
@@ -131,6 +131,11 @@ class DataBook:
             if state.trained_passes <= EVAL_EVENTS:
                 data = {"loader": self.loaders.index(state), "epoch": state.trained_passes - 1}
                 session.event(Event(session.step, "epoch", "", data))
+
+    @property
+    def last_loader(self) -> Any:
+        """The loader that the last batch came from, None when there was none."""
+        return self._last.ref() if self._last is not None else None
 
     @property
     def training_loader(self) -> LoaderState | None:
@@ -212,7 +217,7 @@ class DataBook:
             self.evaluating = True
             self.eval_passes += 1
             self._eval_batches = 0
-            self._eval_train_mode = False
+            self._eval_in_train_mode = 0
             self._eval_results.clear()
             self._eval_inputs.clear()
             self._eval_labels.clear()
@@ -225,8 +230,8 @@ class DataBook:
             self.collect(session)
             self._eval_roots.clear()
             self._eval_batches += 1
+            self._eval_in_train_mode += module.training and _mode_matters(module)
         self._eval_roots.add(id(module))
-        self._eval_train_mode = self._eval_train_mode or (module.training and _mode_matters(module))
         wanted = self._eval_batches <= EVAL_BATCHES and session.cadence.wants_eval()
         if wanted and not tracer.on:
             tracer.switch_on(measure=False)
@@ -265,8 +270,8 @@ class DataBook:
             return
         if self.eval_passes <= EVAL_EVENTS:
             about = {
-                "passes": self.eval_passes, "batches": self._eval_batches, "train_mode": self._eval_train_mode,
-                "samples": self._eval_samples,
+                "passes": self.eval_passes, "batches": self._eval_batches, "train_mode": self._eval_in_train_mode > 0,
+                "in_train_mode": self._eval_in_train_mode, "samples": self._eval_samples,
             }  # fmt: skip
             session.event(Event(session.step, "eval", "", about))
         step = max(0, session.step - 1)

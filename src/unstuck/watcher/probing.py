@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,7 +24,8 @@ def probe(session: Any, seconds: float) -> Iterator[tuple[str, dict[str, Any]]]:
     if training is None:
         yield "none", {"why": why or session.capture.why_not}
         return
-    yield from experiments(training, seconds)
+    with contextlib.suppress(KeyboardInterrupt):  # whoever doesn't want to wait gets what there is
+        yield from experiments(training, seconds)
 
 
 def _why_not(session: Any) -> str:
