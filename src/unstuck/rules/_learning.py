@@ -161,6 +161,8 @@ def progress(record: Record) -> Learning:
     trained, evaluated = (_skill(task.score, score, task.chance_score) for score in (score_last, eval_score))
     if _is_squared_error(record) and math.isfinite(loss_skill):
         trained, spread = loss_skill, 0.0  # the same number, from every step
+    elif not _is_of_the_loss(record):
+        trained = evaluated = score_last = eval_score = math.nan
     found = Learning(
         steps=len(good), first=_mean(good.values[:3]), last=last, lowest=_lowest(good.values), chance=chance,
         broke_at=broke_at, end=end, score=task.score, score_first=score_first, score_last=score_last,
@@ -205,6 +207,22 @@ def main_loss(record: Record) -> LossCall | None:
 def _is_squared_error(record: Record) -> bool:
     call = main_loss(record)
     return record.program.task.score == "r2" and call is not None and call.name == "mse_loss"
+
+
+def _is_of_the_loss(record: Record, *, varies: float = 10.0) -> bool:
+    """Whether an R2 tells how a loss written by hand goes; some difference in the loss may have been taken for its error.
+
+    Where it does, the loss is about proportional to 1 - R2 (its root, for absolute errors).
+    """
+    call = main_loss(record)
+    if record.program.task.score != "r2" or call is None or call.name != "hand-written":
+        return True
+    score, loss = record.series("score").finite, record.series("loss").finite
+    at, of = np.intersect1d(score.steps, loss.steps, return_indices=True)[1:]
+    left, losses = 1 - score.values[at], loss.values[of]
+    if len(at) < 4 or not (left > 0).all() or not (losses > 0).all():
+        return len(at) < 4
+    return any(np.ptp(np.log(losses) - power * np.log(left)) < math.log(varies) for power in (1.0, 0.5))
 
 
 def batch_size(record: Record) -> float:

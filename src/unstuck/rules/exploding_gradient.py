@@ -15,6 +15,8 @@ from unstuck.verdict import Evidence, Finding
 
 _BEFORE = 8  # norms a spike is held against
 
+_HALF = 0.5  # of the way from chance to perfect: gradients that grow have not kept it from that
+
 
 def exploding_gradient(
     record: Record,
@@ -136,7 +138,7 @@ def _explodes(
 ) -> list[Finding]:
     return finding(
         "exploding-gradient",
-        learning.weigh(breaks=True),
+        learning.weigh(breaks=True, learns="note" if learning.skill > _HALF else "warning"),
         confidence,
         f"{says}; {learning.words()}",
         layers=layers,
