@@ -180,6 +180,12 @@ class Bench:
         return self.batches[1::2] or self.batches
 
     @property
+    def has_dropout(self) -> bool:
+        """Whether any dropout layer takes something away."""
+        parts = [p for m in self.modules for p in m.modules() if isinstance(p, nn.modules.dropout._DropoutNd)]
+        return any(p.p > 0 for p in parts)
+
+    @property
     def starts(self) -> bool:
         """Whether the network's values at the first step are known."""
         return len(self.training.initial) == len(self.tensors)

@@ -30,7 +30,7 @@ def overfit_batch(bench: Bench, clock: Clock, *, most: int = 400, samples: int =
     for i, (prefix, rate) in enumerate(tries):
         share = clock.part(1 / (len(tries) - i))
         bench.restore(start=bool(prefix))
-        with _without_dropout(bench):
+        with without_dropout(bench):
             before, score_before = bench.measured([batch], data=lambda _: data)
             optimizer, steps, loss = bench.adam(rate), 0, before
             while steps < most and share.left and math.isfinite(loss):
@@ -60,7 +60,13 @@ def _some(bench: Bench, batch: int, samples: int) -> tuple[list[Any], int]:
     return data, samples
 
 
-class _without_dropout:  # noqa: N801 - reads as a statement
+class without_dropout:  # noqa: N801 - reads as a statement
+    """Within it the bench's dropout layers take nothing away; afterwards they are as they were.
+
+    Args:
+        bench: Whose.
+    """
+
     def __init__(self, bench: Bench) -> None:
         self.parts = [p for m in bench.modules for p in m.modules() if isinstance(p, nn.modules.dropout._DropoutNd)]
         self.shares = [p.p for p in self.parts]

@@ -18,6 +18,7 @@ from unstuck.probes.noise import noise
 from unstuck.probes.overfit_batch import overfit_batch
 from unstuck.probes.reference import reference
 from unstuck.probes.step_sizes import from_start, step_sizes
+from unstuck.probes.unregularized import unregularized
 from unstuck.probes.zero_input import zero_input
 
 Probe = Callable[[Bench, Clock], dict[str, Any] | None]
@@ -26,6 +27,7 @@ ORDER: tuple[tuple[str, Probe, float], ...] = (
     ("modes", modes, 0.1),
     ("zero-input", zero_input, 0.1),
     ("critical-rate", critical_rate, 0.15),
+    ("unregularized", unregularized, 0.3),
     ("from-start", from_start, 0.35),
     ("step-sizes", step_sizes, 0.35),
     ("go-on", go_on, 0.35),

@@ -9,7 +9,7 @@ step's graph stays alive, and `Tape.replay` computes the same loss with other pa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -171,7 +171,7 @@ class Recording:
         """The tape of a loss.
 
         Args:
-            root: The loss.
+            root: The loss, or an alias of it.
             output: What the loss function took, or an alias of it.
             target: What it compared it with, or an alias.
 
@@ -209,8 +209,9 @@ class _Sealer:
 
     def seal(self, root: Tensor, output: Tensor | None, target: Tensor | None) -> Tape:
         last = len(self.raw)
-        needed, todo = set[int](), [self._maker(root, last)]
-        top = todo[0]
+        alias = None if root.requires_grad else self._alias(root, range(last))
+        top = alias or self._maker(root, last)
+        needed, todo = set[int](), [top]
         while todo:
             number, _ = todo.pop()
             if number in needed:
@@ -286,12 +287,15 @@ class _Sealer:
 
     def _output(self, output: Tensor | None, order: Mapping[int, int]) -> Result | None:
         """Where the tape has the tensor that the loss function took: the same, or one that shares its memory and size."""
-        if output is None:
-            return None
-        for number in sorted(order, reverse=True):
+        found = None if output is None else self._alias(output, order)
+        return None if found is None else Result(order[found[0]], found[1])
+
+    def _alias(self, one: Tensor, calls: Iterable[int]) -> tuple[int, tuple[Any, ...]] | None:
+        """The last of some calls that gave a tensor with the memory and shape of another."""
+        for number in sorted(calls, reverse=True):
             for path, tensor in walk(self.raw[number][3]):
-                if tensor.requires_grad and tensor.shape == output.shape and tensor.data_ptr() == output.data_ptr():
-                    return Result(order[number], path)
+                if tensor.requires_grad and tensor.shape == one.shape and tensor.data_ptr() == one.data_ptr():
+                    return number, path
         return None
 
     def _roles(self, target: Tensor | None) -> None:

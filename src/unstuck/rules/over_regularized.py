@@ -12,6 +12,7 @@ from unstuck.rules._probes import number_of, probe
 from unstuck.rules._words import names, number, share
 from unstuck.verdict import Evidence, Finding
 
+FEW_STEPS = 20  # of continuing, below which it tells nothing
 _HALF = 0.5  # of the way from chance to perfect: where dropout hardly keeps it from fitting
 
 
@@ -46,7 +47,8 @@ def over_regularized(
         layers: Such layers that are too many; one with a rate above 0.8 is, too.
         shrunk: Size at the end, relative to the start, of the weights that shrank most.
         passing: Share of the paths, over all layers with a dropout of at least `p`, below which dropout is too much where it hurts.
-        hurts: Loss of the same batches with dropout over that without, at the end, above which it does.
+        hurts: Loss after continuing with dropout and decay over that after continuing without, on the batches that were continued
+            on, above which they do; where that was not tried, of the same batches in training and in evaluation mode.
         dwarf: Share that the loss functions have of what is minimised at the start, below which penalties dwarf them.
 
     Returns:
@@ -65,11 +67,7 @@ def over_regularized(
             high = {}
     if high:
         passed = math.prod(1 - value for value in high.values())
-        gap = (
-            ""
-            if not _held_back(record, hurts)
-            else ", and with it the loss on the same batches is far higher than without"
-        )
+        gap = "" if not _held_back(record, hurts) else ", and without it the loss is soon far lower"
         says = f"dropout of {number(max(high.values()))} in {names(list(high))} lets {share(passed)} of the paths through{gap}"
         return finding(
             "over-regularized",
@@ -109,7 +107,11 @@ def over_regularized(
 
 
 def _held_back(record: Record, hurts: float) -> bool:
-    """Whether the loss of the same batches is much higher in training mode than in evaluation mode."""
+    """Whether the loss is much lower without dropout and decay: after continuing both ways, else of the same batches."""
+    tried = probe(record, "unregularized")
+    if tried is not None and number_of(tried, "steps") >= FEW_STEPS:
+        own, held = (number_of(tried, f"{p}kept") / number_of(tried, f"{p}without") for p in ("own_", ""))
+        return own > hurts and held > 1.0
     data = probe(record, "modes")
     return number_of(data, "train") > hurts * number_of(data, "eval")
 
