@@ -9,7 +9,7 @@ import numpy as np
 from unstuck.evidence import Record
 from unstuck.rules._finding import finding
 from unstuck.rules._learning import FEW, alternates, progress
-from unstuck.rules._probes import gain_of_going_on
+from unstuck.rules._probes import gain_of_going_on, loss_fall
 from unstuck.rules._words import plural, share
 from unstuck.verdict import Evidence, Finding
 
@@ -23,6 +23,7 @@ def undertrained(
     decayed: float = 0.05,
     gain: float = 0.1,
     settled: float = 0.02,
+    fall: float = 0.05,
 ) -> list[Finding]:
     """It learns, but was stopped while the loss was still falling.
 
@@ -46,6 +47,7 @@ def undertrained(
         decayed: Rate at the end, relative to its largest, below which the end was planned.
         gain: What continuing for as long again must bring, as a share of the way from chance to perfect, to be enough by
             itself; or a quarter of the way that was left.
+        fall: Share of the loss that continuing must take away besides, as scores of a few batches are noisy.
         settled: What it must bring at least, where it was tried.
 
     Returns:
@@ -62,7 +64,8 @@ def undertrained(
         return []
     third, last, error = _quarters(loss.values)
     drop, whole = third - last, learning.first - last
-    if after - before > gain or after - before > max(2 * settled, 0.25 * (1 - before)):
+    brings = after - before > gain or after - before > max(2 * settled, 0.25 * (1 - before))
+    if brings and loss_fall(record) > fall:
         says = (
             f"continued for {plural(more, 'step')} it goes from {share(max(before, 0.0))} to {share(after)} of the way from "
             f"chance to perfect, on batches that were not trained on meanwhile; it was stopped after "
