@@ -331,7 +331,8 @@ class LossBook:
                 score = self._score(main, seen.output, seen.target, seen.value if main.score == "perplexity" else None)
         if score is None and trace.compared and main is not None and main.score == "accuracy":
             guess, truth, equal = trace.compared[-1]
-            if equal.numel() > 1 and guess.shape == truth.shape:
+            by_sample = main.kind not in ("class index", "one-hot") or equal.numel() == equal.shape[:1].numel()
+            if equal.numel() > 1 and guess.shape == truth.shape and by_sample:  # single bits of classes tell little
                 score, weight = equal.float().mean(), float(equal.shape[0]) if equal.dim() else 1.0
         if score is None and main is not None and main.kind != "none" and trace.root_outputs:
             score, weight = self._score_by_batch(main, trace.root_outputs[0], batch, weight)
