@@ -79,6 +79,12 @@ def test_only_the_frequent_class_is_a_warning_and_one_of_many_a_note(runs):
     assert "class 2, 4.0% of the labels" in one.says
 
 
+@pytest.mark.parametrize(("largest", "severity"), [(50, "note"), (60, "warning")])
+def test_half_of_all_labels_make_the_frequent_class_worth_answering(runs, largest, severity):
+    [finding] = class_imbalance(run(runs, [largest, *[9] * 6], [largest + 54, *[0] * 6]))
+    assert finding.severity == severity
+
+
 def test_a_network_at_chance_makes_it_less_certain(runs):
     vectors = counts([29, 3], [32, 0])
     stuck = runs.stuck(

@@ -198,6 +198,57 @@ def test_odd_vectors_do_not_make_it_fail(rule):
     check(rule(Record(constant(1.0).program, {"steps": 50}, (), None, constant(1.0)._series, ragged)))
 
 
+FACTORS = [0.01, 0.1, 1.0, 10.0, 100.0]
+EXPERIMENTS = {
+    "modes": "train eval score_train score_eval",
+    "zero-input": "loss zeroed exchanged score score_zeroed score_exchanged",
+    "critical-rate": "rate critical best gain start_critical start_best start_gain",
+    "reference": "linear mlp fitted network chance samples",
+    "overfit-batch": "samples before after score_before score_after start_before start_after start_score_before start_score_after",
+    "noise": "scale signal noise batch_size",
+    "unregularized": "kept without score_kept score_without own_kept own_without steps",
+    "curvature": "top bottom top_error bottom_error gradient loss iterations",
+}  # fmt: skip
+
+
+def experiments(value, steps=50) -> list[Event]:
+    """Every experiment, all of whose numbers are this one; null where it is None."""
+    found = [{"name": name, **dict.fromkeys(keys.split(), value)} for name, keys in EXPERIMENTS.items()]
+    rates = {
+        "factors": FACTORS,
+        "losses": [value] * 5,
+        "scores": [value] * 5,
+        "own_losses": [value] * 5,
+        "before": value,
+    }
+    rates |= {
+        "score_before": value,
+        "steps": steps,
+        "rate": value,
+        "adam_losses": [value] * 2,
+        "adam_scores": [value] * 2,
+    }
+    found += [{"name": name, **rates} for name in ("step-sizes", "from-start")]
+    looks = dict.fromkeys(("losses", "scores", "own_losses"), [value] * 5)
+    found.append({"name": "go-on", "steps": steps, **looks})
+    return [Event(50, "probe", data=data) for data in found]
+
+
+@pytest.mark.parametrize("value", [None, 0.0, 1.0, -1.0, 1e30, 1e-30, 0.5])
+@pytest.mark.parametrize("state", ["stuck", "learns", "well", "diverges"])
+def test_no_result_of_an_experiment_makes_it_fail(rule, runs, state, value):
+    with np.errstate(all="ignore"):
+        check(rule(getattr(runs, state)(events=experiments(value), **runs.chain("linear", "relu", "linear"))))
+
+
+def test_experiments_that_failed_make_it_neither_fail_nor_speak(rule, runs):
+    failed = [Event(100, "probe", data={"name": e.data["name"], "error": "RuntimeError: no"}) for e in experiments(0.0)]
+    failed.append(Event(100, "probe", data={"name": "none", "why": "several losses or optimizers take turns"}))
+    for state in ("stuck", "learns", "well", "diverges"):
+        make = getattr(runs, state)
+        assert repr(rule(make(events=failed))) == repr(rule(make()))
+
+
 def test_thresholds_are_keyword_only_numbers_with_defaults(rule):
     record, *thresholds = inspect.signature(rule).parameters.values()
     assert record.name == "record"

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from unstuck.evidence import Optimizer
+from unstuck.evidence import Event, Optimizer
 from unstuck.rules.learning_rate_too_high import learning_rate_too_high
 
 
@@ -118,3 +118,66 @@ def test_a_loss_that_may_be_negative_is_silent(runs):
     noise = np.random.default_rng(0).normal(0, 1, 100)
     noise[50] = 1e3
     assert learning_rate_too_high(runs.stuck(loss(noise))) == []
+
+
+# ---------------------------------------------------------------------- tried as an experiment
+
+
+def tried(name, lower, own=0.1, *, before=0.1, losses=(0.9, 2.3, None)):
+    """Accuracies of ten classes with a tenth of the rate and with the script's: 0.18 is a fifth of the way."""
+    data = {
+        "name": name, "factors": [0.1, 1.0, 10.0], "losses": list(losses), "scores": [lower, own, None], "before": 2.303,
+        "score_before": before, "steps": 50, "rate": 1.0,
+    }  # fmt: skip
+    return [Event(100, "probe", data=data)]
+
+
+def critical(start):
+    return [Event(100, "probe", data={"name": "critical-rate", "critical": 4.0, "start_critical": start, "rate": 1.0})]
+
+
+@pytest.mark.parametrize(("lower", "found"), [(0.27, 0), (0.29, 1)])
+@pytest.mark.parametrize("state", ["stuck", "learns"])
+def test_smaller_steps_from_the_same_start_get_further(runs, state, lower, found):
+    findings = learning_rate_too_high(getattr(runs, state)(events=tried("from-start", lower)))
+    assert len(findings) == found
+    assert all("from the same start 0.1 times the rate takes accuracy to 0.29" in f.says for f in findings)
+
+
+@pytest.mark.parametrize(("own", "found"), [(0.55, 0), (0.4, 1), (None, 1)])
+def test_further_than_the_scripts_own(runs, own, found):
+    """Which may diverge."""
+    losses = (0.9, None if own is None else 1.5, None)
+    findings = learning_rate_too_high(runs.stuck(events=tried("from-start", 0.6, own, losses=losses)))
+    assert len(findings) == found
+    assert all(("the script's diverges" if own is None else "the script's to 0.400") in f.says for f in findings)
+
+
+@pytest.mark.parametrize(("state", "lower", "found"), [("stuck", 0.27, 0), ("stuck", 0.29, 1), ("learns", 0.8, 0)])
+def test_from_where_it_ended_only_where_it_is_stuck(runs, state, lower, found):
+    """Near the end of every training smaller steps help."""
+    assert len(learning_rate_too_high(getattr(runs, state)(events=tried("step-sizes", lower)))) == found
+
+
+def test_not_where_it_was_there_before(runs):
+    assert learning_rate_too_high(runs.stuck(events=tried("step-sizes", 0.5, before=0.45))) == []
+
+
+@pytest.mark.parametrize(("start", "found"), [(1.1, 0), (1.0, 1), (0.01, 1), (0.0, 0), (None, 0)])
+def test_a_first_step_that_raises_its_own_loss(runs, start, found):
+    """At a multiple of 0 no step lowers it, however short: that is none of the rate's doing."""
+    findings = learning_rate_too_high(runs.stuck(events=critical(start)))
+    assert len(findings) == found
+    assert all(f.severity == "warning" and "raises the loss of its own batch" in f.says for f in findings)
+
+
+def test_a_first_step_that_raises_its_own_loss_is_no_matter_where_it_learns(runs):
+    assert learning_rate_too_high(runs.learns(events=critical(0.1))) == []
+
+
+@pytest.mark.parametrize(("less", "own", "found"), [(0.03, 2.4, 0), (0.02, 2.4, 1), (0.02, 2.3, 0), (None, 2.4, 0)])
+def test_a_network_that_learns_well_is_outdone_by_smaller_steps(runs, less, own, found):
+    """Its loss ends at 0.05: half of that in a few steps, where its own first steps go up from 2.303."""
+    findings = learning_rate_too_high(runs.well(events=tried("from-start", 0.99, 0.1, losses=(less, own, None))))
+    assert len(findings) == found
+    assert all(f.severity == "warning" and "from the same start 0.1 times the rate" in f.says for f in findings)

@@ -79,3 +79,76 @@ def test_weights_and_biases_that_start_at_zero_have_no_ratio(runs):
 def test_losses_that_pull_against_each_other_are_silent(runs):
     both = {"optimizers": [Optimizer(steps=100), Optimizer(steps=100)]}
     assert learning_rate_too_low(runs.stuck(slow(1e-5), **both, **runs.chain("linear"))) == []
+
+
+# ---------------------------------------------------------------------- tried as an experiment
+
+
+def tried(*, end=0.5, start=0.5, own=0.1, before=0.1):
+    """Accuracies of ten classes with ten times the rate, from the end and from the start; 0.135 is 0.15 of the way."""
+    rates = {
+        "factors": [0.1, 1.0, 10.0],
+        "losses": [2.3, 2.2, 1.2],
+        "before": 2.303,
+        "score_before": before,
+        "steps": 50,
+        "rate": 1e-4,
+    }
+    found = [Event(100, "probe", data={**rates, "name": "step-sizes", "scores": [0.1, own, end]})]
+    if start is not None:
+        found.append(Event(100, "probe", data={**rates, "name": "from-start", "scores": [0.1, 0.1, start]}))
+    return found
+
+
+def fast(runs):
+    """Updates of a usual size, so that nothing but experiments tells."""
+    return slow(1e-2), runs.chain("linear")
+
+
+@pytest.mark.parametrize(("end", "found"), [(0.23, 0), (0.24, 1)])
+def test_a_higher_rate_gets_further_from_the_end(runs, end, found):
+    series, chain = fast(runs)
+    findings = learning_rate_too_low(runs.stuck(series, events=tried(end=end), **chain))
+    assert len(findings) == found
+    assert all(
+        "10 times the rate (0.00100) takes accuracy to 0.24" in f.says and "50 updates" in f.says for f in findings
+    )
+
+
+@pytest.mark.parametrize(("start", "found"), [(0.23, 0), (0.24, 1), (None, 1)])
+def test_and_from_the_start_where_that_is_known(runs, start, found):
+    series, chain = fast(runs)
+    assert len(learning_rate_too_low(runs.stuck(series, events=tried(start=start), **chain))) == found
+
+
+def test_not_where_its_own_rate_gets_there_or_it_was_there(runs):
+    series, chain = fast(runs)
+    assert learning_rate_too_low(runs.stuck(series, events=tried(own=0.5), **chain)) == []
+    assert learning_rate_too_low(runs.stuck(series, events=tried(before=0.5), **chain)) == []
+
+
+@pytest.mark.parametrize(("end", "found"), [(0.63, 0), (0.64, 1)])
+def test_not_where_the_network_has_learned_as_much(runs, end, found):
+    """It ended at 0.5; what was kept of it may be worse."""
+    series, chain = fast(runs)
+    assert len(learning_rate_too_low(runs.learns(series, events=tried(end=end), **chain))) == found
+
+
+@pytest.mark.parametrize(
+    ("state", "severities"), [("stuck", ["error"]), ("learns", ["warning"]), ("well", []), ("diverges", [])]
+)
+def test_how_severe_an_experiment_is(runs, state, severities):
+    series, chain = fast(runs)
+    record = getattr(runs, state)(series, events=tried(end=0.9), **chain)
+    assert [f.severity for f in learning_rate_too_low(record)] == severities
+
+
+def test_zero_gradients_say_nothing_of_the_rate_whatever_was_tried(runs):
+    record = runs.stuck(slow(1e-2, gradient=0.0), events=tried(), **runs.chain("linear"))
+    assert learning_rate_too_low(record) == []
+
+
+def test_rates_that_diverge_get_nowhere(runs):
+    series, chain = fast(runs)
+    data = {**tried()[0].data, "losses": [2.3, 2.2, None], "scores": [0.1, 0.1, None]}
+    assert learning_rate_too_low(runs.stuck(series, events=[Event(100, "probe", data=data)], **chain)) == []

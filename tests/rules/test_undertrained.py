@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from unstuck.evidence import Optimizer
+from unstuck.evidence import Event, Optimizer
 from unstuck.rules.undertrained import undertrained
 
 
@@ -66,3 +66,69 @@ def test_losses_without_a_floor_are_silent(runs):
     assert undertrained(runs.stuck(loss(np.linspace(0.5, -9, 100)))) == []
     both = {"optimizers": [Optimizer(steps=100), Optimizer(steps=100)]}
     assert undertrained(runs.learns(loss(np.linspace(2.3, 1.3, 100)), **both)) == []
+
+
+# ---------------------------------------------------------------------- continued as an experiment
+
+
+def continued(before, after, steps=100, end=0.9):
+    """Accuracies of ten classes before and after: a tenth of the way from chance to perfect is 0.09."""
+    data = {"name": "go-on", "steps": steps, "losses": [1.3, 1.0, end], "scores": [before, 0.5, after]}
+    return [Event(100, "probe", data=data)]
+
+
+@pytest.mark.parametrize(("after", "found"), [(0.58, 0), (0.6, 1)])
+def test_continuing_decides_where_the_loss_had_settled(runs, after, found):
+    findings = undertrained(runs.learns(events=continued(0.5, after)))
+    assert len(findings) == found
+    assert all("continued for 100 steps it goes from 44% to 56%" in f.says for f in findings)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "found"), [(0.85, 0.886, 0), (0.85, 0.889, 1), (0.95, 0.985, 0), (0.95, 0.987, 1)]
+)
+def test_or_a_quarter_of_what_was_left(runs, before, after, found):
+    """From 0.85 to 1 that is 0.0375 of accuracy; and at least 0.036, twice of what counts as settled."""
+    assert len(undertrained(runs.learns(events=continued(before, after)))) == found
+
+
+@pytest.mark.parametrize(("end", "found"), [(1.24, 0), (1.23, 1)])
+def test_the_loss_must_fall_too(runs, end, found):
+    """By a twentieth of 1.3: scores of a few batches are noisy."""
+    findings = undertrained(runs.learns(events=continued(0.5, 0.7, end=end)))
+    assert len(findings) == found
+    assert all(f.says.count("100 steps") == 2 for f in findings), "continued, and made"
+
+
+@pytest.mark.parametrize(("after", "found"), [(0.51, 0), (0.52, 1)])
+def test_continuing_that_brings_nothing_silences_a_falling_loss(runs, after, found):
+    straight = loss(np.linspace(2.3, 1.3, 100))
+    assert len(undertrained(runs.learns(straight, events=continued(0.5, after)))) == found
+
+
+@pytest.mark.parametrize(("steps", "found"), [(25, 0), (24, 1)])
+def test_unless_it_was_continued_for_a_moment_only(runs, steps, found):
+    straight = loss(np.linspace(2.3, 1.3, 100))
+    assert len(undertrained(runs.learns(straight, events=continued(0.5, 0.5, steps)))) == found
+
+
+def test_continuing_that_diverges_brings_nothing(runs):
+    straight = loss(np.linspace(2.3, 1.3, 100))
+    diverged = Event(100, "probe", data={"name": "go-on", "steps": 100, "losses": [1.3, None], "scores": [0.5, None]})
+    assert undertrained(runs.learns(straight, events=[diverged])) == []
+
+
+@pytest.mark.parametrize("state", ["well", "diverges"])
+def test_continuing_is_no_matter_where_training_was_done_or_broke(runs, state):
+    assert undertrained(getattr(runs, state)(events=continued(0.5, 0.9))) == []
+
+
+def test_a_planned_end_is_one_though_continuing_would_help(runs):
+    series = {("lr", ""): np.linspace(0.1, 0.004, 100)}
+    assert undertrained(runs.learns(series, events=continued(0.5, 0.9))) == []
+
+
+def test_an_experiment_that_failed_leaves_it_to_the_loss(runs):
+    straight = loss(np.linspace(2.3, 1.3, 100))
+    failed = Event(100, "probe", data={"name": "go-on", "error": "RuntimeError: no"})
+    assert len(undertrained(runs.learns(straight, events=[failed]))) == 1

@@ -117,7 +117,7 @@ class Bench:
         self.training = training
         last = training.tapes[-1]
         copies: dict[Any, Tensor] = {}
-        self.tapes = (drawn(last) if last.fresh else []) or [
+        self.tapes = (drawn(_with_own_data(last, copies)) if last.fresh else []) or [
             _with_own_data(t, copies) for t in training.tapes if t.fresh and _alike(t, last)
         ]
         if not self.tapes:

@@ -30,9 +30,10 @@ def drawn(tape: Tape, *, most: int = 64, seed: int = 0) -> list[Tape]:
         At least three tapes, or none where it isn't known where all of the batch came from.
     """
     batched = [*tape.inputs, *tape.targets]
-    if not batched or any(i not in tape.pools or not _fits(tape.pools[i], tape.data[i]) for i in batched):
+    wholes = {i: whole for i in batched if (whole := tape.pool(i)) is not None and _fits(whole, tape.data[i])}
+    if not batched or len(wholes) < len(batched):
         return []
-    rows, sizes = {len(tape.data[i]) for i in batched}, {len(tape.pools[i]) for i in batched}
+    rows, sizes = {len(tape.data[i]) for i in batched}, {len(whole) for whole in wholes.values()}
     others = [t for i, t in enumerate(tape.data) if i not in batched and t.dim()]
     if len(rows) != 1 or len(sizes) != 1 or any(len(t) in rows for t in others):
         return []
@@ -42,7 +43,7 @@ def drawn(tape: Tape, *, most: int = 64, seed: int = 0) -> list[Tape]:
     if count < 3:
         return []
     order = torch.randperm(size, generator=torch.Generator("cpu").manual_seed(seed), device="cpu")
-    return [_with(tape, batched, order[k * batch : (k + 1) * batch]) for k in range(count)]
+    return [_with(tape, wholes, order[k * batch : (k + 1) * batch]) for k in range(count)]
 
 
 def from_loader(tape: Tape, loader: Any, batch: list[Tensor]) -> None:
@@ -59,7 +60,7 @@ def from_loader(tape: Tape, loader: Any, batch: list[Tensor]) -> None:
     for i, data in enumerate(tape.data):
         for part, whole in zip(batch, wholes, strict=True):
             if part.data_ptr() == data.data_ptr() and part.shape == data.shape and _fits(whole, data):
-                tape.pools.setdefault(i, whole.detach())
+                tape.came_from(i, whole)
 
 
 def _fits(whole: Tensor, part: Tensor) -> bool:
@@ -70,6 +71,6 @@ def _fits(whole: Tensor, part: Tensor) -> bool:
     )
 
 
-def _with(tape: Tape, batched: list[int], rows: Tensor) -> Tape:
-    data = [tape.pools[i][rows.to(t.device)] if i in batched else t for i, t in enumerate(tape.data)]
+def _with(tape: Tape, wholes: dict[int, Tensor], rows: Tensor) -> Tape:
+    data = [wholes[i][rows.to(t.device)] if i in wholes else t for i, t in enumerate(tape.data)]
     return dataclasses.replace(tape, data=data, versions=[t._version for t in data])

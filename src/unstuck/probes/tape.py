@@ -74,7 +74,7 @@ class Tape:
         output: What the loss function took, None when it could not be told.
         inputs: Indices of the data that the network was given.
         targets: Indices of the data the outputs were compared with.
-        pools: By index of a datum, the larger tensor that its rows were taken from, where that is known.
+        pools: By index of a datum, the larger tensor that its rows were taken from, where that is known, and its version.
     """
 
     calls: list[Call] = field(default_factory=list)
@@ -87,7 +87,7 @@ class Tape:
     output: Result | None = None
     inputs: tuple[int, ...] = ()
     targets: tuple[int, ...] = ()
-    pools: dict[int, Tensor] = field(default_factory=dict)
+    pools: dict[int, tuple[Tensor, int]] = field(default_factory=dict)
 
     @property
     def fresh(self) -> bool:
@@ -98,6 +98,15 @@ class Tape:
     def num_bytes(self) -> int:
         """Memory of the data."""
         return sum(t.numel() * t.element_size() for t in self.data)
+
+    def came_from(self, index: int, whole: Tensor) -> None:
+        """Notes the larger tensor that the rows of a datum were taken from."""
+        self.pools[index] = whole.detach(), whole._version
+
+    def pool(self, index: int) -> Tensor | None:
+        """The larger tensor that the rows of a datum were taken from; None where it isn't known, or was written into."""
+        whole, version = self.pools.get(index, (None, 0))
+        return whole if whole is not None and whole._version == version else None
 
     def leave_large_memory(self) -> None:
         """Copies the data that are a small part of a larger tensor, such as a slice of a whole data set, to let go of that."""
@@ -269,7 +278,7 @@ class _Sealer:
                 tape.versions.append(value._version)
             data.append(_index(self.data, tape.data, value, value.detach()))
             if id(value) in self.cuts:
-                tape.pools[data[-1]] = self.cuts[id(value)][1].detach()
+                tape.came_from(data[-1], self.cuts[id(value)][1])
             return Datum(data[-1])
 
         pointed = _mapped(args, point), _mapped(kwargs, point)

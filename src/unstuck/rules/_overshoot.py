@@ -86,8 +86,10 @@ def _by_experiment(record: Record, learning: Learning, first: float) -> list[Sig
     if end is not None and end.lower[1] - max(end.own, end.before) > _BETTER and learning.stuck:
         found.append(Sign(_compared(end, learning, "from where it ended"), record.steps - 1, learning.last, 0.6))
     critical = number_of(probe(record, "critical-rate"), "start_critical")
-    if critical <= 1 and learning.stuck and not found:
-        says = f"the first update raises the loss of its own batch; {number(critical)} times as long it would not"
+    if 0 < critical <= 1 and learning.stuck and not found:
+        says = (
+            f"the first update raises the loss of its own batch, as it does from {number(critical)} times its length on"
+        )
         found.append(Sign(says, 0, first, 0.5))
     return found
 
@@ -101,7 +103,7 @@ def _outdone(record: Record, learning: Learning) -> Sign | None:
     if not start.losses.get(factor, math.inf) < _HALF * learning.last:
         return None
     says = (
-        f"from the same start {number(factor)} times the rate takes the loss to {number(start.losses[factor])} in "
+        f"from the same start {factor:g} times the rate takes the loss to {number(start.losses[factor])} in "
         f"{plural(start.steps, 'update')}, where the script's raises it from {number(start.loss_before)} to "
         f"{number(start.losses[1.0])} and ends at {number(learning.last)}"
     )
@@ -114,7 +116,7 @@ def _compared(rates: Trial, learning: Learning, where: str) -> str:
     if math.isfinite(rates.scores[factor]):
         name, less, own = learning.score_name, rates.scores[factor], rates.scores[1.0]
     got = "diverges" if not math.isfinite(rates.losses[1.0]) else f"to {number(own)}"
-    return f"{where} {number(factor)} times the rate takes {name} to {number(less)} in {plural(rates.steps, 'update')}, the script's {got}"
+    return f"{where} {factor:g} times the rate takes {name} to {number(less)} in {plural(rates.steps, 'update')}, the script's {got}"
 
 
 def _rises(learning: Learning, values: np.ndarray, steps: np.ndarray, rise: float) -> Sign | None:

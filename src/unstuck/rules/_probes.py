@@ -111,10 +111,19 @@ def gain_of_going_on(record: Record) -> tuple[float, float, int]:
     if data is None or len(data["losses"]) < 2:
         return math.nan, math.nan, 0
     first, last = (_or(data["losses"][i], math.inf) for i in (0, -1))
+    if not math.isfinite(first):
+        return math.nan, math.nan, 0
     scores = [_or(data["scores"][i], math.nan) for i in (0, -1)]
     if all(math.isfinite(s) for s in scores):
         return skill(record, scores[0]), skill(record, scores[1]), int(data["steps"])
     return loss_skill(record, first, first), loss_skill(record, last, first), int(data["steps"])
+
+
+def loss_fall(record: Record) -> float:
+    """Share of the loss that continuing took away, on batches it was not continued on; NaN when unknown."""
+    data = probe(record, "go-on")
+    first, last = (_or(data["losses"][i], math.nan) for i in (0, -1)) if data is not None else (math.nan, math.nan)
+    return 1 - last / first if first > 0 else math.nan
 
 
 def reachable(record: Record) -> float:

@@ -49,7 +49,7 @@ def batch_too_small(
     if not lower - max(rates.own, rates.before) > better:
         return []
     says = (
-        f"the noise scale of the gradient is {number(scale)} samples, a batch has {number(size)}: with {number(factor)} times the rate "
+        f"the noise scale of the gradient is {number(scale)} samples, a batch has {size:g}: with {factor:g} times the rate "
         f"{plural(rates.steps, 'update')} go {number(lower - rates.before)} further on the way from chance to perfect; {learning.words()}"
     )
     return finding(

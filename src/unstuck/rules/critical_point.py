@@ -6,21 +6,24 @@ import math
 
 from unstuck.evidence import Record
 from unstuck.rules._finding import finding
-from unstuck.rules._learning import alternates, progress
-from unstuck.rules._probes import number_of, probe, trial
+from unstuck.rules._learning import Learning, alternates, progress, skill
+from unstuck.rules._probes import number_of, probe, reachable, trial
 from unstuck.rules._words import number, share
 from unstuck.verdict import Evidence, Finding
 
 
-def critical_point(record: Record, *, gain: float = 0.01, small: float = 0.05, negative: float = 0.01) -> list[Finding]:
+def critical_point(
+    record: Record, *, gain: float = 0.01, small: float = 0.05, negative: float = 0.01, better: float = 0.1
+) -> list[Finding]:
     """The training rests where the gradient vanishes though the loss is high: at a saddle, in a local minimum, or on a plateau.
 
     Told apart:
         The network is at chance, its gradient is a small part of what it was at the start, and neither a longer nor a shorter
-        step takes the loss down, though it could be lower: from the same start some rate does better. The Hessian tells
-        which it is: an eigenvalue clearly below zero is a way out that a saddle has (Dauphin et al. 2014), none
-        below zero a minimum, none apart from zero a plateau. Dead units, saturated ones and outputs that can't move make plateaus
-        too; where they are known, they are named as the cause.
+        step takes the loss down, though it could be lower: from the same start some rate or Adam does better, or a small
+        reference network does on samples it never saw. Where nothing does, there may be nothing to learn. The Hessian
+        tells which it is: an eigenvalue clearly below zero is a way out that a saddle has (Dauphin et al. 2014), none
+        below zero a minimum, none apart from zero a plateau. Dead units, saturated ones and outputs that can't move
+        make plateaus too; where they are known, they are named as the cause.
 
     Wrong when:
         The loss is as low as it can be, and chance was estimated wrongly.
@@ -30,6 +33,7 @@ def critical_point(record: Record, *, gain: float = 0.01, small: float = 0.05, n
         gain: Share of the loss that no step may take away.
         small: Gradient at the end relative to the start.
         negative: Most negative eigenvalue relative to the largest, beyond its error, from which it counts.
+        better: How much further another start or network must get, as a share of the way from chance to perfect.
 
     Returns:
         One finding at most.
@@ -43,6 +47,8 @@ def critical_point(record: Record, *, gain: float = 0.01, small: float = 0.05, n
         return []
     lower = min(rates.losses.values(), default=math.inf)
     if not number_of(line, "gain") < gain or not lower > (1 - gain) * rates.loss_before:
+        return []
+    if not _could_be_lower(record, learning, better):
         return []
     top, bottom, error = (number_of(hessian, key) for key in ("top", "bottom", "bottom_error"))
     saddle = bottom + error < -negative * abs(top)
@@ -63,3 +69,15 @@ def critical_point(record: Record, *, gain: float = 0.01, small: float = 0.05, n
         ],
         treated_by=("escape", "momentum", "optimizer", "initialization") if saddle else ("initialization", "optimizer"),
     )  # fmt: skip
+
+
+def _could_be_lower(record: Record, learning: Learning, better: float) -> bool:
+    """Whether from the same start, or with another network, more was learned."""
+    start = trial(record, "from-start")
+    qualities = [
+        skill(record, reachable(record)),
+        *((*start.quality.values(), start.adam) if start is not None else ()),
+    ]
+    reached = max((q for q in qualities if math.isfinite(q)), default=math.nan)
+    known = learning.skill if math.isfinite(learning.skill) else learning.loss_skill
+    return reached - max(known, 0.0) > better

@@ -98,6 +98,6 @@ def _more_is_better(record: Record, learning: Learning, better: float) -> str:
     if math.isfinite(end.scores[factor]):
         name, more, own = learning.score_name, end.scores[factor], end.scores[1.0]
     return (
-        f"from where it ended {number(factor)} times the rate ({number(factor * end.rate)}) takes {name} to {number(more)} in "
+        f"from where it ended {factor:g} times the rate ({number(factor * end.rate)}) takes {name} to {number(more)} in "
         f"{plural(end.steps, 'update')}, the script's to {number(own)}"
     )

@@ -47,8 +47,8 @@ def undertrained(
         decayed: Rate at the end, relative to its largest, below which the end was planned.
         gain: What continuing for as long again must bring, as a share of the way from chance to perfect, to be enough by
             itself; or a quarter of the way that was left.
-        fall: Share of the loss that continuing must take away besides, as scores of a few batches are noisy.
         settled: What it must bring at least, where it was tried.
+        fall: Share of the loss that continuing must take away besides, as scores of a few batches are noisy.
 
     Returns:
         One finding at most.

@@ -79,6 +79,8 @@ class Capture:
         if self.tapes and _same_data(self.tapes[-1], tape):
             self.tapes[-1] = tape
         else:
+            for earlier in self.tapes:
+                earlier.pools.clear()  # of which only the last one's are drawn from: a script may load one after another
             self.tapes.append(tape)
         while len(self.tapes) > 1 and (
             len(self.tapes) > MOST_TAPES or sum(t.num_bytes for t in self.tapes) > MOST_BATCH_BYTES
@@ -132,11 +134,12 @@ class Capture:
 
     def _collecting(self, phase: str, info: dict[str, int]) -> None:
         """Lets go of a network that nobody else holds."""
-        if phase != "start" or info.get("generation") != 2 or not self.tapes:
+        if info.get("generation") != 2 or not self.tapes:  # before, and after what held it is gone
             return
         held = self.tapes[-1].modules or self.tapes[-1].trained
         if held and sys.getrefcount(held[0]) - 1 <= self._references(held[0]):
             self.release()
+            self.why_not = "the script let go of the network"
 
     def _references(self, one: Any) -> int:
         """How often a module or tensor is held by us, and by an optimizer that nobody but us holds."""

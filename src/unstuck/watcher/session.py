@@ -424,12 +424,14 @@ class Session:
                 self._tell("carried-graph", *carried)
             if main:
                 self.data.count_labels(self.losses, sample)
+        self.data.trained_models |= {self.registry.parameters[index].model for index in trace.used}
         for module, first in self.registry.root_calls:
             model = self.registry.model_of(module)
             if model is not None:
                 model.trained = True
                 model.modes.add("train" if module.training else "eval")
-                self.data.saw_mode(self, model.name, module)
+                if model.name in self.data.trained_models:  # a teacher is not
+                    self.data.saw_mode(self, model.name, module)
                 if first is not None and first.dim():
                     self.data.saw_input(module, first)
         self.registry.root_calls.clear()

@@ -1,0 +1,103 @@
+"""Other batches are drawn from where the script drew its own."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
+
+from unstuck.probes.bench import Bench
+from unstuck.probes.pool import drawn
+
+X = torch.arange(100.0)[:, None] * torch.tensor([1.0, -1.0])
+Y = torch.arange(100) % 3
+
+
+def training(batches):
+    model = nn.Linear(2, 3)
+    optimizer = torch.optim.SGD(model.parameters(), 1e-6)
+
+    def script():
+        for cut in batches:
+            optimizer.zero_grad()
+            x, y = cut() if callable(cut) else cut
+            F.cross_entropy(model(x), y).backward()
+            optimizer.step()
+
+    return script
+
+
+def last(trained, batches):
+    return trained(training(batches)).tapes[-1]
+
+
+def check(tapes, size=10):
+    """Rows of the whole, no sample in two batches, inputs and targets still together."""
+    seen = []
+    for tape in tapes:
+        x, y = tape.data[tape.inputs[0]], tape.data[tape.targets[0]]
+        assert x.shape == (size, 2) and tape.fresh
+        numbers = x[:, 0].long()
+        assert torch.equal(x, X[numbers]) and torch.equal(y, Y[numbers])
+        seen += numbers.tolist()
+    assert len(set(seen)) == len(seen)
+
+
+CUTS = {
+    "slice": lambda: (X[10:20], Y[10:20]),
+    "index": lambda: (X[torch.arange(3, 13)], Y[torch.arange(3, 13)]),
+    "list": lambda: (X[list(range(10))], Y[list(range(10))]),
+}
+
+
+@pytest.mark.parametrize("kind", CUTS)
+def test_batches_that_were_cut_out_of_a_whole(trained, kind):
+    tapes = drawn(last(trained, [CUTS[kind]] * 3))
+    assert len(tapes) == 10
+    check(tapes)
+
+
+def test_batches_of_a_loader(trained):
+    loader = DataLoader(TensorDataset(X, Y), batch_size=10, shuffle=True)
+    tapes = drawn(last(trained, loader))
+    assert len(tapes) == 10
+    check(tapes)
+
+
+def test_what_is_drawn_is_repeatable(trained):
+    tape = last(trained, [CUTS["slice"]] * 3)
+    assert all(torch.equal(a, b) for one, other in zip(drawn(tape), drawn(tape), strict=True)
+               for a, b in zip(one.data, other.data, strict=True))  # fmt: skip
+    assert len(drawn(tape, most=4)) == 4
+
+
+def test_the_bench_has_them(trained):
+    bench = Bench(trained(training([CUTS["slice"]] * 3)))
+    assert len(bench.tapes) == 10
+    assert bench.loss() > 0
+
+
+@pytest.mark.parametrize(("size", "found"), [(33, 3), (34, 0)])
+def test_fewer_than_three_are_none(trained, size, found):
+    assert len(drawn(last(trained, [lambda: (X[:size], Y[:size])] * 3))) == found
+
+
+def test_where_the_whole_is_not_known_there_are_none(trained):
+    rows = torch.arange(10)
+    assert drawn(last(trained, [lambda: (X[rows] + 0.0, Y[rows])] * 3)) == [], "augmented"
+    assert drawn(last(trained, [(X[:10].clone(), Y[:10].clone())] * 3)) == []
+
+
+def test_wholes_of_different_length_are_none(trained):
+    assert drawn(last(trained, [lambda: (X[:10], Y[5:][:10])] * 3)) == []
+
+
+def test_a_whole_that_was_written_into_is_none(trained):
+    """As the memory of an agent: what is there now is not what it was trained on."""
+    x, y = X.clone(), Y.clone()
+    tape = last(trained, [lambda: (x[10:20], y[10:20])] * 3)
+    assert drawn(tape)
+    x[50] = 7.0
+    assert drawn(tape) == []
