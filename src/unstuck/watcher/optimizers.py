@@ -213,7 +213,9 @@ class OptimizerBook:
         ]
 
     def changed_by_hand(self) -> bool:
-        """Whether a remembered parameter changed, or was replaced by a new tensor."""
+        """Whether a remembered parameter changed, or was replaced by a new tensor; all were, where none is left to remember."""
+        if not self._before:
+            return self.by_hand
         for ref, version, few in self._before:
             parameter = ref()
             if parameter is None or parameter._version != version:
