@@ -36,6 +36,7 @@ WELL = 0.85  # of the way from chance to perfect
 SOME = 0.1  # of that way, beyond the noise: more than chance
 SOME_LOSS = 0.05  # of the chance loss: more than chance
 WELL_LOSS = 0.9
+_HAD_LEARNED = 0.8  # of the chance loss, below which a network had learned
 BLOWN_UP = 3.0  # times start and chance
 _SCORE_WORDS = {"r2": "R2", "bit_accuracy": "bit accuracy"}
 
@@ -61,6 +62,7 @@ class Learning:
         skill: Share of the way from chance to perfect, by training or evaluation, whichever is better; NaN when
             unknown.
         loss_skill: Share of the chance loss that is gone, NaN when chance is unknown.
+        eval_skill: Share of the way from chance to perfect of the last evaluation alone; NaN when there was none.
     """
 
     status: Status = "unknown"
@@ -79,6 +81,12 @@ class Learning:
     eval_score: float = math.nan
     skill: float = math.nan
     loss_skill: float = math.nan
+    eval_skill: float = math.nan
+
+    @property
+    def collapsed(self) -> bool:
+        """It had learned, and gives no more than a constant prediction at the end, whatever the score was before."""
+        return self.lowest < _HAD_LEARNED * self.chance and 0.95 * self.chance < self.last < 1.1 * self.chance
 
     @property
     def score_name(self) -> str:
@@ -167,7 +175,7 @@ def progress(record: Record) -> Learning:
         steps=len(good), first=_mean(good.values[:3]), last=last, lowest=_lowest(good.values), chance=chance,
         broke_at=broke_at, end=end, score=task.score, score_first=score_first, score_last=score_last,
         score_chance=task.chance_score, eval_score=eval_score,
-        skill=float(np.fmax(trained, evaluated)), loss_skill=loss_skill,
+        skill=float(np.fmax(trained, evaluated)), loss_skill=loss_skill, eval_skill=evaluated,
     )  # fmt: skip
     before = _status(found, good, spread)
     return dataclasses.replace(found, before=before, status="diverges" if broke_at is not None else before)
@@ -244,6 +252,8 @@ def _status(found: Learning, good: Series, spread: float) -> Status:
         return "unknown"
     if _blown_up(found, good.values):
         return "diverges"
+    if found.collapsed and not found.eval_skill > SOME:
+        return "at chance"
     if math.isfinite(found.skill):
         if found.skill >= WELL:
             return "learns well"

@@ -64,6 +64,7 @@ def overshoot(
         _ends_worse(record, learning, values, steps, worse),
         _moves_in_vain(record, learning, steps, ratio),
         _swings(record, learning, values, steps),
+        _collapses(learning, values, steps),
     ]
     found = [sign for sign in (*signs, *_by_experiment(record, learning, float(values[0]))) if sign is not None]
     first = first_update(record)
@@ -172,6 +173,14 @@ def _moves_in_vain(record: Record, learning: Learning, steps: np.ndarray, ratio:
         return None
     says = f"an update changes the weights by {share(min(size, 1.0))} of their size while the loss doesn't fall"
     return Sign(says, int(steps[-1]), learning.last, 0.5)
+
+
+def _collapses(learning: Learning, values: np.ndarray, steps: np.ndarray) -> Sign | None:
+    """It had learned, and fell back to a constant prediction."""
+    if not learning.collapsed or learning.status != "at chance":
+        return None
+    says = f"the loss had fallen to {number(learning.lowest)} and is back at {number(learning.last)}, that of a constant prediction"
+    return Sign(says, int(steps[int(np.argmin(values))]), float(values.min()), 0.75)
 
 
 def _swings(record: Record, learning: Learning, values: np.ndarray, steps: np.ndarray) -> Sign | None:
