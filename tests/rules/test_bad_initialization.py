@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from unstuck.evidence import Event
+from unstuck.evidence import Event, Task
 from unstuck.rules.bad_initialization import bad_initialization
 
 NET = ("linear", "relu", "linear", "relu", "linear")
@@ -131,3 +131,28 @@ def test_small_weights_are_no_fault_with_normalisation_or_learning(runs):
     assert bad_initialization(runs.stuck(alive(), losses=constant(runs), **normed)) == []
     assert bad_initialization(runs.learns(alive(), losses=constant(runs), **start(runs, linear0=SMALL))) == []
     assert bad_initialization(runs.stuck(alive(), **start(runs, linear0=SMALL))) == [], "the output varies"
+
+
+@pytest.mark.parametrize(("fade", "found"), [(0.02, False), (0.005, True)])
+def test_outputs_that_fade_along_a_deep_network(runs, fade, found):
+    def deep(activation, depth):
+        net = runs.chain(*["linear", activation] * depth, "linear")
+        names = [layer.name for layer in net["layers"] if layer.op == "linear"]
+        sizes = np.geomspace(1.0, fade, len(names))
+        return {("act_std", n): [s] for n, s in zip(names, sizes, strict=True)}, net
+
+    for state in (runs.learns, runs.stuck):
+        series, net = deep("relu", 8)
+        assert bool(bad_initialization(state(series, **net))) is found
+    for activation, depth in (("tanh", 8), ("relu", 2)):
+        series, net = deep(activation, depth)
+        assert bad_initialization(runs.learns(series, **net)) == []
+
+
+def test_an_absurd_start_is_a_warning_even_where_it_recovers(runs):
+    given = {"task": Task("classification", 10, "accuracy", 2.303, 0.1)}
+    large = start(runs, linear0={"std": 2.0, "fan_in": 16.0})
+    for first, severity in ((30.0, "note"), (300.0, "warning")):
+        loss = np.append(first, 0.05 + 2.25 * np.exp(-np.arange(99) / 10))
+        [finding] = bad_initialization(runs.well({("loss", ""): loss, ("act_std", "out"): [9.0]}, **given, **large))
+        assert finding.severity == severity

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -109,3 +110,27 @@ def test_two_updating_optimizers_alternate():
 
     assert alternates(Record.of({("loss", ""): [1.0]}, optimizers=[Optimizer(steps=9), Optimizer(steps=9)]))
     assert not alternates(Record.of({("loss", ""): [1.0]}, optimizers=[Optimizer(steps=9), Optimizer(steps=0)]))
+
+
+def test_a_network_that_fell_back_to_a_constant_prediction_is_at_chance(runs):
+    loss = np.concatenate([np.linspace(2.3, 1.0, 50), np.full(50, 2.303)])
+    score = Series.of([0.1, 0.6, 0.6, 0.1], [0, 40, 70, 99])
+    fell = runs.learns({("loss", ""): loss, ("score", ""): score})
+    assert progress(fell).collapsed
+    assert progress(fell).status == "at chance"
+    evaluated = runs.learns({("loss", ""): loss, ("score", ""): score, ("eval_score", ""): [0.6]})
+    assert progress(evaluated).status == "learns", "its evaluation says otherwise"
+    assert not progress(runs.learns()).collapsed
+
+
+def test_an_r2_of_something_else_than_the_loss_tells_nothing(runs):
+    def hand_written(loss):
+        given = runs.regression(loss, name="hand-written")
+        task = dataclasses.replace(given["task"], chance_loss=math.nan)
+        score = Series.of([0.5, 0.6, 0.7, 0.8], [0, 30, 60, 90])
+        return runs.learns({**given.pop("series"), ("score", ""): score}, **{**given, "task": task})
+
+    left = 1 - np.interp(np.arange(100), [0, 30, 60, 90], [0.5, 0.6, 0.7, 0.8])
+    for of_the_loss in (3.0 * left, np.sqrt(left)):
+        assert progress(hand_written(of_the_loss)).score_last == pytest.approx(0.7)
+    assert math.isnan(progress(hand_written(np.geomspace(100, 0.01, 100))).skill)

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from unstuck.evidence import Optimizer
+from unstuck.evidence import Event, Layer, Optimizer
 from unstuck.rules.over_regularized import over_regularized
 
 
@@ -53,3 +53,33 @@ def test_weights_that_shrink_away(runs, left, found):
 def test_shrinking_is_no_fault_where_it_learns(runs):
     series = {("weight_rms", "linear0.weight"): [1.0, 0.5, 0.01]}
     assert over_regularized(runs.learns(series, **runs.chain("linear"))) == []
+
+
+def test_a_penalty_that_dwarfs_the_loss_is_named(runs):
+    def penalised(part, left):
+        net = runs.chain("linear", "relu", "linear")
+        series = {("loss_part", "train.py:9"): [part, 0.9], ("weight_rms", "linear0.weight"): [1.0, left]}
+        return over_regularized(runs.stuck(series, **net))
+
+    [finding] = penalised(0.02, 0.3)
+    assert (finding.severity, finding.confidence) == ("error", 0.9)
+    assert "2.0%" in finding.says
+    assert "linear0.weight" in finding.says
+    assert penalised(0.02, 0.9) == [], "the weights bear it"
+    assert penalised(0.9, 0.3) == []
+
+
+def test_usual_dropout_is_named_where_it_hurts(runs):
+    def dropped(layers, **tried):
+        given = {"layers": [Layer(f"drop{i}", "dropout", settings={"p": 0.5}) for i in range(layers)]}
+        events = [
+            Event(99, "probe", data={"name": "unregularized", "steps": 50, "kept": 1.0, "own_kept": 1.0, **tried})
+        ]
+        return over_regularized(runs.learns(events=events, **given))
+
+    better = {"without": 0.8, "own_without": 0.7}
+    assert [f.severity for f in dropped(3, **better)] == ["warning"]
+    assert dropped(2, **better) == [], "a quarter of the paths is enough"
+    assert dropped(3, **{**better, "without": 1.1}) == [], "without it, it learns by heart"
+    assert dropped(3, **{**better, "own_without": 0.95}) == []
+    assert dropped(3, **{**better, "steps": 5}) == []
