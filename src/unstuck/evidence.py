@@ -15,6 +15,7 @@ sampled steps only. Step 0 is always sampled.
 | `batch_size` | "" | samples in the batch |
 | `score` | "" | training score on the batch, by the name in `Task.score` (higher is better but for perplexity) |
 | `eval_loss`, `eval_score` | "" | mean over an evaluation pass; step is the training step it followed |
+| `loss_part` | line | value of a loss function over that of the tensor backward starts from: less than 1 beside penalties |
 | `step_seconds` | "" | wall time of the step |
 | `act_mean`, `act_std`, `act_max` | layer | the layer's output: mean, standard deviation, largest magnitude (finite ones) |
 | `act_zero` | layer | share of outputs that are exactly zero |
@@ -31,8 +32,10 @@ sampled steps only. Step 0 is always sampled.
 | `stale_rms` | parameter | rms of `.grad` when the step's first backward begins, over its rms after it; 0 when cleared |
 | `lag_grad` | layer (a `Vector`) | norm of the hidden state's gradient by time lag 0, 1, 2, ..., relative to lag 0 |
 | `input_mean`, `input_std`, `input_min`, `input_max` | input | by feature (`Vector`s), of the model's input |
-| `label_count` | "" (a `Vector`) | labels in the batch by class |
-| `prediction_count` | "" (a `Vector`) | predicted labels in the batch by class |
+| `label_count` | "" (a `Vector`) | labels in the batch by class; of single bits how often they are 0 and 1 |
+| `prediction_count` | "" (a `Vector`) | predicted labels in the batch, in the same way |
+| `eval_input_mean`, `eval_input_std`, `eval_input_min`, `eval_input_max` | input | the same of some evaluated batches |
+| `eval_label_count`, `eval_prediction_count` | "" (`Vector`s) | labels and predictions in those batches |
 
 **Events**: things that happened once, see `Event`.
 
@@ -142,7 +145,14 @@ class Event:
         `non-finite`: `what` (input, target, activation, loss, gradient, weight), `op`, `before` (its magnitude at the last
             good measurement, null when unknown), `how` (a few words). `layer` is the first place. Only the first is kept.
         `epoch`: `loader`, `epoch`: a pass over the training data began.
-        `eval`: `passes`, `batches`, `train_mode` (evaluated with modules in train mode), `samples`.
+        `eval`: `passes`, `batches`, `train_mode` (evaluated with modules in train mode, though modes matter to them),
+            `in_train_mode` (batches of which that is true), `samples` (of which the inputs were measured).
+        `mode`: `model`, `training` (the mode it is trained in from this sampled step on; without such an event it is train
+            mode), `dropout` and `batch_norm` (modules that are in evaluation mode: dropouts, and batch norms that aren't frozen).
+        `carried-graph`: the graph a backward goes through reaches back past the step. `layer` took what is older; `steps` (how
+            many steps back it reaches, at least), `nodes` (that are older; a few thousand at most are counted), `made_by` (name
+            of the autograd node), `model`. The first few sampled steps are looked at, and more where it happens there. One step
+            back is usual where two optimizers take turns.
         `burst`: `why`: dense measuring began because the sentinel jumped.
         `reloaded`: `model`: parameters were replaced by a loaded state.
         `watcher-error`: `where`, `error`: something in the watcher failed; measuring went on without it.

@@ -680,3 +680,144 @@ def test_gradients_of_inputs_and_of_gradients_are_no_training(watched):
     record = watched(training)
     assert record.steps == 4
     assert [(o.kind, o.steps, o.backwards_per_step) for o in record.program.optimizers] == [("SGD", 4, 1.0)]
+
+
+def evaluated(test_x, test_y, *, loop=None, epochs=2, model=None):
+    """A training whose loader brings standard normal inputs, with an evaluation after each epoch."""
+
+    def training():
+        net = model() if model is not None else mlp()
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        train_loader = DataLoader(TensorDataset(*batch(64)), batch_size=16, shuffle=True)
+        test_loader = DataLoader(TensorDataset(test_x, test_y), batch_size=16)
+        for _ in range(epochs):
+            net.train()
+            for xb, yb in train_loader:
+                optimizer.zero_grad()
+                F.cross_entropy(net(xb), yb).backward()
+                optimizer.step()
+            if loop is None or loop != "train mode":
+                net.eval()
+            with torch.no_grad():
+                for xb, yb in test_loader:
+                    out = net(xb)
+                    if loop == "compare":
+                        (out.argmax(1) == yb).sum()
+                    else:
+                        F.cross_entropy(out, yb)
+
+    return training
+
+
+@pytest.mark.parametrize("loop", ["loss", "compare"])
+def test_inputs_and_labels_of_evaluation_are_measured(watched, loop):
+    x, y = batch(48)
+    record = watched(evaluated(5 * x + 3, y, loop=loop))
+    means, spreads = (record.vectors(f"eval_input_{name}", "input") for name in ("mean", "std"))
+    looked = torch.cat([5 * x + 3])[:32]  # the first and the second batch
+    assert [v.values.tolist() for v in means] == [pytest.approx(looked.mean(0).tolist(), rel=1e-4)] * 2
+    assert spreads[0].values == pytest.approx(looked.std(0, correction=0).numpy(), rel=1e-4)
+    low, high = (record.vectors(f"eval_input_{name}", "input")[0].values for name in ("min", "max"))
+    assert low == pytest.approx(looked.amin(0).numpy())
+    assert high == pytest.approx(looked.amax(0).numpy())
+    [counts, _] = record.vectors("eval_label_count")
+    assert counts.values.tolist() == torch.bincount(y, minlength=3).tolist()
+    assert record.vectors("eval_prediction_count")[0].values.sum() == 48
+    assert [e.data["samples"] for e in record.happened("eval")] == [32, 32]
+
+
+def test_evaluation_is_measured_where_training_is(watched):
+    """What the network does to its input itself is done to both."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(8, 8), nn.Linear(8, 3)
+
+        def forward(self, x):
+            return self.second(torch.relu(self.first((x - 3) / 5)))
+
+    x, y = batch(32)
+    record = watched(evaluated(5 * x + 3, y, model=Net))
+    assert record.vectors("eval_input_mean", "input")[-1].values == pytest.approx(x.mean(0).numpy(), abs=1e-5)
+
+
+@pytest.mark.parametrize(("loop", "in_train"), [("loss", 0), ("train mode", 3)])
+def test_batches_evaluated_in_train_mode_are_counted(watched, loop, in_train):
+    def dropping():
+        return nn.Sequential(nn.Linear(8, 12), nn.Dropout(0.5), nn.Linear(12, 3))
+
+    record = watched(evaluated(*batch(48), loop=loop, model=dropping))
+    assert [e.data["in_train_mode"] for e in record.happened("eval")] == [in_train] * 2
+    assert [e.data["train_mode"] for e in record.happened("eval")] == [in_train > 0] * 2
+
+
+@pytest.mark.parametrize(("trained", "norms"), [(True, 1), (False, 0)])
+def test_training_in_evaluation_mode_is_told(watched, trained, norms):
+    def training():
+        model = nn.Sequential(nn.Linear(8, 12), nn.BatchNorm1d(12), nn.Dropout(0.5), nn.Linear(12, 3))
+        model[1].requires_grad_(trained)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        train(model, optimizer, F.cross_entropy, steps=3)
+        model.eval()
+        train(model, optimizer, F.cross_entropy, steps=4)
+        model.train()
+        train(model, optimizer, F.cross_entropy, steps=2)
+
+    events = watched(training).happened("mode")
+    assert [(e.step, e.data["training"]) for e in events] == [(3, False), (7, True)]
+    assert events[0].data == {"model": "model", "training": False, "dropout": 1, "batch_norm": norms}
+
+
+def test_labels_of_single_bits_are_counted(watched):
+    def training():
+        model = nn.Linear(8, 1)
+        x, _ = batch(20)
+        y = (torch.arange(20) < 5).float()[:, None]
+        train(model, torch.optim.SGD(model.parameters(), lr=0.1), F.binary_cross_entropy_with_logits, x=x, y=y)
+
+    record = watched(training)
+    assert record.program.task.kind == "binary"
+    assert {tuple(v.values) for v in record.vectors("label_count")} == {(15.0, 5.0)}
+    assert {v.values.sum() for v in record.vectors("prediction_count")} == {20.0}
+
+
+@pytest.mark.parametrize("order", ["before", "after"])
+def test_a_teacher_asked_without_gradients_is_no_evaluation(watched, order):
+    def training():
+        teacher, student = nn.Sequential(nn.Linear(8, 3), nn.BatchNorm1d(3)).eval(), mlp()
+        optimizer = torch.optim.SGD(student.parameters(), lr=0.1)
+        for x, y in DataLoader(TensorDataset(*batch(160)), batch_size=16):
+            if order == "after":
+                out = student(x)
+            with torch.no_grad():
+                soft = teacher(x)
+            if order == "before":
+                out = student(x)
+            loss = F.cross_entropy(out, y) + F.mse_loss(out, soft)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    for budget in (1.0, 0.0):
+        record = watched(training, budget=budget)
+        (record.path.parent / "record.sqlite").unlink()
+        assert record.program.losses[0].name == "cross_entropy"
+        assert record.program.task.score == "accuracy"
+        assert record.program.layers[0].name == "student.0"
+        assert len(record.series("eval_loss")) == len(record.series("eval_score")) == 0
+        assert record.happened("eval") == record.happened("mode") == []
+
+
+def test_an_average_of_the_weights_is_evaluated_in_their_stead(watched):
+    def training():
+        model = mlp()
+        averaged = torch.optim.swa_utils.AveragedModel(model)
+        for _ in range(3):
+            train(model, torch.optim.SGD(model.parameters(), lr=0.1), F.cross_entropy, steps=2)
+            averaged.update_parameters(model)
+            x, y = batch()
+            with torch.no_grad():
+                F.cross_entropy(averaged(x), y)
+
+    assert len(watched(training).series("eval_loss")) == 3

@@ -38,11 +38,19 @@ class Inputs:
         return float(np.median(np.abs(self.mean[varies]) / self.std[varies])) if varies.any() else math.nan
 
 
-def inputs(record: Record) -> list[Inputs]:
-    """All inputs whose features were measured, over all samples."""
+def inputs(record: Record, signal: str = "input") -> list[Inputs]:
+    """All inputs whose features were measured, over all samples.
+
+    Args:
+        record: The run.
+        signal: What the signals begin with: `input` for training, `eval_input` for evaluation.
+
+    Returns:
+        One for each place.
+    """
     found = []
-    for place in record.places("input_mean"):
-        mean, std, low, high = (_rows(record, f"input_{name}", place) for name in ("mean", "std", "min", "max"))
+    for place in record.places(f"{signal}_mean"):
+        mean, std, low, high = (_rows(record, f"{signal}_{name}", place) for name in ("mean", "std", "min", "max"))
         size = min(rows.shape[1] for rows in (mean, std, low, high))
         if size:
             mean, std = mean[:, :size], std[:, :size]

@@ -24,34 +24,34 @@ def class_imbalance(
 ) -> list[Finding]:
     """Rare classes are ignored: the network answers the frequent ones and is right as often as those are.
 
-    Where one class is nineteen in twenty, answering it always is 95% right, and the loss pays more for being sure of it than for
-    telling the rare one. Accuracy looks fine, and what the network was made for it never does.
+    Where one class is nineteen in twenty, answering it always is 95% right, and the loss pays more for being sure of it
+    than for telling the rare one. Accuracy looks fine, and what the network was made for it never does.
 
     Told apart:
         Labels must be uneven, and in the last part of the run classes that are there must go unnamed by the
-        predictions. How often a class can have been found is at most how often it was named, and the mean of
-        that over the classes is an upper bound of the balanced accuracy: where it is hardly above that of a constant answer, the
+        predictions. How often a class can have been found is at most how often it was named, and the mean of that over
+        the classes is an upper bound of the balanced accuracy: where it is hardly above that of a constant answer, the
         frequent classes are all that was learned, a warning; where other classes are told apart, a note. A class that
-        is named at all, even wrongly, is not ignored. With even labels a network that always gives the same
-        answer is stuck, and the cause is another.
+        is named at all, even wrongly, is not ignored. With even labels a network that always gives the same answer is
+        stuck, and the cause is another.
 
     Wrong when:
-        The inputs tell too little of the rare class ever to make it the more likely one, and probabilities are all that is
-        wanted, as of a click. Or the network has not learned anything yet, for a reason of which nothing is known.
+        The inputs tell too little of the rare class ever to make it the more likely one, and probabilities are all that
+        is wanted, as of a click. Or the network has not learned anything yet, for a reason of which nothing is known.
 
     Args:
         record: The run.
-        ratio: How many times as frequent as a rare class the most frequent one is. Google's machine learning course calls a
-            minority below a fifth an imbalance; SageMaker Debugger warns from 10 on.
+        ratio: How many times as frequent as a rare class the most frequent one is. Google's machine learning course
+            calls a minority below a fifth an imbalance; SageMaker Debugger warns from 10 on.
         named: Predictions of a class relative to its labels, up to which it counts as ignored.
         near: Balanced accuracy that can have been reached, as a share of the way from a constant answer to perfect,
             below which it is a warning.
-        labels: Labels of a class that must have been seen in the last part. A class that is answered as often as it comes goes
-            unanswered for so long once in four hundred times.
+        labels: Labels of a class that must have been seen in the last part. A class that is answered as often as it
+            comes goes unanswered for so long once in four hundred times.
         samples: All labels that must have been seen there.
-        dominant: Share of the most frequent class from which on it is a warning. Below it, answering that class is no way to be right,
-            and a network that does so has rather not learned yet.
         late: That part of the run. Long runs are sampled seldom, and rare classes take samples to be missed in.
+        dominant: Share of the most frequent class from which on it is a warning. Below it, answering that class is no
+            way to be right, and a network that does so has rather not learned yet.
 
     Returns:
         One finding at most.

@@ -1,9 +1,9 @@
-"""Finds graphs that reach back past the step: a hidden state handed on without `detach`, a sum of losses that is never let go.
+"""Finds graphs that reach back past the step: a state handed on without `detach`, a sum of losses never let go.
 
-Autograd numbers its nodes in the order they are made. The number that was next when a step began therefore tells the nodes
-made since from older ones, and the graph a backward is about to go through shows whether it holds such. A graph that
-reaches one step back may be meant (a GAN's generator is trained on what it made for the step of its critic); one that reaches
-two steps and more back is carried.
+Autograd numbers its nodes in the order they are made. The number that was next when a step began therefore tells the
+nodes made since from older ones, and the graph a backward is about to go through shows whether it holds such. A graph
+that reaches one step back may be meant (a GAN's generator is trained on what it made for the step of its critic); one
+that reaches two steps and more back is carried.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor
 
 LOOKS = 6  # sampled steps that are looked at when nothing is found
 MOST_TOLD = 8
+MOST_NEAR = 2  # of those, that reach one step back only
 MOST_NODES = 4096  # of a graph that are looked at
 _LEAF = 2**64 - 1  # number of the nodes that gather a parameter's gradient
 _next_number = torch._C._autograd._get_sequence_nr  # pyright: ignore[reportAttributeAccessIssue]
@@ -29,7 +30,7 @@ class CarriedGraphs:
     def __init__(self) -> None:
         self._starts: list[tuple[int, int]] = []  # sampled steps, and the number that was next when they began
         self._looked = -1  # the last step that was looked at
-        self._clean = self._told = 0
+        self._clean = self._told = self._near = 0
 
     def begins(self, step: int) -> None:
         """A sampled step begins."""
@@ -48,7 +49,8 @@ class CarriedGraphs:
             producers: Calls of this step by autograd node.
 
         Returns:
-            Name of the layer that took what is older, and the data of a `carried-graph` event; None when all is of this step.
+            Name of the layer that took what is older, and the data of a `carried-graph` event; None when all is of this
+            step.
         """
         if not self._wanted or root.grad_fn is None or not self._starts or self._starts[-1][0] == self._looked:
             return None
@@ -62,11 +64,17 @@ class CarriedGraphs:
         ):  # nothing can be older than the first step: these are numbers of another thread
             self._clean = LOOKS
             return None
+        age = self._age(oldest)
+        if age == 1:
+            self._near += 1
+            if self._near > MOST_NEAR:
+                self._clean += 1
+                return None
         self._told += 1
         call = next((producers[node] for node in way if node in producers), None)
         layer = call.layer if call is not None else None
         data = {
-            "steps": self._age(oldest),
+            "steps": age,
             "nodes": older,
             "made_by": way[0].name(),
             "model": layer.model if layer else "",
@@ -80,7 +88,7 @@ class CarriedGraphs:
 
 
 def _older(root: Any, since: int) -> tuple[int, int, list[Any]]:
-    """How many nodes of a graph are older than a number, the oldest one's, and the way from the first found to the root.
+    """How many nodes of a graph are older than a number, the oldest's, and the way from the first found to the root.
 
     The oldest known node is always followed first, which leads quickly to what is old.
     """

@@ -16,6 +16,7 @@ from unstuck.signals import summary
 from unstuck.watcher.losses import _LIMIT, MOST_CLASSES, LossBook, LossState, _count, _thin, _threshold
 from unstuck.watcher.patches import Patches, like
 from unstuck.watcher.recorder import Columns, Sample
+from unstuck.watcher.registry import Registry
 from unstuck.watcher.transparent import transparent
 
 EVAL_BATCHES = 8  # of an evaluation pass that are looked at
@@ -64,6 +65,8 @@ class DataBook:
         self._entry: weakref.ref[nn.Module] | None = None  # the module that the measured input was given to
         self._eval_inputs: list[Tensor] = []  # of this pass
         self._eval_labels: list[Tensor] = []
+        self._foreign = False  # what is called without gradients is another model than is trained
+        self.trained_models: set[str] = set()  # names
         self._eval_samples = 0  # whose inputs were measured in this pass
         self._training_modes: dict[str, bool] = {}
         self._mode_events = 0
@@ -214,8 +217,11 @@ class DataBook:
         """A model is called without gradients: an evaluation pass goes on, or begins."""
         tracer = session.tracer
         if not self.evaluating:
+            if tracer.on and tracer.measure and tracer.trace.used:
+                return  # a step's forward pass has begun: a target network, a teacher, ...
             self.evaluating = True
-            self.eval_passes += 1
+            self._foreign = self._is_foreign(session.registry, module)
+            self.eval_passes += not self._foreign
             self._eval_batches = 0
             self._eval_in_train_mode = 0
             self._eval_results.clear()
@@ -244,17 +250,31 @@ class DataBook:
         tracer = session.tracer
         if not tracer.on or tracer.measure:
             return
-        result = session.losses.evaluated(tracer.trace, self.batch)
-        if result is not None:
-            self._eval_results.append(result)
         start = _clock()
-        self._look_at_inputs(tracer.trace)
-        self._look_at_labels(tracer.trace, session.losses)
+        if not self._foreign and not any(
+            seen.result is not None for seen in tracer.trace.losses
+        ):  # else it is trained by
+            self._look_at_results(tracer.trace, session.losses)
         session.cadence.eval_spent += _clock() - start
         cost = 2e-6 * tracer.seen  # what a call costs that comes by the tracer and isn't measured
         session._own += cost
         session.cadence.eval_spent += cost + 1e-4
         tracer.restart(measure=False)
+
+    def _look_at_results(self, trace: Any, losses: LossBook) -> None:
+        result = losses.evaluated(trace, self.batch)
+        if result is not None:
+            self._eval_results.append(result)
+        self._look_at_inputs(trace)
+        self._look_at_labels(trace, losses)
+
+    def _is_foreign(self, registry: Registry, module: nn.Module) -> bool:
+        """Whether a module belongs to another model than is trained, nor is a copy of one, as an average of weights is."""
+        model = registry.model_of(module)
+        if model is None or not self.trained_models:
+            return False
+        alike = {(m.kind, m.num_parameters) for m in registry.models if m.name in self.trained_models}
+        return model.name not in self.trained_models and (model.kind, model.num_parameters) not in alike
 
     def end_eval(self, session: Any) -> None:
         """Training goes on: the evaluation pass is over."""

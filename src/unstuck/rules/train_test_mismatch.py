@@ -1,0 +1,183 @@
+"""Evaluation data that are processed, or distributed, unlike those of training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from unstuck.evidence import Record
+from unstuck.rules._finding import finding
+from unstuck.rules._inputs import Inputs, inputs
+from unstuck.rules._learning import Learning, alternates, progress, skill
+from unstuck.rules._words import number, share
+from unstuck.verdict import Evidence, Finding, Severity
+
+_SIZES: dict[str, Callable[[Inputs], np.ndarray]] = {
+    "root mean square": lambda item: np.sqrt(item.mean**2 + item.std**2),
+    "standard deviation": lambda item: item.std,
+}
+_COUNTED = 30.0  # labels of a class, were they even, from which on a class that was never seen is none by chance
+
+
+def train_test_mismatch(
+    record: Record,
+    *,
+    scale: float = 2.0,
+    spread: float = 3.0,
+    shift: float = 2.0,
+    part: float = 0.5,
+    samples: int = 32,
+    unseen: float = 0.3,
+    worse: float = 0.25,
+) -> list[Finding]:
+    """Evaluation data are not like the training data: scaled otherwise, shifted, or of classes that training never has.
+
+    Standardised in one place and not in the other, divided by 255 twice, split along a sorted table: the network
+    is asked about data that it was not made for, and evaluation tells nothing of what it learned.
+
+    Told apart:
+        What the first layer gets, feature by feature, in training and in evaluation: after whatever the network does to
+        its input itself. Evaluation is scaled otherwise when its features are several times as large or vary as much
+        more, both overall and for the typical feature; otherwise distributed when most features, each by itself, vary
+        several times as much or as little, or have moved by more than two standard deviations. All of it is far beyond
+        what sampling or augmentation do. Labels count where classes were never seen in training, since an evaluation
+        that is sorted by class has odd shares too. It must show, in a score that is much worse than that of training;
+        else it is a note.
+
+    Wrong when:
+        The data change by nature, as a series that grows, and the script is meant to find out how well that goes.
+
+    Args:
+        record: The run.
+        scale: Root mean square, or standard deviation, of the evaluation's features relative to training's, or the
+            inverse. Pictures from 0 to 1 vary a third to a quarter as much as standardised ones; crops, flips and
+            jitter change it by a tenth or two, and that of 32 samples has a standard error of an eighth.
+        spread: Standard deviation of single features relative to training's, or the inverse. Table columns left as they
+            come are off by any factor, each by another; those with a heavy tail vary by up to twice from sample to
+            sample.
+        shift: Distance between the features' means, in standard deviations of both, for more than `part` of the
+            features.
+        part: That part.
+        samples: Evaluated samples that must have been measured; two standard deviations are twelve standard errors
+            then.
+        unseen: Share of evaluated labels that are of classes never seen in training.
+        worse: How far the score must be behind that of training, as a share of the way from chance to perfect.
+
+    Returns:
+        One finding at most.
+    """
+    learning = progress(record)
+    if learning.status == "unknown" or alternates(record):
+        return []
+    said = _apart(record, scale, spread, shift, part, samples) or _unseen(record, unseen)
+    if said is None:
+        return []
+    words, evidence = said
+    severity, how = _severity(record, learning, worse)
+    return finding(
+        "train-test-mismatch",
+        severity,
+        0.9 if severity != "note" else 0.6,
+        f"{words}; {how}",
+        evidence=evidence,
+        treated_by=("standardize-input", "shuffle"),
+    )
+
+
+def _apart(
+    record: Record, scale: float, spread: float, shift: float, part: float, samples: int
+) -> tuple[str, tuple[Evidence, ...]] | None:
+    if max((int(e.data.get("samples", 0)) for e in record.happened("eval")), default=0) < samples:
+        return None
+    trained = {item.place: item for item in inputs(record)}
+    for evaluated in inputs(record, "eval_input"):
+        train = trained.get(evaluated.place)
+        if train is None or len(train.mean) != len(evaluated.mean):
+            continue
+        moved, how = _moved(train, evaluated, spread, shift)
+        step = record.vectors("eval_input_mean", evaluated.place)[-1].step
+        scaled = max((_scaled(train, evaluated, of) for of in _SIZES), key=lambda found: abs(math.log(found[0])))
+        larger, what, size, before = scaled
+        if larger > scale or larger < 1 / scale:
+            times = f"{number(larger)} times as large as" if larger > 1 else f"{number(larger)} of the size of"
+            words = f"what is evaluated is {times} what is trained on ({what} {number(size)} against {number(before)})"
+            return words, (
+                Evidence("eval_input_size", evaluated.place, step, size),
+                Evidence("input_size", train.place, 0, before),
+            )
+        if moved > part:
+            words = f"{share(moved)} of the input features lie apart in evaluation: typically they vary {how}"
+            return words, (Evidence("features_apart", evaluated.place, step, moved),)
+    return None
+
+
+def _scaled(train: Inputs, evaluated: Inputs, what: str) -> tuple[float, str, float, float]:
+    """How much larger evaluation is by one measure, overall or for the typical feature, whichever is nearer to 1.
+
+    Returns:
+        The ratio, 1 where the two disagree; the measure; its overall value in evaluation and in training.
+    """
+    after, before = _SIZES[what](evaluated), _SIZES[what](train)
+    overall_after, overall_before = (float(np.sqrt(np.mean(sizes**2))) for sizes in (after, before))
+    both = (after > 0) & (before > 0)
+    typical = float(np.median(after[both] / before[both])) if both.any() else math.nan
+    overall = overall_after / overall_before if overall_before > 0 else math.nan
+    if not (0 < typical < math.inf and 0 < overall < math.inf) or (typical > 1) != (overall > 1):
+        return 1.0, what, overall_after, overall_before
+    return min(typical, overall) if typical > 1 else max(typical, overall), what, overall_after, overall_before
+
+
+def _moved(train: Inputs, evaluated: Inputs, spread: float, shift: float) -> tuple[float, str]:
+    """Share of the features that vary otherwise or lie elsewhere, and how far those do typically."""
+    both = np.sqrt((train.std**2 + evaluated.std**2) / 2)
+    varies = both > 1e-6 * np.maximum(np.maximum(np.abs(train.mean), np.abs(evaluated.mean)), 1e-12)
+    before, after = train.std[varies], evaluated.std[varies]
+    apart = np.abs(evaluated.mean - train.mean)[varies] / both[varies]
+    seen = (before > 0) & (after > 0)  # what is rare may not have been drawn
+    times = np.where(seen, np.maximum(after, before) / np.where(seen, np.minimum(after, before), 1.0), 1.0)
+    found = (apart > shift) | (times > spread)
+    if not found.any():
+        return 0.0, ""
+    if np.mean(times[found] > spread) > 0.5:
+        return float(np.mean(found)), f"{number(float(np.median(times[found])))} times as much or as little"
+    return float(np.mean(found)), f"around a mean that is {number(float(np.median(apart[found])))} deviations away"
+
+
+def _unseen(record: Record, unseen: float) -> tuple[str, tuple[Evidence, ...]] | None:
+    """Whether classes are evaluated that were never trained on."""
+    trained, evaluated = (_total(record, signal) for signal in ("label_count", "eval_label_count"))
+    if len(trained) < 2 or len(trained) != len(evaluated) or not evaluated.sum() > 0:
+        return None
+    if trained.sum() < _COUNTED * len(trained) or record.program.task.kind not in ("classification", "binary"):
+        return None
+    missing = (trained == 0) & (evaluated > 0)
+    part = float(evaluated[missing].sum() / evaluated.sum())
+    if not part > unseen:
+        return None
+    classes = np.flatnonzero(missing)
+    which = ", ".join(str(c) for c in classes[:4]) + (", ..." if len(classes) > 4 else "")
+    words = f"{share(part)} of the evaluated labels are of classes ({which}) that training never showed"
+    return words, (Evidence("unseen_labels", "", record.vectors("eval_label_count")[-1].step, part),)
+
+
+def _total(record: Record, signal: str) -> np.ndarray:
+    rows = [v.values for v in record.vectors(signal) if len(v.values) and np.isfinite(v.values).all()]
+    same = [row for row in rows if len(row) == len(rows[0])]
+    return np.stack(same).astype(np.float64).sum(axis=0) if same else np.zeros(0)
+
+
+def _severity(record: Record, learning: Learning, worse: float) -> tuple[Severity, str]:
+    """How severe it is by what it does to the score, and how that is said."""
+    train, test = skill(record, learning.score_last), skill(record, learning.eval_score)
+    if math.isfinite(train) and math.isfinite(test):
+        how = f"{learning.score_name} is {number(learning.eval_score)} there, {number(learning.score_last)} in training"
+        if not train - test > worse:
+            return "note", how
+        return ("error" if test < worse / 2 else "warning"), how
+    losses = record.series("eval_loss").finite
+    if len(losses) and learning.last > 0:
+        how = f"the loss is {number(losses.last)} there, {number(learning.last)} in training"
+        return ("warning" if losses.last > 2 * learning.last else "note"), how
+    return "note", "how well it does there is not known"
