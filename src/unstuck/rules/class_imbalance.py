@@ -7,7 +7,7 @@ import numpy as np
 from unstuck.evidence import Record
 from unstuck.rules._finding import finding
 from unstuck.rules._learning import alternates, progress
-from unstuck.rules._words import number, share
+from unstuck.rules._words import number, plural, share
 from unstuck.verdict import Evidence, Finding
 
 
@@ -125,4 +125,4 @@ def _classes(ignored: np.ndarray, shares: np.ndarray) -> str:
 def _named(guessed: np.ndarray, truth: np.ndarray) -> str:
     if guessed.sum() == 0:
         return f"never answered for all {int(truth.sum())}"
-    return f"answered {int(guessed.sum())} times for all {int(truth.sum())}"
+    return f"answered {plural(int(guessed.sum()), 'time')} for all {int(truth.sum())}"
