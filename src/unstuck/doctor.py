@@ -63,7 +63,11 @@ EXPLAINS: dict[str, frozenset[str]] = {
     "ill-conditioned": frozenset({"undertrained", "critical-point", "learning-rate-too-low"}),
     "labels-unrelated": (_SLOW | {"overfitting"}) - {"class-imbalance"},
     "too-little-capacity": frozenset({"undertrained", "critical-point"}),
-    "short-memory": frozenset({"undertrained", "critical-point", "too-little-capacity"}),
+    "short-memory": frozenset({"undertrained", "critical-point", "too-little-capacity", "vanishing-gradient"}),
+    "class-imbalance": frozenset({"labels-unrelated", "undertrained", "critical-point", "too-little-capacity"}),
+    "train-test-mismatch": frozenset({"overfitting"}),
+    "mode-mismatch": _SLOW | {"overfitting", "vanishing-gradient"},
+    "growing-graph": _SLOW | {"learning-rate-too-high"},
     "batch-too-large": frozenset({"undertrained"}),
     "unshuffled-data": frozenset({"overfitting", "learning-rate-too-high", "undertrained", "train-test-mismatch"}),
 }
@@ -76,7 +80,7 @@ _DECISIVE: dict[str, float] = {
     "unnormalized-target": 0.78, "learning-rate-too-low": 0.75, "vanishing-gradient": 0.75,
     "saturated-activation": 0.65, "dead-units": 0.65, "non-finite": 0.6, "missing-nonlinearity": 0.6,
     "undertrained": 0.6, "labels-unrelated": 0.75, "mode-mismatch": 0.75, "train-test-mismatch": 0.75, "growing-graph": 0.75,
-    "short-memory": 0.65, "class-imbalance": 0.6, "ill-conditioned": 0.55, "batch-too-large": 0.55, "batch-too-small": 0.55,
+    "short-memory": 0.65, "class-imbalance": 0.6, "ill-conditioned": 0.55, "batch-too-large": 0.7, "batch-too-small": 0.55,
     "too-little-capacity": 0.55, "overfitting": 0.5, "critical-point": 0.5,
 }  # fmt: skip
 _OTHERWISE = 0.5  # of causes that only rules of other packages name

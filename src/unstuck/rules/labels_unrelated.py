@@ -13,7 +13,13 @@ from unstuck.verdict import Evidence, Finding
 
 
 def labels_unrelated(
-    record: Record, *, samples: int = 200, near: float = 0.05, apart: float = 0.3, errors: float = 2.5
+    record: Record,
+    *,
+    samples: int = 200,
+    near: float = 0.05,
+    apart: float = 0.3,
+    errors: float = 2.5,
+    most: float = 0.8,
 ) -> list[Finding]:
     """Labels have nothing to do with the inputs: shuffled apart, misaligned, sorted differently, or of another set.
 
@@ -35,6 +41,7 @@ def labels_unrelated(
         apart: Least distance between its score on its own half and on the other, as such a share: it could learn by heart.
         errors: Standard errors that the held-out score may be above chance; where these are more than three times `near`, nothing
             is said.
+        most: Score of the best constant answer above which nothing is said: the reference stays with it, too.
 
     Returns:
         One finding at most.
@@ -44,8 +51,8 @@ def labels_unrelated(
         return []
     chance, held, fitted = number_of(data, "chance"), reachable(record), number_of(data, "fitted")
     error = math.sqrt(max(chance * (1 - chance), 0.0) / (number_of(data, "samples") / 3)) if 0 < chance < 1 else 0.03
-    if errors * error > 3 * near * (1 - chance):
-        return []  # too few samples to tell
+    if errors * error > 3 * near * (1 - chance) or chance > most:
+        return []  # too few samples, or too few of any other label, to tell
     if not (held - chance) < max(near * (1 - chance), errors * error) or not (fitted - held) > apart * (1 - chance):
         return []
     seen = learning.eval_score
