@@ -9,13 +9,14 @@ import numpy as np
 
 from unstuck.evidence import Record
 from unstuck.rules._dead import whole_dead
-from unstuck.rules._learning import Learning, alternates
+from unstuck.rules._learning import Learning, alternates, batch_size
 from unstuck.rules._probes import Trial, number_of, probe, trial
 from unstuck.rules._steps import first_update, largest_update, update_size
 from unstuck.rules._words import names, number, plural, share
 
 _FACTOR = 1e3  # a rise that nothing but divergence gives
 _BETTER = 0.2  # of the way from chance to perfect, what a smaller rate must bring
+_SAMPLES = 16  # that a loss must be the mean of
 _HALF = 0.5  # of the loss at the end, below which smaller steps must come where the network learns well
 _MOVING = 1e-3  # updates below this share of the weights can't throw a loss about
 
@@ -185,7 +186,10 @@ def _collapses(learning: Learning, values: np.ndarray, steps: np.ndarray) -> Sig
 
 def _swings(record: Record, learning: Learning, values: np.ndarray, steps: np.ndarray) -> Sign | None:
     """Where it learns: in the second half the loss is still thrown above chance again and again."""
-    half = values[len(values) // 2 :]
+    window = math.ceil(_SAMPLES / batch_size(record))  # of the losses of few samples, most is chance
+    if window > 1:
+        values = np.convolve(values, np.ones(window) / window, mode="same")
+    half = values[len(values) // 2 : len(values) - window // 2]
     if learning.status != "learns" or not learning.chance > 0 or len(half) < 20:
         return None
     thrown = float(np.mean(half > 1.2 * learning.chance))

@@ -7,7 +7,7 @@ import math
 from unstuck.evidence import Record
 from unstuck.rules._finding import finding
 from unstuck.rules._learning import alternates, progress
-from unstuck.rules._probes import trial
+from unstuck.rules._probes import number_of, probe, trial
 from unstuck.rules._words import number, plural
 from unstuck.verdict import Evidence, Finding
 
@@ -40,6 +40,8 @@ def ill_conditioned(record: Record, *, better: float = 0.25, margin: float = 0.1
     rates = trial(record, "from-start")
     if optimizer.kind not in _ONE_RATE or rates is None or not math.isfinite(rates.adam):
         return []
+    if number_of(probe(record, "from-start"), "batches") < 2:
+        return []  # on a single batch Adam may have learned by heart what nobody should
     factor, best = max(
         ((f, q) for f, q in rates.quality.items() if math.isfinite(q)), key=lambda p: p[1], default=(1.0, 0.0)
     )
