@@ -1,4 +1,4 @@
-"""The first of forty bits is to be told at the end, by an LSTM whose gates let half of it go at every step."""
+"""The first of fifty bits is to be told at the end, by an LSTM whose gates let half of it go at every step."""
 
 import torch
 from torch import nn
@@ -21,11 +21,11 @@ def train(seed: int, *, backwards: bool) -> float:
     model = Recall(backwards=backwards)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     criterion = nn.BCEWithLogitsLoss()
-    start = torch.zeros(32, 40)
+    start = torch.zeros(32, 50)
     start[:, 0] = 1
     accuracy = 0.5
-    for _ in range(250):
-        bits = torch.randint(2, (32, 40)).float()
+    for _ in range(220):
+        bits = torch.randint(2, (32, 50)).float()
         logits = model(torch.stack([bits, start], dim=2))
         optimizer.zero_grad()
         criterion(logits, bits[:, 0]).backward()
