@@ -111,7 +111,7 @@ def _rows(verdict: Verdict, record: Record, root: Finding | None, width: int) ->
         yield "where", _line(words.places(root.layers, record))
         picture = profile(root, record)
         if picture:
-            yield f"by {picture.axis}", _Short(_depth(picture, width - _LABEL), lines=2)
+            yield "by lag" if picture.axis == "lag" else "by depth", _Short(_depth(picture, width - _LABEL), lines=2)
     for course in courses(verdict, record):
         yield course.name, _line(_course(course, width - _LABEL, broken=ended_in_nan(record)))
     if root and root.evidence:
