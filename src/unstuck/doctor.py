@@ -69,6 +69,7 @@ EXPLAINS: dict[str, frozenset[str]] = {
     "mode-mismatch": _SLOW | {"overfitting", "vanishing-gradient"},
     "growing-graph": _SLOW | {"learning-rate-too-high"},
     "batch-too-large": frozenset({"undertrained"}),
+    "batch-too-small": frozenset({"undertrained"}),
     "unshuffled-data": frozenset({"overfitting", "learning-rate-too-high", "undertrained", "train-test-mismatch"}),
 }
 """Which causes bring about which others. Where two explain each other, the more decisive one is the cause."""

@@ -144,6 +144,8 @@ class Event:
     Kinds and their data:
         `non-finite`: `what` (input, target, activation, loss, gradient, weight), `op`, `before` (its magnitude at the last
             good measurement, null when unknown), `how` (a few words). `layer` is the first place. Only the first is kept.
+        `eval-non-finite`: `what` (input, output): the first evaluation whose outputs hold a NaN, and whether its inputs do; `bad` of
+            the `batches` that were looked at.
         `epoch`: `loader`, `epoch`: a pass over the training data began.
         `eval`: `passes`, `batches`, `train_mode` (evaluated with modules in train mode, though modes matter to them),
             `in_train_mode` (batches of which that is true), `samples` (of which the inputs were measured).
@@ -360,7 +362,7 @@ class Data:
         epochs: Passes over it that began, 0 when unknown.
         batches_per_epoch: Batches a pass, 0 when unknown.
         shuffled: Whether the loader's sampler shuffles; null when unknown.
-        num_samples: Samples in the training set, 0 when unknown.
+        num_samples: Samples in the training set: the loader's, or of the tensor that batches are cut out of; 0 when unknown.
         eval_passes: Evaluation passes seen.
     """
 

@@ -86,7 +86,7 @@ LBFGS_STEPS = {"lr": 0.1, "max_iter": 3}
 @pytest.mark.slow
 @pytest.mark.parametrize("optimizer", [None, lambda p: torch.optim.SGD(p, 0.1, momentum=0.9, weight_decay=1e-3)])
 def test_the_script_is_bit_identical_after_all_experiments(trained, optimizer):
-    script = Script(optimizer=optimizer)
+    script = Script(optimizer=optimizer, count=20)
     training = trained(script)
     before = state(script)
     modes = [m.training for m in script.model.modules()]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
 
 from unstuck.probes.bench import Bench
 from unstuck.probes.pool import drawn
@@ -70,7 +70,8 @@ def test_what_is_drawn_is_repeatable(trained):
     tape = last(trained, [CUTS["slice"]] * 3)
     assert all(torch.equal(a, b) for one, other in zip(drawn(tape), drawn(tape), strict=True)
                for a, b in zip(one.data, other.data, strict=True))  # fmt: skip
-    assert len(drawn(tape, most=4)) == 4
+    assert len(drawn(tape, most=4, samples=0)) == 4
+    assert len(drawn(tape, most=4, samples=60)) == 6
 
 
 def test_the_bench_has_them(trained):
@@ -101,3 +102,32 @@ def test_a_whole_that_was_written_into_is_none(trained):
     assert drawn(tape)
     x[50] = 7.0
     assert drawn(tape) == []
+
+
+def test_a_loader_that_draws_some_more_often(trained):
+    """So do ours, and no sample is in an even and in an odd batch."""
+    weights = torch.where(Y == 2, 10.0, 1.0)
+    loader = DataLoader(TensorDataset(X, Y), 10, sampler=WeightedRandomSampler(weights.tolist(), 100))
+    tapes = drawn(last(trained, loader))
+    assert len(tapes) == 10
+    rows = [[tape.data[tape.inputs[0]][:, 0].long() for tape in tapes[k::2]] for k in (0, 1)]
+    even, odd = (torch.cat(part) for part in rows)
+    assert not set(even.tolist()) & set(odd.tolist())
+    share = (Y[torch.cat([even, odd])] == 2).float().mean()
+    assert share.item() == pytest.approx(330 / (330 + 67), abs=0.15)
+
+
+def test_a_sampler_that_nobody_knows_gives_none(trained):
+    loader = DataLoader(TensorDataset(X, Y), 10, sampler=list(range(50)))
+    assert drawn(last(trained, loader)) == []
+    loader = DataLoader(TensorDataset(X, Y), batch_sampler=[list(range(10))] * 4)
+    assert drawn(last(trained, loader)) == []
+
+
+def test_batches_whose_targets_are_unlike_the_whole_give_none(trained):
+    """The script chooses by hand what it draws: here always the same class."""
+    chosen = torch.nonzero(Y == 2)[:, 0]
+    batches = [lambda k=k: (X[chosen[10 * k : 10 * k + 10]], Y[chosen[10 * k : 10 * k + 10]]) for k in range(3)]
+    made = trained(training(batches * 2))
+    assert drawn(made.tapes[-1]), "nothing is known of the others"
+    assert drawn(made.tapes[-1], made.tapes) == []

@@ -19,7 +19,7 @@ def script():
 
     def run():
         generator = torch.Generator().manual_seed(1)
-        for _ in range(6):
+        for _ in range(20):
             x = torch.randn(16, 4, generator=generator)
             optimizer.zero_grad()
             F.cross_entropy(model(x), (x[:, 0] > 0).long()).backward()

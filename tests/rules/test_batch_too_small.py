@@ -6,14 +6,11 @@ from unstuck.evidence import Data, Event, Optimizer
 from unstuck.rules.batch_too_small import batch_too_small
 
 
-def probes(*, scale=500.0, lower=0.4, own=0.2, before=0.2):
-    rates = {
-        "factors": [0.1, 1.0, 10.0], "losses": [1.8, 2.1, None], "scores": [lower, own, None], "before": 2.0,
-        "score_before": before, "steps": 50, "rate": 0.1,
-    }  # fmt: skip
+def probes(*, scale=500.0, several=0.4, single=0.2, before=0.2):
+    tried = {"losses": [2.0, 2.1, 1.8], "scores": [before, single, several], "steps": 50, "times": 8}
     return [
         Event(100, "probe", data={"name": "noise", "scale": scale, "signal": 1.0, "noise": scale, "batch_size": 4}),
-        Event(100, "probe", data={"name": "step-sizes", **rates}),
+        Event(100, "probe", data={"name": "larger-batch", **tried}),
     ]
 
 
@@ -27,21 +24,30 @@ def test_quiet_gradients_are_silent(runs, state):
     assert batch_too_small(getattr(runs, state)(**data())) == []
 
 
-@pytest.mark.parametrize(("scale", "found"), [(199.0, 0), (201.0, 1), (None, 1)])
-def test_fifty_times_the_batch_is_noise(runs, scale, found):
+@pytest.mark.parametrize(("scale", "found"), [(79.0, 0), (81.0, 1), (None, 1)])
+def test_twenty_times_the_batch_is_noise(runs, scale, found):
     """No scale at all is a gradient that is lost in the noise."""
     assert len(batch_too_small(runs.stuck(events=probes(scale=scale), **data()))) == found
 
 
-@pytest.mark.parametrize(("lower", "found"), [(0.28, 0), (0.3, 1)])
-def test_a_smaller_rate_must_do_better(runs, lower, found):
+@pytest.mark.parametrize(("several", "found"), [(0.28, 0), (0.3, 1)])
+def test_larger_batches_must_do_better(runs, several, found):
     """A tenth of the way from 0.1 to 1 is 0.09: from 0.2 to 0.29."""
-    assert len(batch_too_small(runs.stuck(events=probes(lower=lower), **data()))) == found
+    assert len(batch_too_small(runs.stuck(events=probes(several=several), **data()))) == found
 
 
-def test_better_than_it_was_and_than_with_its_own_rate(runs):
-    assert batch_too_small(runs.stuck(events=probes(own=0.4), **data())) == []
+def test_better_than_it_was_and_than_with_single_batches(runs):
+    assert batch_too_small(runs.stuck(events=probes(single=0.4), **data())) == []
     assert batch_too_small(runs.stuck(events=probes(before=0.4), **data())) == []
+
+
+def test_updates_that_diverge_are_as_bad_as_can_be(runs):
+    """One batch to an update diverges, eight do not; or eight do as well."""
+    events = probes()
+    tried = dict(events[1].data)
+    for losses, scores, found in (([2.0, None, 1.8], [0.2, None, 0.4], 1), ([2.0, 2.1, None], [0.2, 0.2, None], 0)):
+        both = [events[0], Event(100, "probe", data={**tried, "losses": losses, "scores": scores})]
+        assert len(batch_too_small(runs.stuck(events=both, **data()))) == found
 
 
 @pytest.mark.parametrize(("size", "found"), [(17, 0), (16, 1)])
@@ -64,7 +70,10 @@ def test_how_severe_it_is(runs, state, severities):
 
 def test_numbers_are_told(runs):
     (found,) = batch_too_small(runs.stuck(events=probes(), **data()))
-    assert "500 samples, a batch has 4: with 0.1 times the rate 50 updates go 0.222 further" in found.says
+    assert (
+        "500 samples, a batch has 4: with 8 batches to an update 50 updates at the same rate go 0.222 further"
+        in found.says
+    )
     assert found.treated_by[0] == "batch-size"
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from unstuck.evidence import Optimizer, Task, Vector
+from unstuck.evidence import Event, Optimizer, Task, Vector
 from unstuck.rules.class_imbalance import class_imbalance
 
 
@@ -125,3 +125,13 @@ def test_tasks_without_a_few_classes_are_silent(runs, kind):
 def test_two_that_take_turns_are_silent(runs):
     both = [Optimizer(steps=100), Optimizer(steps=100)]
     assert class_imbalance(run(runs, [90, 10], [100, 0], optimizers=both)) == []
+
+
+def test_what_was_counted_at_the_end_counts(runs):
+    """Two rare labels late in the run tell nothing; with four more at the end they do, unless they are answered."""
+    few = counts([588, 2], [590, 0], rows=1)
+    for answered, found in (([400, 0], 1), ([398, 2], 0)):
+        probed = Event(100, "probe", data={"name": "answers", "labels": [396, 4], "answers": answered})
+        record = sampled(runs.learns(losses(), task=task(2), events=[probed]), few)
+        assert len(class_imbalance(record)) == found
+    assert class_imbalance(sampled(runs.learns(losses(), task=task(2)), few)) == []

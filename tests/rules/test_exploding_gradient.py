@@ -3,7 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from unstuck.rules._steps import struck_at
 from unstuck.rules.exploding_gradient import exploding_gradient
+from unstuck.rules.learning_rate_too_high import learning_rate_too_high
 
 DEEP = ("linear", "relu") * 3 + ("linear",)
 
@@ -64,3 +66,31 @@ def test_large_norms_as_such_are_silent(runs):
 
 def test_a_network_that_learns_well_is_left_alone(runs):
     assert exploding_gradient(runs.well(up_to(1e9), **runs.chain(*DEEP))) == []
+
+
+def struck(at=60, height=50.0, rising=0, grad_before=1.0):
+    """A loss that had settled at 0.2 jumps at a step and stays high; maybe steps before lead up to it."""
+    loss = 0.2 + 2.1 * np.exp(-np.arange(100) / 8)
+    loss[at:] = 5.0
+    loss[at] = height
+    for i in range(1, rising + 1):
+        loss[at - i] = height / 4**i
+    norm = np.ones(100)
+    norm[at - 1] = grad_before
+    norm[at:] = 500.0
+    return {("loss", ""): loss, ("grad_norm", ""): norm}
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [({}, 60), ({"at": 12}, None), ({"height": 3.9}, None), ({"rising": 3}, None), ({"grad_before": 4.0}, None)],
+    ids=["out of the blue", "at the start", "not much higher", "the loss rose before", "the gradient rose before"],
+)
+def test_a_batch_that_strikes(runs, given, found):
+    record = runs.learns(struck(**given))
+    assert struck_at(record) == found
+    [finding] = exploding_gradient(record)
+    assert ("the batch of step 60" in finding.says) == (found is not None)
+    assert finding.confidence == (0.5 if found is None else 0.85)
+    if found is not None:
+        assert learning_rate_too_high(record) == []

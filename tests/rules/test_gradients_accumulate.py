@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from unstuck.evidence import Optimizer
@@ -63,3 +65,16 @@ def test_gradients_thrown_away_before_the_step_are_named(runs):
     assert "between backward and step" in finding.says
     assert gradients_accumulate(runs.stuck(thrown([0.2, 0.1, 0, 0, 0]), layers=chain["layers"], parameters=still)) == []
     assert gradients_accumulate(runs.stuck(thrown([0.0] * 5), **chain)) == [], "they did change"
+
+
+@pytest.mark.parametrize(("backwards", "found"), [(0.0, 1), (1.0, 0)])
+def test_the_second_of_two_that_step_together(runs, backwards, found):
+    """Where they take turns, as in a GAN, what is left in the other's gradients is no fault."""
+    chain = runs.chain("linear", "relu", "linear")
+    left = {
+        ("stale_rms", "linear0.weight"): [0.0] * 5, ("stale_rms", "linear2.weight"): [0.0, 0.9, 0.9, 0.9, 0.9],
+    }  # fmt: skip
+    held = [dataclasses.replace(p, optimizers=(1 if "linear2" in p.name else 0,)) for p in chain["parameters"]]
+    both = [Optimizer(steps=100), Optimizer(steps=100, backwards_per_step=backwards)]
+    record = runs.stuck(left, **{**chain, "parameters": held}, optimizers=both)
+    assert len(gradients_accumulate(record)) == found

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from unstuck.evidence import Event, Record, Series, Task
+from unstuck.evidence import Event, Optimizer, Record, Series, Task
 from unstuck.rules._learning import alternates, late, progress
 
 
@@ -106,10 +106,14 @@ def test_late_samples_are_chosen_by_step(runs):
 
 
 def test_two_updating_optimizers_alternate():
-    from unstuck.evidence import Optimizer
-
     assert alternates(Record.of({("loss", ""): [1.0]}, optimizers=[Optimizer(steps=9), Optimizer(steps=9)]))
     assert not alternates(Record.of({("loss", ""): [1.0]}, optimizers=[Optimizer(steps=9), Optimizer(steps=0)]))
+
+
+@pytest.mark.parametrize(("steps", "backwards", "turns"), [(9, 0.0, False), (9, 1.0, True), (4, 0.0, True)])
+def test_two_that_step_after_one_backward_do_not(steps, backwards, turns):
+    both = [Optimizer(steps=9), Optimizer(steps=steps, backwards_per_step=backwards)]
+    assert alternates(Record.of({("loss", ""): [1.0] * 9}, optimizers=both)) is turns
 
 
 def test_a_network_that_fell_back_to_a_constant_prediction_is_at_chance(runs):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -152,3 +154,37 @@ def test_rates_that_diverge_get_nowhere(runs):
     series, chain = fast(runs)
     data = {**tried()[0].data, "losses": [2.3, 2.2, None], "scores": [0.1, 0.1, None]}
     assert learning_rate_too_low(runs.stuck(series, events=[Event(100, "probe", data=data)], **chain)) == []
+
+
+def two(runs, rate, way, *, other=0.1, kinds=("SGD", "SGD"), backwards=(1.0, 0.0)):
+    """Two optimizers that step after one backward; the first has a rate, and its weight goes a way in a hundred steps."""
+    series = {
+        ("update_ratio", "linear0.weight"): [way / 100] * 100, ("update_ratio", "linear2.weight"): [0.01] * 100,
+        ("grad_rms", "linear0.weight"): [0.1] * 5, ("grad_rms", "linear2.weight"): [0.1] * 5,
+        ("lr", "0.0"): np.full(100, rate), ("lr", "1.0"): np.full(100, other),
+    }  # fmt: skip
+    made = [Optimizer(kind, steps=100, backwards_per_step=b) for kind, b in zip(kinds, backwards, strict=True)]
+    chain = runs.chain("linear", "relu", "linear")
+    chain["parameters"] = [
+        dataclasses.replace(p, optimizers=(0 if "linear0" in p.name else 1,)) for p in chain["parameters"]
+    ]
+    return series, {"optimizers": made, **chain}
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ({"rate": 0.0009, "way": 0.009}, 1),
+        ({"rate": 0.0011, "way": 0.009}, 0),
+        ({"rate": 0.0009, "way": 0.011}, 0),
+        ({"rate": 0.0009, "way": 0.009, "kinds": ("SGD", "Adam")}, 0),
+        ({"rate": 0.0009, "way": 0.009, "backwards": (1.0, 1.0)}, 0),
+    ],
+    ids=["still", "not so far apart", "it moves", "of different kinds", "they take turns"],
+)
+def test_one_of_two_optimizers(runs, given, found):
+    series, rest = two(runs, **given)
+    findings = learning_rate_too_low(runs.stuck(series, **rest))
+    assert len(findings) == found
+    assert all(f.layers == ("linear0",) and "optimizer 0" in f.says for f in findings)
+    assert learning_rate_too_low(runs.well(series, **rest)) == [], "as fine-tuning does"

@@ -64,3 +64,23 @@ def test_a_gradient_scaler_finds_its_scale(runs):
 def test_bad_data_have_no_remedy_here(runs):
     [finding] = non_finite(runs.diverges(events=[event(what="input", op="", before=None)]))
     assert finding.treated_by == ()
+
+
+def evaluated(what="output", **data):
+    return Event(90, "eval-non-finite", "", {"what": what, "passes": 2, "bad": 1, "batches": 3, **data})
+
+
+@pytest.mark.parametrize("state", ["stuck", "learns", "well"])
+def test_evaluation_alone(runs, state):
+    [finding] = non_finite(getattr(runs, state)(events=[evaluated()]))
+    assert finding.severity == "warning"
+    assert "evaluated after step 90" in finding.says
+    assert "1 of 3 batches" in finding.says
+    assert "its inputs are finite" in finding.says
+    [finding] = non_finite(getattr(runs, state)(events=[evaluated("input")]))
+    assert "what it is given there holds NaN" in finding.says
+
+
+def test_evaluation_of_a_broken_network_is_no_cause(runs):
+    [finding] = non_finite(runs.diverges(events=[event(), evaluated()]))
+    assert "evaluated" not in finding.says

@@ -28,4 +28,4 @@ def healthy(seed: int) -> float:
     return train(seed, batch_size=48)
 
 
-MISSED = "the same samples in another order have means that differ by rounding, and are not taken for the same batch"
+EXPERIMENTS = True

@@ -1,4 +1,4 @@
-"""Four samples a step: what they have in common with the rest drowns in what they don't."""
+"""Two samples a step: what they have in common with the rest drowns in what they don't."""
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ def train(seed: int, *, batch_size: int) -> float:
     y = 0.8 * y + 0.6 * torch.randn(len(y), 1)
 
     model = nn.Linear(80, 1)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.015)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     for _ in range(600):
         rows = torch.randint(len(x), (batch_size,))
         loss = F.mse_loss(model(x[rows]), y[rows])
@@ -25,7 +25,7 @@ def train(seed: int, *, batch_size: int) -> float:
 
 
 def sick(seed: int) -> float:
-    return train(seed, batch_size=4)
+    return train(seed, batch_size=2)
 
 
 def healthy(seed: int) -> float:
@@ -33,4 +33,3 @@ def healthy(seed: int) -> float:
 
 
 EXPERIMENTS = True
-MISSED = "a smaller rate, tried on sixteen batches of four, brings less than the tenth that is asked for"

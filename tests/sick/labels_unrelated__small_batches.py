@@ -38,4 +38,3 @@ def healthy(seed: int) -> float:
 
 
 EXPERIMENTS = True
-MISSED = "the reference is asked how well it fits its own half before it had time to learn that by heart"

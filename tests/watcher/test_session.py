@@ -709,6 +709,33 @@ def evaluated(test_x, test_y, *, loop=None, epochs=2, model=None):
     return training
 
 
+def test_sound_evaluation_is_told_nothing_of(watched):
+    assert not watched(evaluated(*batch(48))).happened("eval-non-finite")
+
+
+def test_nan_in_evaluation_is_told_once(watched):
+    x, y = batch(48)
+    x[20, 3] = math.nan
+    record = watched(evaluated(x, y))
+    [event] = record.happened("eval-non-finite")
+    assert (event.step, event.data) == (3, {"what": "input", "passes": 1, "bad": 1, "batches": 3})
+
+
+def test_nan_in_evaluation_that_the_network_makes(watched):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = mlp()
+
+        def forward(self, x):
+            return self.body(x) if self.training else {"mask": torch.ones(1), "out": self.body(x).sqrt()}["out"]
+
+    record = watched(evaluated(*batch(48), model=Net))
+    [event] = record.happened("eval-non-finite")
+    assert event.data["what"] == "output"
+    assert not record.happened("non-finite")
+
+
 @pytest.mark.parametrize("loop", ["loss", "compare"])
 def test_inputs_and_labels_of_evaluation_are_measured(watched, loop):
     x, y = batch(48)

@@ -28,6 +28,7 @@ from unstuck.probes.pool import drawn
 from unstuck.probes.tape import Tape, walk
 
 Score = Callable[[Tensor, Tensor], float]
+Counts = Callable[[Tensor, Tensor], list[list[float]] | None]
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Training:
         batch_size: Samples in a batch.
         num_classes: Classes, 0 for regression.
         steps: Updates made.
+        counts: How often each class is a label, and is the answer, two lists by class; None where there are no classes.
     """
 
     tapes: Sequence[Tape]
@@ -59,6 +61,7 @@ class Training:
     batch_size: int = 1
     num_classes: int = 0
     steps: int = 0
+    counts: Counts | None = None
 
     @property
     def usual_rate(self) -> float:
@@ -117,9 +120,9 @@ class Bench:
         self.training = training
         last = training.tapes[-1]
         copies: dict[Any, Tensor] = {}
-        self.tapes = (drawn(_with_own_data(last, copies)) if last.fresh else []) or [
-            _with_own_data(t, copies) for t in training.tapes if t.fresh and _alike(t, last)
-        ]
+        self.tapes = (
+            drawn(_with_own_data(last, copies), [t for t in training.tapes if t.fresh]) if last.fresh else []
+        ) or [_with_own_data(t, copies) for t in training.tapes if t.fresh and _alike(t, last)]
         if not self.tapes:
             raise ValueError("the script overwrote the batches")
         memo: dict[int, Any] = {}
@@ -160,9 +163,18 @@ class Bench:
             raise ValueError("the network overwrites its inputs")
         self.restore()
 
-    def some(self, batches: range, clock: Clock, passes: int, *, most: int = 8) -> range:
-        """The last few of some batches: as many as there is time to go through `passes` times, at least one."""
-        return batches[-max(1, min(most, int(clock.left / (passes * self.cost)))) :]
+    def some(self, batches: range, clock: Clock, passes: int, *, most: int = 8, samples: int = 256) -> range:
+        """The last few of some batches: as many as there is time to go through `passes` times, at least one.
+
+        Args:
+            batches: To choose from.
+            clock: Time.
+            passes: Through all that are chosen.
+            most: Batches; small ones may be more.
+            samples: In all of them, up to which they may.
+        """
+        enough = max(most, samples // max(1, self.training.batch_size))
+        return batches[-max(1, min(enough, int(clock.left / (passes * self.cost)))) :]
 
     @property
     def batches(self) -> range:
@@ -339,6 +351,26 @@ class Bench:
             closure()
             optimizer.step()
         return float(losses[0])
+
+    def pooled_step(self, optimizer: Any, batches: Sequence[int], *, seed: int | None = None) -> float:
+        """One update on the mean gradient of several batches; gives their mean loss before it."""
+        losses: list[float] = []
+
+        def closure() -> float:
+            optimizer.zero_grad()
+            for batch in batches:
+                loss, _ = self.forward(batch, seed=seed)
+                (loss / len(batches)).backward()
+                losses.append(float(loss.detach()))
+            self._clip()
+            return sum(losses[-len(batches) :]) / len(batches)
+
+        if self._closure and type(optimizer) is type(self._optimizer):
+            optimizer.step(closure)
+        else:
+            closure()
+            optimizer.step()
+        return sum(losses[: len(batches)]) / len(batches)
 
     def train(self, optimizer: Any, batches: Sequence[int], steps: int, clock: Clock) -> list[float]:
         """Makes updates on batches in turn, until time is over or the loss is not finite; gives the losses."""

@@ -8,26 +8,33 @@ them can't learn them by heart.
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler, WeightedRandomSampler
 
 from unstuck.probes.tape import Tape
 
 MOST_BYTES = 64 << 20
 
 
-def drawn(tape: Tape, *, most: int = 64, seed: int = 0) -> list[Tape]:
+def drawn(tape: Tape, kept: Sequence[Tape] = (), *, most: int = 64, samples: int = 2048, seed: int = 0) -> list[Tape]:
     """The tape with other batches of the same size in it, no sample in two of them.
+
+    Where the script draws some samples more often than others, so do these; then no sample is both in an even and in an odd batch.
 
     Args:
         tape: Of any batch.
-        most: Batches.
+        kept: Tapes of batches that the script drew, to tell whether it draws all samples alike.
+        most: Batches; small ones may be more.
+        samples: In all of them, up to which they may.
         seed: Of the order in which samples are drawn.
 
     Returns:
-        At least three tapes, or none where it isn't known where all of the batch came from.
+        At least three tapes, or none where it isn't known where all of the batch came from or how it was drawn.
     """
     batched = [*tape.inputs, *tape.targets]
     wholes = {i: whole for i in batched if (whole := tape.pool(i)) is not None and _fits(whole, tape.data[i])}
@@ -39,10 +46,21 @@ def drawn(tape: Tape, *, most: int = 64, seed: int = 0) -> list[Tape]:
         return []
     batch, size = rows.pop(), sizes.pop()
     each = sum(tape.data[i].numel() * tape.data[i].element_size() for i in batched)
-    count = min(most, size // max(1, batch), MOST_BYTES // max(1, each))
+    count = min(max(most, samples // max(1, batch)), size // max(1, batch), MOST_BYTES // max(1, each))
     if count < 3:
         return []
-    order = torch.randperm(size, generator=torch.Generator("cpu").manual_seed(seed), device="cpu")
+    generator = torch.Generator("cpu").manual_seed(seed)
+    order = torch.randperm(size, generator=generator, device="cpu")
+    if tape.weights is not None:
+        if len(tape.weights) != size:
+            return []
+        halves = order[::2], order[1::2]
+        rows = [_weighted(halves[k % 2], tape.weights, batch, generator) for k in range(count)]
+        return [_with(tape, wholes, chosen) for chosen in rows]
+    if any(
+        _drawn_otherwise(wholes[i], [t.data[i] for t in kept if len(t.data) == len(tape.data)]) for i in tape.targets
+    ):
+        return []
     return [_with(tape, wholes, order[k * batch : (k + 1) * batch]) for k in range(count)]
 
 
@@ -55,12 +73,41 @@ def from_loader(tape: Tape, loader: Any, batch: list[Tensor]) -> None:
         batch: Tensors of the batch it gave.
     """
     wholes = getattr(getattr(loader, "dataset", None), "tensors", None)
-    if not isinstance(wholes, tuple) or len(wholes) != len(batch):
+    known, weights = _sampling(loader)
+    if not isinstance(wholes, tuple) or len(wholes) != len(batch) or not known:
         return
+    tape.weights = weights
     for i, data in enumerate(tape.data):
         for part, whole in zip(batch, wholes, strict=True):
             if part.data_ptr() == data.data_ptr() and part.shape == data.shape and _fits(whole, data):
                 tape.came_from(i, whole)
+
+
+def _sampling(loader: Any) -> tuple[bool, Tensor | None]:
+    """Whether it is known how often a loader draws each sample, and the weights where that is not the same for all."""
+    sampler, batches = getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)
+    if type(batches) is not BatchSampler:
+        return False, None
+    if type(sampler) is WeightedRandomSampler:
+        return True, sampler.weights.detach().cpu()
+    return type(sampler) in (RandomSampler, SequentialSampler), None
+
+
+def _weighted(rows: Tensor, weights: Tensor, batch: int, generator: torch.Generator) -> Tensor:
+    chances = weights[rows].double()
+    if not bool(chances.sum() > 0):
+        return rows[:batch]
+    return rows[torch.multinomial(chances, batch, replacement=True, generator=generator)]
+
+
+def _drawn_otherwise(whole: Tensor, parts: Sequence[Tensor], *, errors: float = 6.0) -> bool:
+    """Whether targets that the script drew are on average unlike all there are: it draws some more often than others."""
+    if len(parts) < 3 or any(p.shape[1:] != whole.shape[1:] for p in parts):
+        return False
+    seen = torch.cat([p.detach().reshape(len(p), -1) for p in parts]).double().cpu()
+    every = whole.detach().reshape(len(whole), -1).double().cpu()
+    apart = (seen.mean(0) - every.mean(0)).abs()
+    return bool((apart > errors * every.std(0) / math.sqrt(len(seen)) + 1e-12).any())
 
 
 def _fits(whole: Tensor, part: Tensor) -> bool:

@@ -9,10 +9,12 @@ from typing import Any
 
 import torch
 
+from unstuck.probes.answers import answers
 from unstuck.probes.bench import SMALL, Bench, Clock, Training, no_trace, tensors_of
 from unstuck.probes.critical_rate import critical_rate
 from unstuck.probes.curvature import curvature
 from unstuck.probes.go_on import go_on
+from unstuck.probes.larger_batch import larger_batch
 from unstuck.probes.modes import modes
 from unstuck.probes.noise import noise
 from unstuck.probes.overfit_batch import overfit_batch
@@ -26,11 +28,13 @@ Probe = Callable[[Bench, Clock], dict[str, Any] | None]
 ORDER: tuple[tuple[str, Probe, float], ...] = (
     ("modes", modes, 0.1),
     ("zero-input", zero_input, 0.1),
+    ("answers", answers, 0.1),
     ("critical-rate", critical_rate, 0.15),
     ("unregularized", unregularized, 0.3),
     ("from-start", from_start, 0.35),
     ("step-sizes", step_sizes, 0.35),
     ("go-on", go_on, 0.35),
+    ("larger-batch", larger_batch, 0.3),
     ("reference", reference, 0.5),
     ("overfit-batch", overfit_batch, 0.5),
     ("noise", noise, 0.5),

@@ -75,6 +75,7 @@ class Tape:
         inputs: Indices of the data that the network was given.
         targets: Indices of the data the outputs were compared with.
         pools: By index of a datum, the larger tensor that its rows were taken from, where that is known, and its version.
+        weights: How often each of those rows is drawn, relative to others; None where all are alike.
     """
 
     calls: list[Call] = field(default_factory=list)
@@ -88,6 +89,7 @@ class Tape:
     inputs: tuple[int, ...] = ()
     targets: tuple[int, ...] = ()
     pools: dict[int, tuple[Tensor, int]] = field(default_factory=dict)
+    weights: Tensor | None = None
 
     @property
     def fresh(self) -> bool:

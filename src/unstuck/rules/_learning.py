@@ -25,7 +25,7 @@ from typing import Literal
 
 import numpy as np
 
-from unstuck.evidence import LossCall, Record, Series
+from unstuck.evidence import LossCall, Optimizer, Record, Series
 from unstuck.rules._words import number
 from unstuck.verdict import Evidence, Severity
 
@@ -169,6 +169,7 @@ def progress(record: Record) -> Learning:
     trained, evaluated = (_skill(task.score, score, task.chance_score) for score in (score_last, eval_score))
     if _is_squared_error(record) and math.isfinite(loss_skill):
         trained, spread = loss_skill, 0.0  # the same number, from every step
+        score_last = loss_skill if math.isfinite(score_last) else score_last
     elif not _is_of_the_loss(record):
         trained = evaluated = score_last = eval_score = math.nan
     found = Learning(
@@ -243,8 +244,19 @@ def alternates(record: Record) -> bool:
     """Several losses or optimizers pull at the network, as in a GAN: one loss alone says little."""
     program = record.program
     losses = {call.site for call in program.losses if call.trains}
-    updating = [o for o in program.optimizers if o.steps]
-    return len(updating) > 1 or len(record.places("loss")) > 1 or (len(losses) > 1 and len(program.models) > 1)
+    turns = len(_updating(record)) > 1 and not step_together(record)
+    return turns or len(record.places("loss")) > 1 or (len(losses) > 1 and len(program.models) > 1)
+
+
+def step_together(record: Record, *, share: float = 0.9) -> bool:
+    """Several optimizers step after one and the same backward: an update of the record is one of each of them."""
+    found = _updating(record)
+    once = sum(o.backwards_per_step for o in found) <= 1.5
+    return len(found) > 1 and once and min(o.steps for o in found) >= share * record.steps
+
+
+def _updating(record: Record) -> list[Optimizer]:
+    return [o for o in record.program.optimizers if o.steps]
 
 
 def _status(found: Learning, good: Series, spread: float) -> Status:

@@ -11,7 +11,7 @@ from unstuck.evidence import Record
 from unstuck.rules._dead import whole_dead
 from unstuck.rules._learning import Learning, alternates, batch_size
 from unstuck.rules._probes import Trial, number_of, probe, trial
-from unstuck.rules._steps import first_update, largest_update, update_size
+from unstuck.rules._steps import first_update, largest_update, struck_at, update_size
 from unstuck.rules._words import names, number, plural, share
 
 _FACTOR = 1e3  # a rise that nothing but divergence gives
@@ -46,14 +46,14 @@ def overshoot(
         ratio: Update relative to the weights.
 
     Returns:
-        The signs; none where the loss tells nothing: it may be negative, several losses alternate, or no
-        gradient is left from the first step on.
+        The signs; none where the loss tells nothing: it may be negative, several losses alternate, no gradient is left from the
+        first step on, or all went well until one batch threw it off.
     """
     loss = record.series("loss").until(learning.end).finite
     if learning.status == "learns well":
         outdone = _outdone(record, learning)
         return [outdone] if outdone is not None else []
-    if learning.steps < 2 or alternates(record) or _no_gradient(record):
+    if learning.steps < 2 or alternates(record) or _no_gradient(record) or struck_at(record) is not None:
         return []
     if loss.values.min() < 0 or not learning.first > 0:
         return []

@@ -105,6 +105,17 @@ def loss_skill(record: Record, loss: float, before: float) -> float:
     return 1 - loss / floor if loss >= 0 and floor > 0 else math.nan
 
 
+def quality_of(record: Record, loss: Any, score: Any, tried: Mapping[str, Any]) -> float:
+    """Quality of one outcome: by the score where all outcomes have one, else by the loss; minus infinity where it diverged."""
+    if not isinstance(loss, (int, float)):
+        return -math.inf
+    if all(
+        isinstance(s, (int, float)) for s, of in zip(tried["scores"], tried["losses"], strict=True) if of is not None
+    ):
+        return skill(record, _or(score, math.nan))
+    return loss_skill(record, float(loss), _or(tried["losses"][0], math.nan))
+
+
 def gain_of_going_on(record: Record) -> tuple[float, float, int]:
     """What continuing brought on batches it was not continued on: quality before and after, and updates; NaN when unknown."""
     data = probe(record, "go-on")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 import numpy as np
 
@@ -14,6 +15,57 @@ from unstuck.rules._learning import Learning, late
 def rate(record: Record) -> float:
     """The learning rate, its median over the run; NaN when unknown."""
     return record.series("lr").median()
+
+
+def swiftest(record: Record) -> tuple[int, float]:
+    """Of several optimizers the one that changes its weights most, and its rate; the first and its rate where there is one."""
+    largest = {}
+    for i in range(len(record.program.optimizers)):
+        held = {p.name for p in record.program.parameters if i in p.optimizers}
+        largest[i] = max(
+            (
+                float(s.values.max())
+                for p in _weights(record)
+                if p.name in held and len(s := record.series("update_ratio", p.name).finite)
+            ),
+            default=0.0,
+        )
+    if len(largest) < 2:
+        return 0, rate(record)
+    index = max(largest, key=lambda i: largest[i])
+    known = record.series("lr", f"{index}.0").median()
+    return index, known if math.isfinite(known) else rate(record)
+
+
+def struck_at(record: Record, *, jump: float = 20.0, calm: int = 10, few: int = 20) -> int | None:
+    """The step whose batch broke a training that went well: None when there is none.
+
+    Its loss, which is measured before its update, stands far above all before, though nothing led up to it: neither the losses
+    nor the gradients of the steps before were unusual. Steps that are too long build up over several of them.
+
+    Args:
+        record: The run.
+        jump: The loss relative to the largest of the calm steps before.
+        calm: Steps before it that nothing is to be seen of.
+        few: Steps before which no training goes well or badly.
+    """
+    loss = record.series("loss")
+    values, norms = loss.values, record.series("grad_norm").finite
+    for i in range(few, len(values)):
+        before = values[i - calm : i]
+        if not (
+            np.isfinite(before).all()
+            and values[i] > jump * np.abs(before).max()
+            and values[i] > 2 * np.nanmax(values[:i])
+        ):
+            continue
+        step, usual = int(loss.steps[i]), norms.until(int(loss.steps[i]))
+        after = values[i + 1 : i + 1 + calm]
+        broke = len(after) > 0 and (not np.isfinite(after).all() or np.median(after) > 2 * np.median(before))
+        learned = np.median(before) < 0.5 * values[0]
+        quiet = len(usual) < calm or usual.last <= 3 * float(np.median(usual.values[-calm * 3 :]))
+        return step if broke and learned and quiet else None
+    return None
 
 
 def update_size(record: Record, learning: Learning) -> float:
@@ -39,12 +91,16 @@ def largest_update(record: Record) -> float:
     return float(np.median(largest)) if largest else math.nan
 
 
-def farthest(record: Record) -> tuple[str, float]:
+def farthest(record: Record, among: Collection[str] | None = None) -> tuple[str, float]:
     """The weight that can have moved most, and how far: its update ratios added up; ("", NaN) when unknown.
 
     A vanishing gradient makes most weights slow whatever the rate; the one that moves most tells of the rate.
+
+    Args:
+        record: The run.
+        among: Names of the parameters to choose from, by default all.
     """
-    ways = {p.name: _way(record, p) for p in _weights(record)}
+    ways = {p.name: _way(record, p) for p in _weights(record) if among is None or p.name in among}
     known = {name: way for name, way in ways.items() if math.isfinite(way)}
     if not known:
         return "", math.nan

@@ -5,30 +5,30 @@ from __future__ import annotations
 from unstuck.evidence import Record
 from unstuck.rules._finding import finding
 from unstuck.rules._learning import alternates, batch_size, progress
-from unstuck.rules._probes import number_of, probe, trial
+from unstuck.rules._probes import number_of, probe, quality_of
 from unstuck.rules._words import number, plural
 from unstuck.verdict import Evidence, Finding
 
 
 def batch_too_small(
-    record: Record, *, noisy: float = 50.0, small: int = 16, better: float = 0.1, share: float = 0.05
+    record: Record, *, noisy: float = 20.0, small: int = 16, better: float = 0.1, share: float = 0.05
 ) -> list[Finding]:
     """Batches are so small that their gradients are noise, and the steps, taken at face value, throw the network about.
 
     Told apart:
         By the gradient noise scale, the batch size at which noise and gradient are equal (McCandlish et al. 2018), which must be far above
-        the script's; and by what the noise does: with a smaller rate, which averages over more batches, the same
-        network goes further in as many updates. Noise alone is no fault: near the end of every training the gradient
+        the script's; and by what the noise does: with each update on the mean gradient of several batches, at the same
+        rate, the same network goes further in as many updates. Noise alone is no fault: near the end of every training the gradient
         is small and the noise is not. The batch must be small as such, and a small part of the data.
 
     Wrong when:
-        The rate is too high for any batch. The two are cured alike, by a larger batch or a smaller rate.
+        A smaller rate would have done as well: the two are cured alike.
 
     Args:
         record: The run.
-        noisy: Noise scale relative to the batch size.
+        noisy: Noise scale relative to the batch size. Up to about that scale, a batch of twice the size takes half the steps.
         small: Batch size above which nothing is said.
-        better: What a smaller rate must bring, as a share of the way from chance to perfect.
+        better: What larger batches must bring, as a share of the way from chance to perfect.
         share: Part of the training set that a batch may be.
 
     Returns:
@@ -42,15 +42,18 @@ def batch_too_small(
     if size > small or (total and size > share * total):
         return []
     scale = number_of(data, "scale") if data.get("scale") is not None else float("inf")
-    rates = trial(record, "step-sizes")
-    if not scale > noisy * size or rates is None:
+    tried = probe(record, "larger-batch")
+    if not scale > noisy * size or tried is None:
         return []
-    factor, lower = rates.lower
-    if not lower - max(rates.own, rates.before) > better:
+    before, single, several = (
+        quality_of(record, loss, score, tried) for loss, score in zip(tried["losses"], tried["scores"], strict=True)
+    )
+    if not several - max(single, before) > better:
         return []
     says = (
-        f"the noise scale of the gradient is {number(scale)} samples, a batch has {size:g}: with {factor:g} times the rate "
-        f"{plural(rates.steps, 'update')} go {number(lower - rates.before)} further on the way from chance to perfect; {learning.words()}"
+        f"the noise scale of the gradient is {number(scale)} samples, a batch has {size:g}: with {tried['times']} batches to an "
+        f"update {plural(int(tried['steps']), 'update')} at the same rate go {number(several - before)} further on the way from "
+        f"chance to perfect, and {number(several - single)} further than with one; {learning.words()}"
     )
     return finding(
         "batch-too-small",

@@ -7,6 +7,7 @@ import numpy as np
 from unstuck.evidence import Record
 from unstuck.rules._finding import finding
 from unstuck.rules._learning import alternates, progress
+from unstuck.rules._probes import probe
 from unstuck.rules._words import number, plural, share
 from unstuck.verdict import Evidence, Finding
 
@@ -63,7 +64,7 @@ def class_imbalance(
         return []
     whole = _counts(record, "label_count", 0)
     since = round((1 - late) * learning.end)
-    truth, guessed = _late(record, since)
+    truth, guessed = _with_experiment(record, *_late(record, since))
     if not (len(whole) == len(truth) == len(guessed)) or len(whole) < 2 or truth.sum() < samples:
         return []
     there = truth >= labels
@@ -102,6 +103,14 @@ def _late(record: Record, since: int) -> tuple[np.ndarray, np.ndarray]:
     if len(evaluation[0]) == len(evaluation[1]) == len(training[0]) == len(training[1]):
         return training[0] + evaluation[0], training[1] + evaluation[1]
     return training[0], training[1]
+
+
+def _with_experiment(record: Record, truth: np.ndarray, guessed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same with what was counted when the script had ended."""
+    data = probe(record, "answers")
+    if data is None or not len(data["labels"]) == len(truth) == len(guessed):
+        return truth, guessed
+    return truth + np.asarray(data["labels"]), guessed + np.asarray(data["answers"])
 
 
 def _counts(record: Record, signal: str, since: int) -> np.ndarray:

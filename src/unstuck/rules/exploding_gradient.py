@@ -10,6 +10,7 @@ from unstuck.evidence import Record
 from unstuck.rules._depth import gradient, main_group, steepest, weighted
 from unstuck.rules._finding import finding
 from unstuck.rules._learning import Learning, progress
+from unstuck.rules._steps import struck_at
 from unstuck.rules._words import number
 from unstuck.verdict import Evidence, Finding
 
@@ -115,7 +116,13 @@ def _spike(record: Record, learning: Learning, spike: float) -> list[Finding]:
         if now > spike * before > 0 and _worse_after(record, step):
             says = f"the norm of the gradient jumps from {number(before)} to {number(now)} at step {step}"
             evidence = [Evidence("grad_norm", "", step, now)]
-            return _explodes(learning, 0.5, says, [], evidence, ("gradient-clipping", "learning-rate", "warm-up"))
+            struck = struck_at(record)
+            if struck is not None and struck <= step:
+                says += (
+                    f"; the batch of step {struck} is unlike all before, and nothing in those steps led up to its loss"
+                )
+            sure = 0.5 if struck is None else 0.85
+            return _explodes(learning, sure, says, [], evidence, ("gradient-clipping", "learning-rate", "warm-up"))
     return []
 
 

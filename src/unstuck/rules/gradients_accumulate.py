@@ -7,7 +7,7 @@ import numpy as np
 from unstuck.evidence import Parameter, Record
 from unstuck.rules._depth import weighted
 from unstuck.rules._finding import finding
-from unstuck.rules._learning import progress
+from unstuck.rules._learning import progress, step_together
 from unstuck.rules._words import number, share
 from unstuck.verdict import Evidence, Finding
 
@@ -22,8 +22,8 @@ def gradients_accumulate(record: Record, *, steps: float = 0.5, left: float = 0.
     Told apart:
         At the first backward pass of a step nothing should be left of the step before; what is left is measured
         against the gradient that the update then uses. Accumulation over several backward passes an update is a
-        pattern of its own: there the gradients are clear at the first of them. Only parameters of the main
-        optimizer count, since in a GAN the gradients of the other network wait for their turn. Thrown away too
+        pattern of its own: there the gradients are clear at the first of them. Where optimizers take
+        turns only parameters of the main one count, since in a GAN the gradients of the other network wait. Thrown away too
         early: the layers receive gradients, the parameters have none at any update.
 
     Wrong when:
@@ -38,14 +38,20 @@ def gradients_accumulate(record: Record, *, steps: float = 0.5, left: float = 0.
     Returns:
         One finding at most.
     """
+    several = range(len(record.program.optimizers)) if step_together(record) else (0,)
+    return next((found for i in several if (found := _of_one(record, i, steps, left))), [])
+
+
+def _of_one(record: Record, index: int, steps: float, left: float) -> list[Finding]:
+    """What is to be said of the parameters of one optimizer."""
     program = record.program
-    if not program.optimizers or program.optimizers[0].closure:
+    if not program.optimizers or program.optimizers[index].closure:
         return []
-    held = [p for p in program.parameters if 0 in p.optimizers and p.trainable and p.used]
+    held = [p for p in program.parameters if index in p.optimizers and p.trainable and p.used]
     thrown = _thrown_away(record, held)
     if thrown:
         return thrown
-    if program.optimizers[0].backwards_per_step > 1.5:
+    if program.optimizers[index].backwards_per_step > 1.5:
         return []
     kept = {p.name: record.series("stale_rms", p.name).after(1).finite for p in held}
     kept = {name: series for name, series in kept.items() if len(series)}
@@ -64,7 +70,7 @@ def gradients_accumulate(record: Record, *, steps: float = 0.5, left: float = 0.
     return finding(
         "gradients-accumulate",
         learning.weigh(learns="error", well="warning", unknown="warning"),
-        0.7 if program.optimizers[0].cleared else 0.96,
+        0.7 if program.optimizers[index].cleared else 0.96,
         says,
         evidence=[Evidence("stale_rms", biggest, int(series.steps[-1]), series.last)],
         treated_by=("zero-grad",),

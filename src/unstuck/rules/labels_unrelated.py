@@ -31,8 +31,8 @@ def labels_unrelated(
         A network that does better than chance on new data shows that labels do follow, whatever the reference says.
 
     Wrong when:
-        The task is learnable only by a network made for it, such as long sequences or the parity of many bits, and there is no
-        evaluation. Then it is a warning at most.
+        The task is learnable only by a network made for it, such as long sequences or the parity of many bits, which the script's is
+        not either. Without an evaluation nothing is said of a network that learns, and of one that doesn't a warning at most.
 
     Args:
         record: The run.
@@ -49,7 +49,9 @@ def labels_unrelated(
     learning, data = progress(record), probe(record, "reference")
     if data is None or alternates(record) or number_of(data, "samples") < samples:
         return []
-    chance, held, fitted = number_of(data, "chance"), reachable(record), number_of(data, "fitted")
+    held, fitted = reachable(record), number_of(data, "fitted")
+    classes = record.program.task.num_classes
+    chance = max(number_of(data, "chance"), 1 / classes if classes > 1 else 0.0)  # the constant may have had bad luck
     error = math.sqrt(max(chance * (1 - chance), 0.0) / (number_of(data, "samples") / 3)) if 0 < chance < 1 else 0.03
     if errors * error > 3 * near * (1 - chance) or chance > most:
         return []  # too few samples, or too few of any other label, to tell
@@ -58,7 +60,7 @@ def labels_unrelated(
     seen = learning.eval_score
     if math.isfinite(seen) and skill(record, seen) > max(near, errors * error):
         return []
-    if math.isnan(seen) and learning.well:
+    if math.isnan(seen) and not learning.stuck:
         return []  # it may have found what the reference can't, or have learned by heart
     says = (
         f"on {plural(int(number_of(data, 'samples')), 'sample')}, half of them held out, a reference fits its own half to "

@@ -8,7 +8,7 @@ from unstuck.evidence import Record
 from unstuck.rules._finding import finding
 from unstuck.rules._learning import progress
 from unstuck.rules._overshoot import certainty, overshoot
-from unstuck.rules._steps import rate, update_size
+from unstuck.rules._steps import swiftest, update_size
 from unstuck.rules._words import number
 from unstuck.verdict import Evidence, Finding
 
@@ -26,7 +26,8 @@ def learning_rate_too_high(
     Told apart:
         Every sign is a comparison, with the start of the loss, with chance, or with the weights. No rate is too
         high as such, since what a rate means depends on the optimizer, the scale of the data, and the
-        curvature. A NaN out of the blue, with a loss that was falling before, is no sign. Where the gradient is
+        curvature. A NaN out of the blue, with a loss that was falling before, is no sign, nor is one batch whose loss stands far above
+        all before though nothing led up to it. Where the gradient is
         zero from the first step on there is nothing to say of the rate, and where several losses pull against
         each other (GANs) or a loss may be negative (policy gradients), a rising loss means nothing. A network
         that learns well is left alone, unless smaller steps from the same start come much further in a few of them
@@ -54,8 +55,9 @@ def learning_rate_too_high(
     signs = overshoot(record, learning, rise=rise, jump=jump, worse=worse, ratio=ratio)
     if not signs:
         return []
-    at, size = rate(record), update_size(record, learning)
-    at_rate = f", at a rate of {number(at)}" if math.isfinite(at) else ""
+    (index, at), size = swiftest(record), update_size(record, learning)
+    of = f" (optimizer {index})" if len(record.program.optimizers) > 1 else ""
+    at_rate = f", at a rate of {number(at)}{of}" if math.isfinite(at) else ""
     evidence = [Evidence("loss", "", sign.step, sign.loss) for sign in signs[:3]]
     if math.isfinite(size):
         evidence.append(Evidence("update_ratio", "", max(0, learning.end - 1), size))

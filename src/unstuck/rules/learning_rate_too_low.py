@@ -7,7 +7,7 @@ import math
 from unstuck.evidence import Record
 from unstuck.rules._depth import is_weight
 from unstuck.rules._finding import finding
-from unstuck.rules._learning import Learning, alternates, progress
+from unstuck.rules._learning import Learning, alternates, progress, step_together
 from unstuck.rules._probes import trial
 from unstuck.rules._steps import farthest, rate
 from unstuck.rules._words import number, plural, share
@@ -15,7 +15,14 @@ from unstuck.verdict import Evidence, Finding
 
 
 def learning_rate_too_low(
-    record: Record, *, travel: float = 0.15, ratio: float = 1e-3, few: int = 10, better: float = 0.15
+    record: Record,
+    *,
+    travel: float = 0.15,
+    ratio: float = 1e-3,
+    few: int = 10,
+    better: float = 0.15,
+    apart: float = 0.01,
+    still: float = 0.01,
 ) -> list[Finding]:
     """Steps are so small that the weights hardly move in the whole run.
 
@@ -31,6 +38,9 @@ def learning_rate_too_low(
         Where experiments were made, they decide: ten or a hundred times the rate gets much further in as many updates, on
         batches that were not trained on meanwhile, both from where the script ended and from where it started.
 
+        Of several optimizers that step together each is looked at by itself: one whose rate is a small part of another's
+        and whose weights stay where they started leaves its part of the network as it was drawn.
+
     Wrong when:
         Weights start so large that moving them by a little is much. Fine-tuning, which is meant to move little,
         learns well and is left alone.
@@ -44,6 +54,8 @@ def learning_rate_too_low(
         few: Steps below which it is rather their number that is too small.
         better: How much further than the script's a higher rate must get in the experiments, from the end and from the
             start, as a share of the way from chance to perfect.
+        apart: Rate of one of several optimizers relative to that of another of the same kind.
+        still: Longest way of the weights of such a one, relative to their size.
 
     Returns:
         One finding at most.
@@ -67,11 +79,14 @@ def learning_rate_too_low(
             evidence=[Evidence("lr", "", record.steps - 1, at), *learning.evidence(record)],
             treated_by=("learning-rate", "optimizer", "train-longer"),
         )
+    slow = _one_of_several(record, learning, apart, still)
+    if slow:
+        return slow
     name, way = farthest(record)
     size = way / record.steps
     if not (at == 0 or (way < travel and 0 < size < ratio)):
         return []
-    amount = f"{name} moves by at most {share(way)} of its size" if way > 0 else "no weight moves"
+    amount = f"{name} moves by {share(way)} of its size at most" if way > 0 else "no weight moves"
     at_rate = f" at a rate of {number(at)}" if math.isfinite(at) else ""
     evidence = [Evidence("update_ratio", name, record.steps - 1, size)] if math.isfinite(size) else []
     return finding(
@@ -82,6 +97,35 @@ def learning_rate_too_low(
         evidence=[*evidence, Evidence("lr", "", record.steps - 1, at)],
         treated_by=("learning-rate", "optimizer", "train-longer"),
     )
+
+
+def _one_of_several(record: Record, learning: Learning, apart: float, still: float) -> list[Finding]:
+    """The optimizer whose rate is a small part of another's, so that its weights don't move."""
+    if not step_together(record):
+        return []
+    optimizers = record.program.optimizers
+    rates = [record.series("lr", f"{i}.0").median() for i in range(len(optimizers))]
+    for i, optimizer in enumerate(optimizers):
+        others = [r for r, other in zip(rates, optimizers, strict=True) if other.kind == optimizer.kind]
+        held = [p.name for p in record.program.parameters if i in p.optimizers]
+        name, way = farthest(record, held)
+        if not rates[i] < apart * max(others) or not way < still:
+            continue
+        says = (
+            f"{name} and all else that optimizer {i} ({optimizer.kind}) trains moves by {share(way)} of its size at most in all "
+            f"{plural(record.steps, 'step')}, at a rate of {number(rates[i])} where another's is {number(max(others))}; "
+        )
+        layers = dict.fromkeys(layer for p in record.program.parameters if p.name in held for layer in p.layers)
+        return finding(
+            "learning-rate-too-low",
+            learning.weigh(),
+            0.85,
+            says + learning.words(),
+            layers=list(layers)[:8],
+            evidence=[Evidence("lr", f"{i}.0", record.steps - 1, rates[i])],
+            treated_by=("learning-rate", "optimizer"),
+        )
+    return []
 
 
 def _more_is_better(record: Record, learning: Learning, better: float) -> str:

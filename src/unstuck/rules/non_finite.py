@@ -6,7 +6,7 @@ import math
 
 from unstuck.evidence import Event, Record
 from unstuck.rules._finding import finding
-from unstuck.rules._learning import main_loss, progress
+from unstuck.rules._learning import Learning, main_loss, progress
 from unstuck.rules._words import names, number
 from unstuck.verdict import Evidence, Finding
 
@@ -43,7 +43,7 @@ def non_finite(record: Record, *, recovered: float = 0.02) -> list[Finding]:
     bad = [place for signal in _SIGNALS for place in record.places(signal) if _still_bad(record, signal, place)]
     broken = learning.broke_at is not None or bool(bad)
     if not broken and event is None:
-        return []
+        return _in_evaluation(record, learning)
     if (
         not broken
         and event is not None
@@ -62,6 +62,24 @@ def non_finite(record: Record, *, recovered: float = 0.02) -> list[Finding]:
         layers=layers,
         evidence=_evidence(record, event),
         treated_by=_remedies(record, event),
+    )
+
+
+def _in_evaluation(record: Record, learning: Learning) -> list[Finding]:
+    """Training is sound, and what is evaluated is not."""
+    event = next(iter(record.happened("eval-non-finite")), None)
+    if event is None or learning.broke_at is not None:
+        return []
+    bad, looked = int(event.data.get("bad", 0)), int(event.data.get("batches", 0))
+    where = "what it is given there holds NaN or Inf" if event.data.get("what") == "input" else "its inputs are finite"
+    of = f"in {bad} of {looked} batches that were looked at, " if looked > 1 else ""
+    evaluated = record.series("eval_loss")
+    return finding(
+        "non-finite",
+        "warning",
+        0.9,
+        f"training is finite, but evaluated after step {event.step} the network gives NaN: {of}{where}; {learning.words()}",
+        evidence=[Evidence("eval_loss", "", int(evaluated.steps[-1]), evaluated.last)] if len(evaluated) else (),
     )
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from unstuck.probes.bench import Training, tensors_of
 from unstuck.probes.pool import from_loader
 from unstuck.probes.tape import Recording, Tape
+from unstuck.watcher.labels import label_counts
 
 MOST_TAPES = 32
 MOST_BATCH_BYTES = 64 << 20  # of all kept batches
@@ -64,6 +65,8 @@ class Capture:
         loader = session.data.last_loader
         if loader is not None:
             from_loader(tape, loader, [t for t in (ref() for ref in session.data.batch) if t is not None])
+        whole = tape.pool(tape.inputs[0]) if tape.inputs else None
+        session.data.cut_from = len(whole) if whole is not None and whole.dim() else 0
         tensors = tensors_of(tape.modules, tape.trained)
         if sum(_bytes(t) for t in tensors) > MOST_BYTES / 4:
             self.wanted, self.why_not = False, "the network is too large to be copied"
@@ -123,6 +126,13 @@ class Capture:
         def score(output: Tensor, target: Tensor) -> float:
             return losses.score_of(output.detach(), target)
 
+        def counts(output: Tensor, target: Tensor) -> list[list[float]] | None:
+            if main is None or main.kind not in ("class index", "one-hot", "binary", "multi-label"):
+                return None
+            output = output.detach().exp() if main.logged else output.detach()
+            found = label_counts(main, output, target)
+            return None if found is None else found.tolist()
+
         return Training(
             tapes=list(self.tapes), initial=self.initial, optimizer=optimizer, rate=rates,
             first_rate=lead.first_rate if lead is not None else rates,
@@ -130,6 +140,7 @@ class Capture:
             score=score if main is not None and main.score and main.score != "perplexity" else None,
             score_name=main.score if main is not None else "", batch_size=max(1, session.data.batch_size),
             num_classes=main.num_classes if main is not None else 0, steps=session.step,
+            counts=counts,
         )  # fmt: skip
 
     def _collecting(self, phase: str, info: dict[str, int]) -> None:

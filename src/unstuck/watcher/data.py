@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from unstuck.evidence import Data, Event
 from unstuck.signals import summary
-from unstuck.watcher.losses import _LIMIT, MOST_CLASSES, LossBook, LossState, _count, _thin, _threshold
+from unstuck.watcher.labels import evaluated_labels, label_counts
+from unstuck.watcher.losses import LossBook
 from unstuck.watcher.patches import Patches, like
 from unstuck.watcher.recorder import Columns, Sample
 from unstuck.watcher.registry import Registry
@@ -51,6 +52,7 @@ class DataBook:
     def __init__(self) -> None:
         self.loaders: list[LoaderState] = []
         self.batch_size = self.input_batch = 0
+        self.cut_from = 0  # rows of the tensor that batches are cut out of
         self.inputs_seen = 0
         self.evaluating = False
         self.eval_passes = 0
@@ -65,6 +67,8 @@ class DataBook:
         self._entry: weakref.ref[nn.Module] | None = None  # the module that the measured input was given to
         self._eval_inputs: list[Tensor] = []  # of this pass
         self._eval_labels: list[Tensor] = []
+        self._eval_bad: list[Tensor] = []  # of each batch whether its outputs, and its inputs, hold what is no number
+        self._told_bad = False
         self._foreign = False  # what is called without gradients is another model than is trained
         self.trained_models: set[str] = set()  # names
         self._eval_samples = 0  # whose inputs were measured in this pass
@@ -187,7 +191,7 @@ class DataBook:
         main, (output, target) = losses.main, losses.leading
         if main is None or main.kind not in ("binary", "multi-label") or output is None or target is None:
             return
-        counts = _label_counts(main, output, target)
+        counts = label_counts(main, output, target)
 
         def labels(columns: Columns, numbers: np.ndarray) -> None:
             columns.vectors.append(("label_count", "", numbers[0].copy()))
@@ -227,6 +231,7 @@ class DataBook:
             self._eval_results.clear()
             self._eval_inputs.clear()
             self._eval_labels.clear()
+            self._eval_bad.clear()
             self._eval_samples = 0
             self._eval_roots.clear()
             self._interrupted = tracer.on  # a sample of the coming step had begun
@@ -267,6 +272,7 @@ class DataBook:
             self._eval_results.append(result)
         self._look_at_inputs(trace)
         self._look_at_labels(trace, losses)
+        self._look_for_nan(trace)
 
     def _is_foreign(self, registry: Registry, module: nn.Module) -> bool:
         """Whether a module belongs to another model than is trained, nor is a copy of one, as an average of weights is."""
@@ -286,6 +292,7 @@ class DataBook:
             session.tracer.restart(measure=True)
         else:
             session._stop_tracing()
+        self._send_bad(session, max(0, session.step - 1))
         if not self._eval_results:
             return
         if self.eval_passes <= EVAL_EVENTS:
@@ -329,8 +336,20 @@ class DataBook:
             self._eval_inputs.append(found)
             self._eval_samples += int(data.shape[0])
 
+    def _look_for_nan(self, trace: Any) -> None:
+        """Whether there is a NaN among the outputs; minus infinity is usual there, under a mask."""
+        outputs = [t for t in (_first_tensor(o) for o in trace.root_outputs) if t is not None and t.numel()]
+        if self._told_bad or not outputs:
+            return
+        bad = torch.stack([t.detach().isnan().any() for t in outputs if t.device == outputs[0].device]).any()
+        entry = self._entry() if self._entry is not None else None
+        data = next((t for module, t in trace.entered if module is entry), None)
+        known = data is not None and data.is_floating_point() and data.layout == torch.strided
+        inputs = data.detach().isfinite().all().logical_not() if data is not None and known else torch.zeros_like(bad)
+        self._eval_bad.append(torch.stack([bad, inputs.to(bad.device)]).float())
+
     def _look_at_labels(self, trace: Any, losses: LossBook) -> None:
-        counts = _evaluated_labels(trace, losses.main, self.batch)
+        counts = evaluated_labels(trace, losses.main, self.batch)
         if counts is not None and (not self._eval_labels or counts.shape == self._eval_labels[0].shape):
             self._eval_labels.append(counts)
 
@@ -348,6 +367,22 @@ class DataBook:
 
         if session.writer is not None:
             session.pending.send(stacked.reshape(-1), arrived)
+
+    def _send_bad(self, session: Any, step: int) -> None:
+        if not self._eval_bad:
+            return
+        stacked = torch.stack(self._eval_bad)
+        self._eval_bad, passes = [], self.eval_passes
+
+        def arrived(numbers: np.ndarray) -> None:
+            outputs, inputs = numbers.reshape(-1, 2).T > 0
+            if outputs.any() and not self._told_bad:
+                self._told_bad = True
+                what = "input" if (outputs & inputs).any() else "output"
+                about = {"what": what, "passes": passes, "bad": int(outputs.sum()), "batches": len(outputs)}
+                session.event(Event(step, "eval-non-finite", "", about))
+
+        session.pending.send(stacked.reshape(-1), arrived)
 
     def _send_labels(self, session: Any, step: int) -> None:
         if not self._eval_labels:
@@ -369,7 +404,8 @@ class DataBook:
         """What is known."""
         loader = self.training_loader
         if loader is None:
-            return Data(self.input_batch, "input" if self.input_batch else "", eval_passes=self.eval_passes)
+            batch_from = "input" if self.input_batch else ""
+            return Data(self.input_batch, batch_from, num_samples=self.cut_from, eval_passes=self.eval_passes)
         return Data(
             self.batch_size, "loader" if loader.batch_size else "input", loader.kind, loader.trained_passes, loader.longest,
             loader.shuffled, loader.num_samples, self.eval_passes,
@@ -402,57 +438,18 @@ def _has_features(tensor: Tensor) -> bool:
     return tensor.is_floating_point() and tensor.dim() > 1 and tensor.numel() > 0 and tensor.layout == torch.strided
 
 
+def _first_tensor(output: Any) -> Tensor | None:
+    """The first tensor of real numbers that a model gave: itself, or within a tuple or a dict."""
+    if isinstance(output, Tensor):
+        return output if output.is_floating_point() and output.layout == torch.strided else None
+    parts = output.values() if isinstance(output, Mapping) else output if isinstance(output, (tuple, list)) else ()
+    return next((t for t in map(_first_tensor, parts) if t is not None), None)
+
+
 def _tracks(module: nn.Module) -> bool:
     """Whether a batch norm keeps running statistics, and isn't frozen."""
     weight = module._parameters.get("weight")
     return getattr(module, "running_mean", None) is not None and (weight is None or weight.requires_grad)
-
-
-def _evaluated_labels(trace: Any, main: LossState | None, batch: list[weakref.ref[Tensor]]) -> Tensor | None:
-    """Labels and predictions by class of an evaluated forward pass, shape `(2, classes)`; None when they are unknown."""
-    if main is None or main.kind not in ("class index", "one-hot", "binary", "multi-label"):
-        return None
-    seen = next((s for s in trace.losses if s.name == main.name and s.target is not None), None)
-    if seen is not None:
-        return _label_counts(main, seen.output, seen.target)
-    if trace.compared and main.kind == "class index":
-        guess, truth, _ = trace.compared[-1]
-        whole = not (guess.is_floating_point() or truth.is_floating_point())
-        if whole and guess.shape == truth.shape and guess.numel() > 1:
-            return _counts(truth.reshape(-1), guess.reshape(-1), main.num_classes, -100)
-    output, target = (
-        next(iter(trace.root_outputs), None),
-        next((t for r in reversed(batch) if (t := r()) is not None), None),
-    )
-    if not isinstance(output, Tensor) or target is None or not (output.dim() and target.dim()):
-        return None
-    same = output.shape[0] == target.shape[0] and output.device == target.device
-    return _label_counts(main, output, target) if same else None
-
-
-def _label_counts(main: LossState, output: Tensor, target: Tensor) -> Tensor | None:
-    """How often each class (0 and 1 for bits) is a label, and is predicted; None where shapes don't fit."""
-    if main.kind in ("binary", "multi-label"):
-        if output.numel() != target.numel():
-            return None
-        middle = 0.0 if main.target.get("min", 0.0) < 0 else 0.5
-        truth = _thin(target) > middle
-        return _counts(truth.long(), (_thin(output) > _threshold(main)).long(), 2, -100)
-    if not 1 < main.num_classes <= MOST_CLASSES or output.dim() < 2 or output.shape[1] != main.num_classes:
-        return None
-    if main.kind == "one-hot" and target.shape == output.shape:
-        target = target.argmax(1)
-    if target.is_floating_point() or target.dim() != output.dim() - 1:
-        return None
-    rows = max(1, 4 * _LIMIT * output.shape[0] // max(1, output.numel()))
-    truth, guess = target[:rows].reshape(-1), output[:rows].argmax(1).reshape(-1)
-    if truth.shape != guess.shape:
-        return None
-    return _counts(truth, guess, main.num_classes, int(main.settings.get("ignore_index", -100)))
-
-
-def _counts(truth: Tensor, guess: Tensor, classes: int, ignored: int) -> Tensor:
-    return torch.stack([_count(truth, classes, truth, ignored), _count(guess, classes, truth, ignored)])
 
 
 def _mode_matters(module: nn.Module) -> bool:
