@@ -8,9 +8,9 @@ import numpy as np
 
 from unstuck.evidence import Record
 from unstuck.rules._finding import finding
-from unstuck.rules._learning import FEW, alternates, progress
-from unstuck.rules._probes import gain_of_going_on, loss_fall
-from unstuck.rules._words import plural, share
+from unstuck.rules._learning import FEW, Learning, alternates, progress, skill
+from unstuck.rules._probes import gain_of_going_on, loss_fall, reachable
+from unstuck.rules._words import number, plural, share
 from unstuck.verdict import Evidence, Finding
 
 
@@ -24,12 +24,14 @@ def undertrained(
     gain: float = 0.1,
     settled: float = 0.02,
     fall: float = 0.05,
+    behind: float = 0.1,
+    rise: float = 0.05,
 ) -> list[Finding]:
     """It learns, but was stopped while the loss was still falling.
 
     Told apart:
-        By what the last quarter of the run brought, as a share of all progress since the start: a straight line
-        down gives a quarter, training that has settled next to nothing. The drop must stand out of the noise of
+        By what the last quarter of the run brought, as a share of all progress since the start: a straight
+        line down gives a quarter, training that has settled next to nothing. The drop must stand out of the noise of
         the loss. A network that learns well has got where it should, and a rate that was scheduled down to
         nothing says that the end was meant. Where the training was continued as an experiment, that decides: what
         it brought on batches that were not trained on meanwhile. If evaluation gets worse meanwhile, more training is no help. A
@@ -49,6 +51,9 @@ def undertrained(
             itself; or a quarter of the way that was left.
         settled: What it must bring at least, where it was tried.
         fall: Share of the loss that continuing must take away besides, as scores of a few batches are noisy.
+        behind: How far the score of the evaluation must be behind that of a small reference network, as a share of the way from
+            chance to perfect, where it was still rising.
+        rise: By how much it must have risen in the last quarter, as such a share.
 
     Returns:
         One finding at most.
@@ -75,6 +80,13 @@ def undertrained(
             "undertrained", "warning", 0.8, says, evidence=learning.evidence(record),
             treated_by=("train-longer", "learning-rate", "batch-size"),
         )  # fmt: skip
+    rising = _evaluation_improves(record, learning, behind, rise)
+    if rising:
+        return finding(
+            "undertrained", "warning", 0.7, f"{rising}; {learning.words()}",
+            evidence=[Evidence("eval_score", "", record.steps - 1, learning.eval_score)],
+            treated_by=("train-longer", "learning-rate", "batch-size"),
+        )  # fmt: skip
     if not drop > 0 or drop < progress_left * whole or not (drop > sure * error or learning.steps < few):
         return []
     part = min(1.0, drop / whole)
@@ -92,6 +104,22 @@ def undertrained(
             Evidence("loss", "", int(loss.steps[0]), learning.first),
         ],
         treated_by=("train-longer", "learning-rate", "batch-size"),
+    )
+
+
+def _evaluation_improves(record: Record, learning: Learning, behind: float, rise: float) -> str:
+    """What is to be said of an evaluation that gets better to the end, and not to where it could; "" otherwise."""
+    known = record.series("eval_score").finite
+    skills = [skill(record, float(v)) for v in known.values]
+    if len(skills) < 6 or not all(b > a for a, b in zip(skills[-4:], skills[-3:], strict=False)):
+        return ""
+    gain = skills[-1] - skills[3 * len(skills) // 4 - 1]
+    if not gain > rise or not skill(record, reachable(record)) - skills[-1] > behind:
+        return ""
+    return (
+        f"the evaluation's {learning.score_name} was still rising when training stopped after {plural(record.steps, 'step')}, from "
+        f"{number(float(known.values[3 * len(skills) // 4 - 1]))} to {number(float(known.values[-1]))} in the last quarter, while a "
+        f"small reference network reaches {number(reachable(record))}"
     )
 
 
