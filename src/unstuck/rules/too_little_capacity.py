@@ -22,8 +22,8 @@ def too_little_capacity(
         Adam and without dropout, though every sound network learns a few samples by heart. No other rate
         brings the training further. And a small ReLU network with standardised inputs does better on samples
         that it never saw than this one on those it was trained on: so the task can be learned. A network
-        that learns well is left alone, and so is one whose gradient is zero, or that fits a handful of samples far better
-        than it was trained to: its capacity is not what holds it back.
+        that learns well is left alone, and so is one whose gradient is zero, or that another optimizer soon gets
+        much further: its capacity is not what holds it back.
 
     Wrong when:
         The samples contradict each other: two with the same inputs and different labels can't both be fitted.
@@ -48,8 +48,9 @@ def too_little_capacity(
     fitted = [skill(record, number_of(batch, key)) for key in ("score_after", "start_score_after")]
     best = max((f for f in fitted if math.isfinite(f)), default=math.nan)
     behind = skill(record, reachable(record)) - learning.skill
-    if best > learning.skill + far:
-        return []  # it could do much more than it did: something else holds it back
+    start = trial(record, "from-start")
+    if start is not None and start.adam - learning.skill > far:
+        return []  # with another optimizer it gets further: something else holds it back
     if not best < fits or not behind > far or number_of(batch, "samples") < samples:
         return []
     rates = trial(record, "step-sizes")
