@@ -138,3 +138,9 @@ def test_an_r2_of_something_else_than_the_loss_tells_nothing(runs):
     for of_the_loss in (3.0 * left, np.sqrt(left)):
         assert progress(hand_written(of_the_loss)).score_last == pytest.approx(0.7)
     assert math.isnan(progress(hand_written(np.geomspace(100, 0.01, 100))).skill)
+
+
+@pytest.mark.parametrize(("kind", "found"), [("regression", True), ("classification", False)])
+def test_a_network_that_makes_its_own_targets_tells_little_by_its_loss(kind, found):
+    record = Record.of({("loss", ""): [1.0]}, features=["targets of its own"], task=Task(kind))
+    assert alternates(record) is found

@@ -32,10 +32,10 @@ def test_without_experiments_nothing_is_said(runs):
 
 
 @pytest.mark.parametrize(
-    ("after", "start_after", "found"), [(0.92, 0.2, 0), (0.2, 0.92, 0), (0.9, 0.9, 1), (0.9, None, 1), (None, 0.5, 1)]
+    ("after", "start_after", "found"), [(0.83, 0.2, 0), (0.2, 0.83, 0), (0.81, 0.81, 1), (0.81, None, 1), (None, 0.5, 1)]
 )
-def test_nine_tenths_of_the_way_is_fitted_from_wherever_it_began(runs, after, start_after, found):
-    """From 0.1 to 1 that is at 0.91."""
+def test_eight_tenths_of_the_way_is_fitted_from_wherever_it_began(runs, after, start_after, found):
+    """From 0.1 to 1 that is at 0.82."""
     assert len(too_little_capacity(runs.stuck(events=probes(after=after, start_after=start_after)))) == found
 
 

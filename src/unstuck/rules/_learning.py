@@ -38,6 +38,7 @@ SOME_LOSS = 0.05  # of the chance loss: more than chance
 WELL_LOSS = 0.9
 _HAD_LEARNED = 0.8  # of the chance loss, below which a network had learned
 BLOWN_UP = 3.0  # times start and chance
+OWN_TARGETS = "targets of its own"  # feature of a program that compares the network with what it, or a copy, gives (Q-learning)
 _SCORE_WORDS = {"r2": "R2", "bit_accuracy": "bit accuracy"}
 
 
@@ -241,8 +242,10 @@ def batch_size(record: Record) -> float:
 
 
 def alternates(record: Record) -> bool:
-    """Several losses or optimizers pull at the network, as in a GAN: one loss alone says little."""
+    """Several losses or optimizers pull at the network, as in a GAN, or it makes its own targets: one loss alone says little."""
     program = record.program
+    if OWN_TARGETS in program.features and program.task.kind in ("regression", "unknown"):
+        return True
     losses = {call.site for call in program.losses if call.trains}
     turns = len(_updating(record)) > 1 and not step_together(record)
     return turns or len(record.places("loss")) > 1 or (len(losses) > 1 and len(program.models) > 1)

@@ -13,7 +13,7 @@ from unstuck.verdict import Evidence, Finding
 
 
 def too_little_capacity(
-    record: Record, *, fits: float = 0.9, far: float = 0.25, better: float = 0.05, samples: int = 16
+    record: Record, *, fits: float = 0.8, far: float = 0.25, better: float = 0.05, samples: int = 16
 ) -> list[Finding]:
     """It cannot fit its training data, whatever the steps, and a somewhat larger network can.
 
@@ -33,7 +33,8 @@ def too_little_capacity(
     Args:
         record: The run.
         fits: Share of the way from chance to perfect on the handful of samples that counts as fitted. Karpathy's recipe
-            asks for the lowest loss that can be reached, TheDeepChecker for 95% of the samples.
+            asks for the lowest loss that can be reached, TheDeepChecker for 95% of the samples; a slow network gets there no
+            further than this in the time there is.
         far: How far the network must be behind the reference, as a share of the way from chance to perfect.
         better: What another rate may bring at most, as such a share.
         samples: Samples that must have been fitted; fewer are learned by any network.

@@ -43,6 +43,7 @@ class Cadence:
         self.spent = 0.0  # seconds the watcher cost so far
         self.elapsed = 0.0  # seconds of training
         self.eval_spent = 0.0  # seconds of it for evaluation
+        self.all_evaluations = False  # every evaluated batch is looked at, whatever it costs: in trials
         self.sample_cost = 0.0  # seconds a sampled step costs more, smoothed
         self.samples = 0
         self.plain = deque[float](maxlen=32)  # seconds of recent plain steps
@@ -137,7 +138,7 @@ class Cadence:
 
     def wants_eval(self) -> bool:
         """Whether a batch of an evaluation pass is to be looked at."""
-        return self.eval_spent <= EVAL_SHARE * self.elapsed + EVAL_ALLOWANCE
+        return self.all_evaluations or self.eval_spent <= EVAL_SHARE * self.elapsed + EVAL_ALLOWANCE
 
     def burst(self) -> bool:
         """Begins a burst; False when one is on or the run has had its share."""

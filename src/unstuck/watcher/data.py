@@ -23,6 +23,7 @@ from unstuck.watcher.transparent import transparent
 EVAL_BATCHES = 8  # of an evaluation pass that are looked at
 EVAL_EVENTS = 400
 MODE_EVENTS = 20
+OWN_TARGETS = 4  # sampled steps that do so, from which on a network is said to make its own targets
 _FEATURES = ("mean", "std", "min", "max")
 _clock = time.perf_counter
 
@@ -69,6 +70,7 @@ class DataBook:
         self._eval_labels: list[Tensor] = []
         self._eval_bad: list[Tensor] = []  # of each batch whether its outputs, and its inputs, hold what is no number
         self._told_bad = False
+        self._own_targets = 0  # sampled steps that call the trained network, or a copy, without gradients
         self._foreign = False  # what is called without gradients is another model than is trained
         self.trained_models: set[str] = set()  # names
         self._eval_samples = 0  # whose inputs were measured in this pass
@@ -221,8 +223,11 @@ class DataBook:
         """A model is called without gradients: an evaluation pass goes on, or begins."""
         tracer = session.tracer
         if not self.evaluating:
-            if tracer.on and tracer.measure and tracer.trace.used:
-                return  # a step's forward pass has begun: a target network, a teacher, ...
+            if tracer.on and tracer.measure and tracer.trace.used:  # a step's forward pass has begun: a target network, a teacher, ...
+                self._own_targets += not self._is_foreign(session.registry, module)
+                if self._own_targets == OWN_TARGETS:
+                    session.features.setdefault("targets of its own")
+                return
             self.evaluating = True
             self._foreign = self._is_foreign(session.registry, module)
             self.eval_passes += not self._foreign
@@ -243,7 +248,8 @@ class DataBook:
             self._eval_batches += 1
             self._eval_in_train_mode += module.training and _mode_matters(module)
         self._eval_roots.add(id(module))
-        wanted = self._eval_batches <= EVAL_BATCHES and session.cadence.wants_eval()
+        few = self._eval_batches <= EVAL_BATCHES or session.cadence.all_evaluations
+        wanted = few and session.cadence.wants_eval()
         if wanted and not tracer.on:
             tracer.switch_on(measure=False)
         elif not wanted and not self._interrupted:
