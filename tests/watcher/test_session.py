@@ -566,8 +566,8 @@ def test_every_step_is_in_the_record_however_long_the_run(watched):
     expected = [(a + b) / 2 for a, b in zip(losses[::2], losses[1::2], strict=True)]
     assert series.values == pytest.approx(expected, rel=1e-6)
     assert record.series("lr").values == pytest.approx(rates, rel=1e-6)
-    second = record.series("lr", "0.1").finite  # of sampled steps only
-    assert second.values == pytest.approx(0.01 * 0.5 ** (second.steps // 50), rel=1e-6)
+    second = record.series("lr", "0.1").finite  # of sampled steps only, as it is when they are over
+    assert second.values == pytest.approx(0.01 * 0.5 ** ((second.steps + 1) // 50), rel=1e-6)
     assert record.program.data.epochs == 40
     assert record.program.optimizers[0].steps == 160
     assert record.program.optimizers[0].backwards_per_step == 2
@@ -735,6 +735,33 @@ def test_nan_in_evaluation_that_the_network_makes(watched):
     [event] = record.happened("eval-non-finite")
     assert event.data["what"] == "output"
     assert not record.happened("non-finite")
+
+
+@pytest.mark.parametrize("held", [48, 40])
+def test_evaluation_without_a_loss_is_scored_against_the_labels_of_its_own_batch(watched, held):
+    """The loader has brought the next batch when the last one is scored."""
+    scores = []
+
+    def training():
+        net = mlp()
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        train_loader = DataLoader(TensorDataset(*batch(64)), batch_size=16)
+        test_x, test_y = batch(held)
+        for _ in range(3):
+            net.train()
+            for xb, yb in train_loader:
+                optimizer.zero_grad()
+                F.cross_entropy(net(xb), yb).backward()
+                optimizer.step()
+            net.eval()
+            right = 0
+            with torch.no_grad():
+                for xb, yb in DataLoader(TensorDataset(test_x, test_y), batch_size=16):
+                    right += sum(int(a) == int(b) for a, b in zip(net(xb).argmax(1), yb, strict=True))
+            scores.append(right / held)
+
+    record = watched(training)
+    assert record.series("eval_score").values.tolist() == pytest.approx(scores)
 
 
 @pytest.mark.parametrize("loop", ["loss", "compare"])

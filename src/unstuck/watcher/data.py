@@ -62,6 +62,7 @@ class DataBook:
         self.batch: list[weakref.ref[Tensor]] = []
         self._eval_batches = 0
         self._eval_in_train_mode = 0  # batches of this pass
+        self._eval_batch: list[Tensor] = []  # kept until it is scored, when the next one has come
         self._eval_results: list[Tensor] = []
         self._eval_roots: set[int] = set()
         self._interrupted = False
@@ -245,6 +246,7 @@ class DataBook:
         if not self._eval_roots or id(module) in self._eval_roots:  # several models may work on one batch
             self.collect(session)
             self._eval_roots.clear()
+            self._eval_batch = [t for ref in self.batch if (t := ref()) is not None]
             self._eval_batches += 1
             self._eval_in_train_mode += module.training and _mode_matters(module)
         self._eval_roots.add(id(module))
@@ -273,7 +275,7 @@ class DataBook:
         tracer.restart(measure=False)
 
     def _look_at_results(self, trace: Any, losses: LossBook) -> None:
-        result = losses.evaluated(trace, self.batch)
+        result = losses.evaluated(trace, self._eval_batch)
         if result is not None:
             self._eval_results.append(result)
         self._look_at_inputs(trace)
@@ -293,6 +295,7 @@ class DataBook:
         if not self.evaluating:
             return
         self.collect(session)
+        self._eval_batch = []
         self.evaluating = False
         if self._interrupted:
             session.tracer.restart(measure=True)
@@ -355,7 +358,7 @@ class DataBook:
         self._eval_bad.append(torch.stack([bad, inputs.to(bad.device)]).float())
 
     def _look_at_labels(self, trace: Any, losses: LossBook) -> None:
-        counts = evaluated_labels(trace, losses.main, self.batch)
+        counts = evaluated_labels(trace, losses.main, self._eval_batch)
         if counts is not None and (not self._eval_labels or counts.shape == self._eval_labels[0].shape):
             self._eval_labels.append(counts)
 

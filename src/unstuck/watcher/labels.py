@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 from unstuck.watcher.losses import _LIMIT, MOST_CLASSES, LossState, _count, _thin, _threshold
 
 
-def evaluated_labels(trace: Any, main: LossState | None, batch: list[weakref.ref[Tensor]]) -> Tensor | None:
+def evaluated_labels(trace: Any, main: LossState | None, batch: list[Tensor]) -> Tensor | None:
     """Labels and predictions by class of an evaluated forward pass, shape `(2, classes)`; None when they are unknown."""
     if main is None or main.kind not in ("class index", "one-hot", "binary", "multi-label"):
         return None
@@ -23,10 +22,7 @@ def evaluated_labels(trace: Any, main: LossState | None, batch: list[weakref.ref
         whole = not (guess.is_floating_point() or truth.is_floating_point())
         if whole and guess.shape == truth.shape and guess.numel() > 1:
             return _counts(truth.reshape(-1), guess.reshape(-1), main.num_classes, -100)
-    output, target = (
-        next(iter(trace.root_outputs), None),
-        next((t for r in reversed(batch) if (t := r()) is not None), None),
-    )
+    output, target = next(iter(trace.root_outputs), None), batch[-1] if batch else None
     if not isinstance(output, Tensor) or target is None or not (output.dim() and target.dim()):
         return None
     same = output.shape[0] == target.shape[0] and output.device == target.device

@@ -308,12 +308,12 @@ class LossBook:
 
     # ------------------------------------------------------------------ evaluation
 
-    def evaluated(self, trace: Any, batch: list[Any]) -> Tensor | None:
+    def evaluated(self, trace: Any, batch: list[Tensor]) -> Tensor | None:
         """Loss, score and weight of an evaluated forward pass, as a tensor of three; None when there is nothing to tell.
 
         Args:
             trace: What the forward pass showed.
-            batch: The last batch of a loader, as weak references.
+            batch: Tensors of the batch that a loader gave for it.
         """
         main = self.main
         loss = score = None
@@ -352,9 +352,9 @@ class LossBook:
         )
 
     def _score_by_batch(
-        self, main: LossState, output: Any, batch: list[Any], weight: float
+        self, main: LossState, output: Any, batch: list[Tensor], weight: float
     ) -> tuple[Tensor | None, float]:
-        target = next((t for ref in reversed(batch) if (t := ref()) is not None), None)
+        target = batch[-1] if batch else None
         if target is None or not isinstance(output, Tensor) or not output.dim() or not target.dim():
             return None, weight
         fits = main.kind == "class index" and not target.is_floating_point() and output.dim() == target.dim() + 1
