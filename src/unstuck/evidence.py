@@ -157,6 +157,11 @@ class Event:
             back is usual where two optimizers take turns.
         `burst`: `why`: dense measuring began because the sentinel jumped.
         `reloaded`: `model`: parameters were replaced by a loaded state.
+        `site`: of a run that is to be cured: where in the user's files something is made or called. `what` (module, optimizer,
+            loader, schedule, backward, step, zero_grad, train, eval), `file`, `line`; of modules `path` in their network, `root`
+            (its class) and `name` (their own), of optimizers `index`.
+        `inputs`: of such a run: `mean` and `std` by feature of all the network can be given, `all_mean`, `all_std`, `shape`, and
+            the `variable` that holds it, "" when unknown.
         `watcher-error`: `where`, `error`: something in the watcher failed; measuring went on without it.
         `exception`: `type`, `message`: the script ended so.
         `probe`: `name` and the numbers of one experiment on copies, made when the script had ended (null where not finite), or its

@@ -8,7 +8,7 @@ from unstuck.cli._child import say
 from unstuck.cli._commands import app
 from unstuck.errors import UnstuckError
 
-_WITH_VALUE = ("--json", "--html", "--budget", "--probe-budget", "--fail-on", "--runs", "--set")
+_WITH_VALUE = ("--json", "--html", "--budget", "--probe-budget", "--fail-on", "--runs", "--set", "--with")
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from unstuck.errors import MisuseError, ScriptError
 
@@ -39,12 +39,21 @@ def command_line(script: list[str], module: str | None) -> list[str]:
     return [sys.executable, *script]
 
 
-def watch(command: list[str], folder: Path, budgets: dict[str, float], *, quiet: bool) -> int:
-    """Runs the command with the watcher in it; returns its exit code, negative for a signal."""
+def watch(command: list[str], folder: Path, given: dict[str, Any], *, quiet: bool) -> int:
+    """Runs the command with the watcher in it; returns its exit code, negative for a signal.
+
+    Args:
+        command: Python and its arguments.
+        folder: Of the record.
+        given: The watcher's settings: budgets, and maybe a file of edits to the script.
+        quiet: Show nothing meanwhile.
+    """
     settings = {
-        "folder": str(folder.absolute()), "parent": os.getpid(), **budgets,
+        "folder": str(folder.absolute()), "parent": os.getpid(), **given,
         "meta": {"script": command[1] if command[1] != "-m" else f"-m {command[2]}", "argv": command[1:], "cwd": str(Path.cwd())},
     }  # fmt: skip
+    if "edits" in given:
+        command = [command[0], str(_INJECT.parent / "treated.py"), *command[1:]]
     path = os.pathsep.join([str(_INJECT), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "PYTHONPATH": path, "UNSTUCK_RUN": json.dumps(settings)}
     before = {

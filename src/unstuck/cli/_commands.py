@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from unstuck.cli import _options as options
 from unstuck.cli._child import command_line, end_like, say, watch
-from unstuck.cli._records import FOLDER, find_record, judge, new_folder, report
+from unstuck.cli._records import FOLDER, find_record, judge, new_folder, report, visit_folder
+from unstuck.errors import MisuseError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 _PASSED_ON = {"allow_interspersed_args": False, "ignore_unknown_options": False}
@@ -65,10 +66,14 @@ def run(
         ),
     ] = "15%",
     fail_on: options.FailOn = None,
-    runs_folder: Annotated[
+    runs_folder: options.RunsFolder = None,
+    with_file: Annotated[
         Path | None,
         typer.Option(
-            "--runs", metavar="DIR", help="Folder for the records of runs.  [default: .unstuck]", show_default=False
+            "--with",
+            metavar="FILE",
+            help="Apply the prescription that `unstuck cure --json FILE` wrote.",
+            show_default=False,
         ),
     ] = None,
     settings: options.Settings = None,
@@ -85,12 +90,66 @@ def run(
     options.check_targets(json_file, html_file)
     rules = options.rule_settings(settings)
     folder = new_folder(runs_folder, module or (script or ["run"])[0], quiet=quiet)
-    code = watch(command, folder, {"budget": share, "probe_budget": probing}, quiet=quiet)
+    given: dict[str, Any] = {"budget": share, "probe_budget": probing}
+    if with_file is not None:
+        from unstuck.cli._cure import prescribed_edits
+
+        given["edits"] = prescribed_edits(with_file, folder)
+    code = watch(command, folder, given, quiet=quiet)
     verdict, record = judge(folder, code, rules)
     report(verdict, record, json_file, html_file, quiet=quiet, to_stderr=True)
     if limit is not None and verdict.reaches(limit):
         sys.exit(3)
     end_like(code)
+
+
+@app.command(context_settings=_PASSED_ON)
+def cure(
+    script: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="SCRIPT [ARGS]...", help="The script and its arguments, as after `python`.", show_default=False
+        ),
+    ] = None,
+    json_file: options.JsonFile = None,
+    diff: Annotated[bool, typer.Option("--diff", help="Print what changes in the script, as a unified diff.")] = False,
+    write_file: Annotated[
+        Path | None, typer.Option("--write", metavar="FILE", help="Write the changed script.", show_default=False)
+    ] = None,
+    seeds: Annotated[int, typer.Option(metavar="N", min=2, help="Pairs of fresh seeds that confirm.")] = 3,
+    budget: Annotated[
+        str, typer.Option(metavar="TIME", help="Time for tries, before the confirmation: 90s, 2m, 1h.")
+    ] = "2m",
+    executor: Annotated[str, typer.Option(metavar="NAME", help="Where runs are made: processes.")] = "processes",
+    workers: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Runs at a time.  [default: one a core]", show_default=False)
+    ] = None,
+    runs_folder: options.RunsFolder = None,
+    quiet: options.Quiet = False,
+) -> None:
+    """Try what may help, prove what does, and write the change.
+
+    The script is run as it is, then with one remedy after the other that fits what is found, each with the same seed, and
+    what helps is confirmed with fresh seeds, with and without it. The script itself is not touched.
+    A visit that was broken off goes on where it was when it is started again with the same --runs.
+    Exit code: 0; 1 when the script can't be run; 2 for misuse.
+    """  # noqa: DOC501
+    from unstuck.cli import _cure
+    from unstuck.cli._child import command_line
+    from unstuck.report.cure import text
+
+    command_line(script or [], None)
+    limit = _cure.seconds(budget)
+    if executor != "processes":
+        raise MisuseError(f"--executor is {executor!r}, but must be processes")
+    options.check_targets(json_file, write_file)
+    folder = visit_folder(runs_folder, script or [])
+    found = _cure.visit(script or [], folder, seeds=seeds, budget=limit, workers=workers, quiet=quiet)
+    if not quiet:
+        text(found, sys.stderr)
+    _cure.report(found, json_file=json_file, diff=diff, write_file=write_file, echo=typer.echo)
+    if found.baseline.status == "failed" and not found.baseline.record:
+        sys.exit(1)
 
 
 @app.command()

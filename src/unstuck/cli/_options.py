@@ -17,6 +17,12 @@ FailOn = Annotated[
         "--fail-on", metavar="SEVERITY", help="Exit with code 3 on a finding this severe: note, warning or error."
     ),
 ]
+RunsFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--runs", metavar="DIR", help="Folder for the records of runs.  [default: .unstuck]", show_default=False
+    ),
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="RULE.NAME=VALUE", help="Set a rule's threshold: dead-units.fraction=0.8."),

@@ -27,6 +27,25 @@ def new_folder(runs_folder: Path | None, script: str, *, quiet: bool) -> Path:
         return new_run(elsewhere, script)
 
 
+def visit_folder(runs_folder: Path | None, script: list[str]) -> Path:
+    """The folder of a visit: the same for the same script, arguments and text, so that one that was broken off goes on.
+
+    Raises:
+        MisuseError: It can't be made.
+    """
+    import hashlib
+
+    text = Path(script[0]).read_bytes() if script and Path(script[0]).is_file() else b""
+    name = hashlib.sha256(b"\0".join([*(part.encode() for part in script), text])).hexdigest()[:8]
+    stem = Path(script[0]).stem if script else "run"
+    folder = (runs_folder or FOLDER) / f"cure-{stem}-{name}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MisuseError(f"{str(folder)!r} can't be written: {error}; name another folder by --runs") from None
+    return folder
+
+
 def find_record(given: Path | None) -> Path:
     """The record that is meant: a file, the folder of a run, or the name of one in the default folder.
 

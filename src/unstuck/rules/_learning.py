@@ -38,7 +38,9 @@ SOME_LOSS = 0.05  # of the chance loss: more than chance
 WELL_LOSS = 0.9
 _HAD_LEARNED = 0.8  # of the chance loss, below which a network had learned
 BLOWN_UP = 3.0  # times start and chance
-OWN_TARGETS = "targets of its own"  # feature of a program that compares the network with what it, or a copy, gives (Q-learning)
+OWN_TARGETS = (
+    "targets of its own"  # feature of a program that compares the network with what it, or a copy, gives (Q-learning)
+)
 _SCORE_WORDS = {"r2": "R2", "bit_accuracy": "bit accuracy"}
 
 

@@ -45,7 +45,17 @@ def _attach(settings: dict[str, Any]) -> None:
             lazy=not settings["main"],
             meta=meta,
         )
+        if "seed" in settings:
+            from unstuck.watcher.seeds import shift
+
+            shift(int(settings["seed"]))
+            session.cadence.all_evaluations = True
         session.attach()
+        if settings.get("survey") and settings["main"]:
+            from unstuck.watcher.survey import Survey
+
+            session.survey = Survey()
+            session.survey.attach(session.patches)
     except Exception as error:  # noqa: BLE001 - the script goes on, whatever is wrong with us
         _complain(f"the watcher could not start: {error}")
         return

@@ -224,7 +224,9 @@ class DataBook:
         """A model is called without gradients: an evaluation pass goes on, or begins."""
         tracer = session.tracer
         if not self.evaluating:
-            if tracer.on and tracer.measure and tracer.trace.used:  # a step's forward pass has begun: a target network, a teacher, ...
+            if (
+                tracer.on and tracer.measure and tracer.trace.used
+            ):  # a step's forward pass has begun: a target network, a teacher, ...
                 self._own_targets += not self._is_foreign(session.registry, module)
                 if self._own_targets == OWN_TARGETS:
                     session.features.setdefault("targets of its own")

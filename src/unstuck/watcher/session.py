@@ -107,6 +107,7 @@ class Session:
         self.carried = CarriedGraphs()
         self.stretch = Stretch(self)
         self.patches = Patches()
+        self.survey: Any = None  # of a run that is to be cured
         self.features: dict[str, None] = {}
         self.step = 0
         self.sample: Sample | None = None
@@ -279,6 +280,8 @@ class Session:
             self._write_step(_clock() - self._step_started)
         self.pending.read(wait=True)
         self._write_facts()
+        if self.survey is not None:
+            self.survey.write(self)
 
     def _probe(self, seconds: float) -> None:
         """Makes experiments on copies of what was trained, unless the script failed."""

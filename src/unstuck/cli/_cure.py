@@ -1,0 +1,119 @@
+"""`unstuck cure`: the visit as a command, and a prescription applied to a run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from unstuck.cli._child import say
+from unstuck.errors import MisuseError
+
+
+def seconds(text: str, *, option: str = "--budget") -> float:
+    """A time in seconds: "90", "90s", "2m", "1h".
+
+    Raises:
+        MisuseError: It is none.
+    """
+    units = {"s": 1, "m": 60, "h": 3600}
+    number, unit = (text[:-1], units[text[-1]]) if text[-1:] in units else (text, 1)
+    try:
+        value = float(number) * unit
+    except ValueError:
+        value = -1.0
+    if not 0 < value < float("inf"):
+        raise MisuseError(f"{option} is {text!r}, but must be a time, such as 90s, 2m or 1h")
+    return value
+
+
+def visit(command: list[str], folder: Path, *, seeds: int, budget: float, workers: int | None, quiet: bool) -> Any:
+    """Makes the visit, and tells on stderr what goes on."""
+    from unstuck.cure import Doctor
+    from unstuck.trials.executor import Log, Processes
+
+    with _Teller(sys.stderr, quiet=quiet) as teller:
+        executor = Processes(Log(folder), workers=workers)
+        return Doctor(command, folder, seeds=seeds, budget=budget, executor=executor, tell=teller.tell).visit()
+
+
+class _Teller:
+    """Prints lines as they come, and on a terminal a last line that shows that something goes on."""
+
+    def __init__(self, stream: Any, *, quiet: bool) -> None:
+        self.stream, self.quiet = stream, quiet
+        self.status: Any = None
+        self.began = time.perf_counter()
+
+    def __enter__(self) -> _Teller:
+        if not self.quiet and self.stream.isatty():
+            from rich.console import Console
+
+            self.status = Console(file=self.stream).status("running the script as it is")
+            self.status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.status is not None:
+            self.status.stop()
+
+    def tell(self, line: str) -> None:
+        if self.quiet:
+            return
+        took = f"{time.perf_counter() - self.began:6.1f} s  "
+        if self.status is not None:
+            self.status.console.print(took + line, highlight=False, markup=False, soft_wrap=False)
+            self.status.update("trying")
+        else:
+            say(took + line)
+
+
+def write(text: str, target: Path) -> None:
+    """Writes a file, whole or not at all."""
+    part = target.with_name(target.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(target)
+
+
+def prescribed_edits(file: Path, folder: Path) -> str:
+    """Makes the edits of a prescription ready for a run; gives the path of a file that holds them.
+
+    Raises:
+        MisuseError: The file is no prescription, or the script has changed since it was made.
+    """
+    try:
+        told = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise MisuseError(f"--with {str(file)!r} can't be read: {error}") from None
+    if isinstance(told, dict) and "prescription" in told:  # the whole report
+        told = told["prescription"]
+    if not isinstance(told, dict) or "edits" not in told:
+        raise MisuseError(f"--with {str(file)!r} is no prescription: write one by `unstuck cure --json FILE SCRIPT`")
+    for name, digest in told.get("digests", {}).items():
+        path = Path(name)
+        if not path.exists():
+            raise MisuseError(
+                f"the prescription changes {name!r}, which isn't here: run it in the folder it was made in"
+            )
+        if hashlib.sha256(path.read_text(encoding="utf-8").encode()).hexdigest() != digest:
+            raise MisuseError(f"{name!r} has changed since the prescription was made: run `unstuck cure` again")
+    target = folder / "edits.json"
+    target.write_text(json.dumps(told["edits"]), encoding="utf-8")
+    return str(target.absolute())
+
+
+def report(
+    cure: Any, *, json_file: Path | None, diff: bool, write_file: Path | None, echo: Callable[[str], None]
+) -> None:
+    """Prints and writes what came of the visit."""
+    if json_file is not None:
+        write(json.dumps(cure.to_json(), indent=1, allow_nan=False), json_file)
+    found = cure.prescription
+    if write_file is not None and found is not None:
+        write(next(iter(found.texts.values())), write_file)
+    if diff and found is not None:
+        echo(found.diff.rstrip("\n"))

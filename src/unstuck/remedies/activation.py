@@ -1,0 +1,100 @@
+"""Another activation between the layers."""
+
+from __future__ import annotations
+
+import ast
+from typing import Any
+
+from unstuck.evidence import Layer
+from unstuck.program import Script
+from unstuck.remedies._text import in_torch
+from unstuck.source import Edit, EditError
+from unstuck.verdict import Verdict
+
+CLASSES = {
+    "relu": "ReLU", "leaky_relu": "LeakyReLU", "prelu": "PReLU", "elu": "ELU", "gelu": "GELU", "selu": "SELU", "tanh": "Tanh",
+    "silu": "SiLU",
+}  # fmt: skip
+_REPLACED = frozenset(
+    {"sigmoid", "tanh", "hardsigmoid", "hardtanh", "softsign", "relu", "relu6", "softmax", "leaky_relu", "elu"}
+)
+
+
+def propose(script: Script, verdict: Verdict) -> list[dict[str, Any]]:
+    """ReLU in place of what squashes; LeakyReLU, then ELU in place of ReLU."""
+    ops = [layer.op for layer in _hidden(script)]
+    if not ops:
+        return []
+    return (
+        [{"to": "leaky_relu"}, {"to": "elu"}] if ops.count("relu") * 2 > len(ops) else [{"to": "relu"}, {"to": "tanh"}]
+    )
+
+
+def activation(script: Script, *, to: str = "relu") -> list[Edit]:
+    """One activation in place of all others between the layers, where modules are made and where functions are called.
+
+    Args:
+        script: The script.
+        to: relu, leaky_relu, prelu, elu, gelu, selu, silu or tanh.
+
+    Returns:
+        The edits.
+
+    Raises:
+        EditError: There is none between layers, or it can't be told where one is.
+    """
+    layers = [layer for layer in _hidden(script) if layer.op != to]
+    if not layers:
+        raise EditError("there is no other activation between layers")
+    edits: dict[Edit, None] = {}
+    for layer in layers:
+        edits.update(
+            dict.fromkeys(_of_module(script, layer, to) if layer.module in _MODULES else _of_call(script, layer, to))
+        )
+    return list(edits)
+
+
+_MODULES = frozenset({*CLASSES.values(), "Sigmoid", "Hardtanh", "Hardsigmoid", "Softsign", "ReLU6", "Softmax"})
+
+
+def _hidden(script: Script) -> list[Layer]:
+    layers = script.record.program.layers
+    weighted = [i for i, layer in enumerate(layers) if layer.parameters]
+    last = weighted[-1] if weighted else -1
+    return [layer for layer in layers[:last] if layer.op in _REPLACED and layer.role == "hidden"]
+
+
+def _of_module(script: Script, layer: Layer, to: str) -> list[Edit]:
+    made = script.module(layer.name)
+    name, imports = in_torch(made.source, f"torch.nn.{CLASSES[to]}")
+    prefix = made.callee.rpartition(".")[0]
+    return [*imports, made.source.replace(made.call, f"{prefix}.{CLASSES[to]}()" if prefix else f"{name}()")]
+
+
+def _of_call(script: Script, layer: Layer, to: str) -> list[Edit]:
+    if to == "prelu":
+        raise EditError("prelu has a weight, and takes a module")
+    source, line = script.at(layer.site)
+    name, imports = in_torch(source, f"torch.nn.functional.{to}" if to != "tanh" else "torch.tanh")
+    edits: list[Edit] = []
+    for call in source.nodes(ast.Call, line):
+        if not isinstance(call.func, (ast.Attribute, ast.Name)) or _last_name(call.func) not in (
+            layer.op,
+            f"{layer.op}_",
+        ):
+            continue
+        start, end = source.span(call)
+        if call.args:  # F.relu(x); what is beside x was for the other
+            _, first = source.span(call.args[0])
+            edits.append(source.replace(call.func, name))
+            edits += [Edit(source.file, first, end, ")")] * (len(call.args) + len(call.keywords) > 1)
+        elif isinstance(call.func, ast.Attribute):  # x.sigmoid(): around x, so that one may stand within another
+            _, value = source.span(call.func.value)
+            edits += [Edit(source.file, start, start, f"{name}("), Edit(source.file, value, end, ")")]
+    if not edits:
+        raise EditError(f"it can't be told where {layer.name!r} is computed")
+    return [*imports, *edits]
+
+
+def _last_name(function: ast.Attribute | ast.Name) -> str:
+    return function.attr if isinstance(function, ast.Attribute) else function.id

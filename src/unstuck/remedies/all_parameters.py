@@ -1,0 +1,36 @@
+"""Every parameter in the optimizer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from unstuck.program import Script
+from unstuck.source import Edit, EditError, argument
+from unstuck.verdict import Verdict
+
+
+def propose(script: Script, verdict: Verdict) -> list[dict[str, Any]]:
+    """The one way."""
+    return [{}]
+
+
+def all_parameters(script: Script) -> list[Edit]:
+    """The optimizer is given all parameters of the network.
+
+    Args:
+        script: The script.
+
+    Returns:
+        The edits.
+
+    Raises:
+        EditError: It can't be told what the optimizer is given, or how the network is named there.
+    """
+    made = script.optimizer()
+    given = argument(made.call, "params", 0)
+    if given is None:
+        raise EditError("it can't be told what the optimizer is given")
+    whole = f"{script.model}.parameters()"
+    if made.source.of(given) == whole:
+        raise EditError("the optimizer is given all parameters of the network already")
+    return [made.source.replace(given, whole)]

@@ -1,0 +1,79 @@
+"""Another batch size."""
+
+from __future__ import annotations
+
+import ast
+from typing import Any
+
+from unstuck.program import Script
+from unstuck.source import Edit, EditError, Loop, Source, argument, number_in
+from unstuck.verdict import Verdict
+
+_COUNTS = frozenset({"range", "trange", "arange", "split", "randint", "choice", "sample", "multinomial"})
+
+
+def propose(script: Script, verdict: Verdict) -> list[dict[str, Any]]:
+    """32 where batches are large or tiny."""
+    size = script.record.series("batch_size").median()
+    causes = {f.cause for f in verdict.findings}
+    if "batch-too-small" in causes:
+        return [{"size": int(min(64, max(32, 8 * size)))}]
+    return [{"size": 32}] if size >= 128 else []
+
+
+def batch_size(script: Script, *, size: int = 32) -> list[Edit]:
+    """The batch size, of a loader or of a loop written by hand.
+
+    Args:
+        script: The script.
+        size: Samples in a batch.
+
+    Returns:
+        The edits.
+
+    Raises:
+        EditError: It can't be told where it is set.
+    """
+    if any(e.data.get("trained") for e in script.sites("loader")):
+        made = script.loader()
+        if argument(made.call, "batch_sampler") is not None:
+            raise EditError("the loader's batches are made by a sampler")
+        given = argument(made.call, "batch_size", 1)
+        number = made.source.constant(given) if given is not None else None
+        return [
+            made.source.replace(number, str(size))
+            if number is not None
+            else made.source.keyword(made.call, "batch_size", str(size), position=1)
+        ]
+    source, loops = script.loops()
+    held = script.record.series("batch_size").median()
+    return _by_name(source, held, size) or _by_number(source, loops, held, size) or _refuse()
+
+
+def _by_name(source: Source, held: float, size: int) -> list[Edit]:
+    """A variable, or an argument of a function, that holds it."""
+    for node in source.nodes(ast.Assign):
+        names = [t.id.lower() for t in node.targets if isinstance(t, ast.Name)]
+        if number_in(node.value) == held and any("batch" in n or n in ("bs", "b", "mb") for n in names):
+            return [source.replace(node.value, str(size))]
+    for node in source.nodes(ast.Call):
+        given = argument(node, "batch_size")
+        if given is not None and number_in(given) == held:
+            return [source.replace(given, str(size))]
+    return []
+
+
+def _by_number(source: Source, loops: list[Loop], held: float, size: int) -> list[Edit]:
+    """Itself where samples are counted out, in slices and in what draws or splits."""
+    found: dict[Edit, None] = {}
+    for loop in loops:
+        for number in (n for n in ast.walk(loop) if isinstance(n, ast.Constant) and number_in(n) == held):
+            within = next(n for n in source.around(number) if isinstance(n, (ast.Slice, ast.Call, ast.stmt)))
+            counts = isinstance(within, ast.Call) and source.of(within.func).rpartition(".")[2] in _COUNTS
+            if isinstance(within, ast.Slice) or counts:
+                found.setdefault(source.replace(number, str(size)))
+    return list(found)
+
+
+def _refuse() -> list[Edit]:
+    raise EditError("it can't be told where the batch size is set")

@@ -1,0 +1,56 @@
+"""Rare classes that count for more in the loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from unstuck.program import Script
+from unstuck.remedies._text import in_torch, literals
+from unstuck.source import Edit, EditError
+from unstuck.verdict import Verdict
+
+_BINARY = frozenset({"binary_cross_entropy_with_logits"})
+_CLASSES = {
+    "cross_entropy": "CrossEntropyLoss",
+    "nll_loss": "NLLLoss",
+    "binary_cross_entropy_with_logits": "BCEWithLogitsLoss",
+}
+
+
+def propose(script: Script, verdict: Verdict) -> list[dict[str, Any]]:
+    """By the inverse of how often a class comes, and by the root of that."""
+    shares = np.asarray(script.record.program.task.label_share)
+    if len(shares) < 2 or not (shares > 0).all():
+        return []
+    return [
+        {"weights": [round(float(w), 4) for w in (1 / shares) ** power / ((1 / shares) ** power).mean()]}
+        for power in (1.0, 0.5)
+    ]
+
+
+def class_weights(script: Script, *, weights: list[float]) -> list[Edit]:
+    """Weights by class in cross-entropy; of two classes with one output the weight of the second over that of the first.
+
+    Args:
+        script: The script.
+        weights: By class.
+
+    Returns:
+        The edits.
+
+    Raises:
+        EditError: The loss takes no weights, or isn't computed by a plain call.
+    """
+    name = script.loss.name
+    if name not in _CLASSES:
+        raise EditError(f"{name} takes no weights by class")
+
+    keyword, numbers = ("pos_weight", [weights[1] / weights[0]]) if name in _BINARY else ("weight", weights)
+    criteria = script.modules(_CLASSES[name])
+    source, call = (criteria[0].source, criteria[0].call) if criteria else script.loss_call()
+    position = None if name in _BINARY else 0 if criteria else 2
+    tensor, imports = in_torch(source, "torch.tensor")
+    text = f"{tensor}({literals(numbers)})"
+    return [*imports, source.keyword(call, keyword, text, position=position)]

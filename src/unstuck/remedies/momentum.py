@@ -1,0 +1,40 @@
+"""Momentum."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from unstuck.program import Script
+from unstuck.remedies._text import literal
+from unstuck.source import Edit, EditError
+from unstuck.verdict import Verdict
+
+_POSITIONS = {"SGD": 2, "RMSprop": 5}
+
+
+def propose(script: Script, verdict: Verdict) -> list[dict[str, Any]]:
+    """0.9 for SGD without any; none for SGD with some."""
+    made = script.record.program.optimizers
+    if not made or made[0].kind != "SGD":
+        return []
+    return [{"momentum": 0.0 if float(made[0].settings.get("momentum") or 0.0) > 0 else 0.9}]
+
+
+def momentum(script: Script, *, momentum: float = 0.9) -> list[Edit]:
+    """The momentum of the script's optimizer: steps go on where gradients agree, 1 / (1 - momentum) times as far in the end.
+
+    Args:
+        script: The script.
+        momentum: From 0 to less than 1.
+
+    Returns:
+        The edits.
+
+    Raises:
+        EditError: The optimizer isn't made by a plain call, or takes no momentum.
+    """
+    made = script.optimizer()
+    kind = str(made.event.get("name"))
+    if kind not in _POSITIONS:
+        raise EditError(f"{kind} takes no momentum")
+    return [made.source.keyword(made.call, "momentum", literal(momentum), position=_POSITIONS[kind])]

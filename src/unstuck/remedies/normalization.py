@@ -1,0 +1,59 @@
+"""Normalisation between the layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from unstuck.program import Script
+from unstuck.remedies._text import in_sequential, in_torch
+from unstuck.source import Edit, EditError, argument
+from unstuck.verdict import Verdict
+
+_KINDS = {
+    "Linear": ("BatchNorm1d", "out_features"),
+    "Conv2d": ("BatchNorm2d", "out_channels"),
+    "Conv1d": ("BatchNorm1d", "out_channels"),
+}
+
+
+def propose(script: Script, verdict: Verdict) -> list[dict[str, Any]]:
+    """Batch norm; layer norm where batches are tiny."""
+    size = script.record.series("batch_size").median()
+    return [{"kind": "batch"}] if size >= 8 else [{"kind": "layer"}]
+
+
+def normalization(script: Script, *, kind: str = "batch") -> list[Edit]:
+    """Batch norm (Ioffe and Szegedy 2015) or layer norm (Ba et al. 2016) behind every hidden linear layer and convolution.
+
+    Args:
+        script: The script.
+        kind: batch or layer.
+
+    Returns:
+        The edits.
+
+    Raises:
+        EditError: There is no hidden layer that is made by a plain call.
+    """
+    edits: dict[Edit, None] = {}
+    weighted = [layer for layer in script.record.program.layers if layer.parameters and layer.module in _KINDS]
+    for layer in weighted[:-1]:
+        made = script.module(layer.name)
+        norm, name = _KINDS[layer.module]
+        size = argument(made.call, name, 1)
+        if size is None or (kind == "layer" and layer.module != "Linear"):
+            raise EditError(f"the size of {layer.name!r} isn't known")
+        text = made.source.of(made.call)
+        (chain, imports), (norm_name, more) = (
+            in_torch(made.source, f"torch.nn.{n}") for n in ("Sequential", "LayerNorm" if kind == "layer" else norm)
+        )
+        added = f"{norm_name}({made.source.of(size)})"
+        if in_sequential(made.source, made.call):
+            _, end = made.source.span(made.call)
+            change = [*more, Edit(made.source.file, end, end, f", {added}")]
+        else:
+            change = [*imports, *more, made.source.replace(made.call, f"{chain}({text}, {added})")]
+        edits.update(dict.fromkeys(change))
+    if not edits:
+        raise EditError("there is no hidden layer to normalise")
+    return list(edits)

@@ -1,0 +1,58 @@
+"""Another optimizer."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from unstuck.program import Script
+from unstuck.remedies._text import literal, renamed
+from unstuck.rules._probes import probe
+from unstuck.source import Edit, argument
+from unstuck.verdict import Verdict
+
+
+def propose(script: Script, verdict: Verdict) -> list[dict[str, Any]]:
+    """Adam where it isn't yet, at the rate that did best in the experiment, else at 0.001 and 0.01."""
+    made = script.record.program.optimizers
+    if not made or made[0].kind in ("Adam", "AdamW", "LBFGS"):
+        return []
+    tried = probe(script.record, "from-start")
+    rates = [1e-3, 1e-2]
+    if tried is not None and tried.get("adam_rates"):
+        known = [
+            (loss if isinstance(loss, (int, float)) else math.inf, rate)
+            for rate, loss in zip(tried["adam_rates"], tried["adam_losses"], strict=True)
+        ]
+        rates = [rate for _, rate in sorted(known)]
+    return [{"to": "Adam", "rate": rate} for rate in rates]
+
+
+def optimizer(
+    script: Script, *, to: str = "Adam", rate: float = 1e-3, momentum: float = 0.0, nesterov: bool = False
+) -> list[Edit]:
+    """Another of torch's optimizers in place of the script's, over the same parameters and with the same weight decay.
+
+    Args:
+        script: The script.
+        to: Its class in `torch.optim`.
+        rate: Its rate.
+        momentum: Of SGD and RMSprop.
+        nesterov: Nesterov's form of it.
+
+    Returns:
+        The edits.
+
+    Raises:
+        EditError: The optimizer isn't made by a plain call.
+    """  # noqa: DOC502
+    made = script.optimizer()
+    source = made.source
+    name, imports = renamed(source, made.call, to, dotted=f"torch.optim.{to}")
+    given = argument(made.call, "params", 0)
+    parts = [source.of(given) if given is not None else f"{script.model}.parameters()", f"lr={literal(rate)}"]
+    parts += [f"momentum={literal(momentum)}"] * (momentum > 0) + ["nesterov=True"] * nesterov
+    decay = argument(made.call, "weight_decay")
+    if decay is not None:
+        parts.append(f"weight_decay={source.of(decay)}")
+    return [*imports, source.replace(made.call, f"{name}({', '.join(parts)})")]

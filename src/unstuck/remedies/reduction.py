@@ -1,0 +1,60 @@
+"""The mean over the batch instead of the sum."""
+
+from __future__ import annotations
+
+import ast
+import math
+from typing import Any
+
+from unstuck.program import Script
+from unstuck.source import Edit, EditError, Source, argument, called
+from unstuck.verdict import Verdict
+
+
+def propose(script: Script, verdict: Verdict) -> list[dict[str, Any]]:
+    """The one way."""
+    return [{}]
+
+
+def reduction(script: Script) -> list[Edit]:
+    """The loss is the mean over samples: by the argument of the loss function, else divided by their number.
+
+    Args:
+        script: The script.
+
+    Returns:
+        The edits.
+
+    Raises:
+        EditError: It can't be told where the loss is computed, or over how many samples.
+    """
+    for made in script.modules(
+        "MSELoss", "L1Loss", "CrossEntropyLoss", "NLLLoss", "BCELoss", "BCEWithLogitsLoss", "SmoothL1Loss"
+    ):
+        if argument(made.call, "reduction") is not None:
+            return [made.source.keyword(made.call, "reduction", '"mean"')]
+    if script.loss.name != "hand-written":
+        source, call = script.loss_call()
+        if argument(call, "reduction") is not None:
+            return [source.keyword(call, "reduction", '"mean"')]
+    source, line = script.at(script.loss.site)
+    sums = [n for n in ast.walk(source.statement(line)) if isinstance(n, ast.Call) and _sums_all(source, n)]
+    if len(sums) == 1:
+        _, end = source.span(sums[0].func)
+        return [Edit(source.file, end - 3, end, "mean")]
+    size = script.record.series("batch_size").median()
+    count = math.prod(script.loss.output_shape) if script.loss.output_shape else int(size) if size > 0 else 1
+    if count == 1:
+        raise EditError("it isn't known over how many samples the loss is")
+    return script.loss_over(str(count))
+
+
+def _sums_all(source: Source, call: ast.Call) -> bool:
+    """Whether a call is `x.sum()` or `torch.sum(x)`, over all of x."""
+    of_torch = bool(call.args) and called(call) == f"{source.alias('torch')}.sum"
+    return (
+        isinstance(call.func, ast.Attribute)
+        and call.func.attr == "sum"
+        and not call.keywords
+        and len(call.args) == of_torch
+    )

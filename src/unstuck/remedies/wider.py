@@ -1,0 +1,64 @@
+"""More units in the hidden layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from unstuck.program import Made, Script
+from unstuck.source import Edit, EditError, argument, number_in
+from unstuck.verdict import Verdict
+
+_NORMS = {"BatchNorm1d": "num_features", "LayerNorm": "normalized_shape"}
+
+
+def propose(script: Script, verdict: Verdict) -> list[dict[str, Any]]:
+    """Four times as many; half as many where it overfits."""
+    return [{"times": 0.5}] if any(f.cause == "overfitting" for f in verdict.findings) else [{"times": 4}]
+
+
+def wider(script: Script, *, times: float = 4) -> list[Edit]:
+    """Hidden linear layers of several times the size.
+
+    Args:
+        script: The script.
+        times: How many times as many units.
+
+    Returns:
+        The edits.
+
+    Raises:
+        EditError: The sizes aren't plain numbers that one layer's output and the next one's input have in common.
+    """
+    made = script.modules("Linear", *_NORMS)
+    edits: dict[Edit, None] = {}
+    between: list[Made] = []
+    before: Made | None = None
+    for one in made:
+        if one.event["name"] in _NORMS:
+            between.append(one)
+            continue
+        if before is not None:
+            edits.update(dict.fromkeys(_joined(before, between, one, times)))
+        before, between = one, []
+    if not edits:
+        raise EditError("the sizes of the hidden layers aren't plain numbers")
+    return list(edits)
+
+
+def _joined(before: Made, between: list[Made], after: Made, times: float) -> list[Edit]:
+    """Another size of what one layer gives, norms keep, and the next takes."""
+    ends = [
+        (before, "out_features", 1),
+        *((norm, _NORMS[norm.event["name"]], 0) for norm in between),
+        (after, "in_features", 0),
+    ]
+    edits, sizes = [], set()
+    for one, name, position in ends:
+        given = argument(one.call, name, position)
+        number = one.source.constant(given) if given is not None else None
+        if number is None:
+            return []
+        size = number_in(number) or 1
+        sizes.add(size)
+        edits.append(one.source.replace(number, str(max(1, round(times * size)))))
+    return edits if len(sizes) == 1 else []

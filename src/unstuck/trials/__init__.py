@@ -1,0 +1,1 @@
+"""Paired, seeded trainings: run, raced, and compared."""

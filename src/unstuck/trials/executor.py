@@ -1,0 +1,144 @@
+"""Where jobs are made: in processes of this machine, a few at a time; what has finished is kept."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+from unstuck.trials.job import Job, Outcome, Running, plain
+
+LOOK = 1.0  # seconds between looks at what is under way
+
+
+class Executor(Protocol):
+    """What makes jobs."""
+
+    def run(
+        self,
+        jobs: Iterable[Job],
+        *,
+        enough: Callable[[Job, Outcome], bool] | None = None,
+        hopeless: Callable[[Job, Path], str] | None = None,
+    ) -> Iterator[tuple[Job, Outcome]]:
+        """Makes jobs.
+
+        Args:
+            jobs: In the order in which they are begun.
+            enough: Asked of each that has finished: whether no more are wanted. What is under way is stopped then.
+            hopeless: Asked now and then of each that is under way, with its record: why it need not end, "" while it may.
+
+        Yields:
+            Each with its outcome, in the order in which they finish.
+        """
+        ...
+
+
+class Log:
+    """What has finished, one line each, in a file that a kill can't spoil: `trials.jsonl`.
+
+    Args:
+        folder: Where it lies, and the runs.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / "trials.jsonl"
+        self.known: dict[str, Outcome] = {}
+        if self.path.exists():
+            text = self.path.read_text(encoding="utf-8", errors="replace")
+            for line in text.splitlines():
+                self._read(line)
+            if text and not text.endswith("\n"):  # else the next line is spoilt as well
+                with self.path.open("a", encoding="utf-8") as file:
+                    file.write("\n")
+
+    def _read(self, line: str) -> None:
+        try:
+            told = json.loads(line)
+            values: dict[str, Any] = {k: math.nan if v is None else v for k, v in told["outcome"].items()}
+            outcome = Outcome(**values)
+        except (ValueError, KeyError, TypeError):  # the last line, cut off
+            return
+        if not outcome.record or Path(outcome.record).exists():
+            self.known[told["key"]] = outcome
+
+    def add(self, job: Job, outcome: Outcome) -> None:
+        """Notes an outcome, on the disk before it is used."""
+        self.known[job.key] = outcome
+        told: dict[str, Any] = {
+            "key": job.key,
+            "seed": job.seed,
+            "edits": [asdict(e) for e in job.edits],
+            "outcome": plain(outcome),
+        }
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(told) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+class Processes:
+    """Jobs in processes of this machine, each on one core.
+
+    Args:
+        log: Keeps what has finished; a job that is in it is not made again.
+        workers: At a time; by default one a core.
+    """
+
+    def __init__(self, log: Log, *, workers: int | None = None) -> None:
+        self.log = log
+        self.workers = workers or max(
+            1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        )
+
+    def run(
+        self,
+        jobs: Iterable[Job],
+        *,
+        enough: Callable[[Job, Outcome], bool] | None = None,
+        hopeless: Callable[[Job, Path], str] | None = None,
+    ) -> Iterator[tuple[Job, Outcome]]:
+        """Makes jobs, see `Executor`."""
+        waiting, running = deque[Job](), list[Running]()
+        for job in jobs:
+            outcome = self.log.known.get(job.key)
+            if outcome is None:
+                waiting.append(job)
+                continue
+            yield job, outcome
+            if enough is not None and enough(job, outcome):
+                return
+        looked = time.perf_counter()
+        try:
+            while waiting or running:
+                while waiting and len(running) < self.workers:
+                    job = waiting.popleft()
+                    running.append(Running(job, self.log.folder / job.key))
+                if hopeless is not None and time.perf_counter() - looked > LOOK:
+                    looked = time.perf_counter()
+                    for one in running:
+                        if not one.stopped and (why := hopeless(one.job, one.folder / "record.sqlite")):
+                            one.stop(why)
+                ended = [r for r in running if r.poll()]
+                for one in ended:
+                    running.remove(one)
+                    outcome = one.outcome()
+                    self.log.add(one.job, outcome)
+                    yield one.job, outcome
+                    if enough is not None and enough(one.job, outcome):
+                        return
+                if not ended and running:
+                    time.sleep(0.02)
+        finally:
+            for one in running:
+                one.stop("no more are wanted")
+            for one in running:
+                one.process.wait()

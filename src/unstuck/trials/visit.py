@@ -1,0 +1,162 @@
+"""What came of a visit: what was tried, and what is prescribed."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from unstuck.source import Edit
+from unstuck.trials.estimate import Effect
+from unstuck.trials.job import Outcome
+from unstuck.verdict import Verdict
+
+
+@dataclass(frozen=True)
+class Dose:
+    """A remedy with its settings."""
+
+    remedy: str
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def __hash__(self) -> int:
+        return hash((self.remedy, json.dumps(self.settings, sort_keys=True)))
+
+    def __str__(self) -> str:
+        told = ", ".join(f"{k.replace('_', ' ')} {_short(v)}" for k, v in self.settings.items())
+        return f"{self.remedy} ({told})" if told else self.remedy
+
+
+Treatment = tuple[Dose, ...]
+
+
+def words(treatment: Treatment) -> str:
+    """A treatment in a line."""
+    return " + ".join(str(dose) for dose in treatment)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A treatment that was tried.
+
+    Attributes:
+        treatment: The doses.
+        values: Scores, one of each run.
+        gain: Over what it was tried on top of, as a share of the way from chance to perfect.
+        seconds: Wall time.
+        kept: It was the best so far.
+        why_not: Why it could not be tried, or how it failed.
+    """
+
+    treatment: Treatment
+    values: tuple[float, ...] = ()
+    gain: float = math.nan
+    seconds: float = 0.0
+    kept: bool = False
+    why_not: str = ""
+
+
+@dataclass(frozen=True)
+class Prescription:
+    """What is measured to help.
+
+    Attributes:
+        treatment: The doses, in the order in which they are given.
+        effect: On the score, or on the share of the way from chance to perfect, from fresh seeds; above zero where it is better, also
+            of scores of which less is better.
+        effect_of: Which of the two.
+        score: Name of the score.
+        without, treated: Scores of the fresh seeds.
+        findings_after: Causes that are still found.
+        edits: What changes in the script.
+        digests: Of the files they are of.
+        texts: The changed files, by path.
+        diff: What changes, as a unified diff.
+    """
+
+    treatment: Treatment
+    effect: Effect
+    effect_of: str
+    score: str
+    without: tuple[float, ...]
+    treated: tuple[float, ...]
+    findings_after: tuple[str, ...]
+    edits: tuple[Edit, ...]
+    digests: dict[str, str]
+    texts: dict[str, str]
+    diff: str
+
+    @property
+    def text(self) -> str:
+        """In a sentence."""
+        effect, of = self.effect, "" if self.effect_of == self.score else f" of the {self.effect_of}"
+        return (
+            f"{words(self.treatment)}: {self.score} {_mean(self.without)} becomes {_mean(self.treated)} over {effect.pairs} fresh seeds "
+            f"({effect.mean:+.3g}{of}, 95% interval {effect.low:+.3g} to {effect.high:+.3g})"
+        )
+
+
+@dataclass(frozen=True)
+class Cure:
+    """What came of a visit.
+
+    Attributes:
+        verdict: Over the script as it stands.
+        baseline: Its outcome.
+        trials: All that was tried.
+        prescription: What helps, None when nothing does beyond noise, or nothing is wrong.
+        why: Why there is none.
+        seconds: Wall time.
+    """
+
+    verdict: Verdict
+    baseline: Outcome
+    trials: tuple[Trial, ...] = ()
+    prescription: Prescription | None = None
+    why: str = ""
+    seconds: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """As the command writes it; numbers that aren't finite are None."""
+        found = self.prescription
+        return _finite({
+            "schema": 1, "seconds": round(self.seconds, 2), "why": self.why or None,
+            "baseline": {
+                "score": self.baseline.score, "values": [self.baseline.value], "status": self.baseline.status,
+                "seconds": self.baseline.seconds, "verdict": self.verdict.verdict,
+                "findings": [f.cause for f in self.verdict.findings if f.severity != "note"],
+            },
+            "trials": [
+                {
+                    "treatment": [asdict(d) for d in t.treatment], "values": list(t.values), "effect": t.gain, "low": None, "high": None,
+                    "seconds": t.seconds, "kept": t.kept, "why_not": t.why_not or None,
+                }
+                for t in self.trials
+            ],
+            "prescription": None if found is None else {
+                "treatment": [asdict(d) for d in found.treatment], "effect": found.effect.mean, "low": found.effect.low,
+                "high": found.effect.high, "effect_of": found.effect_of, "score": list(found.treated), "without": list(found.without),
+                "findings_after": list(found.findings_after), "text": found.text, "diff": found.diff,
+                "edits": [[e.file, e.start, e.end, e.text, e.rank] for e in found.edits], "digests": found.digests,
+            },
+        })  # fmt: skip
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _mean(values: tuple[float, ...]) -> str:
+    known = [v for v in values if math.isfinite(v)]
+    return f"{sum(known) / len(known):.3g}" if len(known) == len(values) and known else "diverged"
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(_short(v) for v in value[:3])}{', ...' if len(value) > 3 else ''}]"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import pytest
+
+from unstuck.remedies.initialization import SCHEMES, initialization, propose
+from unstuck.source import EditError
+
+
+def test_layers_before_the_optimizer(script):
+    assert script().diff(initialization, scheme="he") == [
+        "+for module in net.modules():",
+        "+    if isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d)):",
+        '+        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")',
+        "+        if module.bias is not None:",
+        "+            nn.init.zeros_(module.bias)",
+    ]
+
+
+def test_as_torch_draws(script):
+    assert script().added(initialization, scheme="default") == [
+        "for module in net.modules():",
+        '    if hasattr(module, "reset_parameters"):',
+        "        module.reset_parameters()",
+    ]
+
+
+def test_each_scheme_can_be_written(script):
+    assert len({tuple(script().added(initialization, scheme=s)) for s in SCHEMES}) == len(SCHEMES)
+
+
+def test_in_a_method(script):
+    made = script("""
+        import torch
+        class Trainer:
+            def fit(self):
+                self.net = Net()
+                self.opt = torch.optim.Adam(self.net.parameters())
+
+        class Net(torch.nn.Module):
+            def forward(self, x):
+                return x
+    """)
+    assert made.added(initialization, scheme="default")[0] == "        for module in self.net.modules():"
+
+
+@pytest.mark.parametrize("net", ["nn.Linear(4, 3)", "nn.Sequential(nn.Linear(4, 3))"])
+def test_a_network_without_an_optimizer(script, net):
+    made = script(f"""
+        from torch import nn
+        criterion = nn.MSELoss()
+        net = {net}
+        for step in range(10):
+            criterion(net(x), y).backward()
+    """)
+    assert made.added(initialization, scheme="glorot")[2] == "        nn.init.xavier_uniform_(module.weight)"
+
+
+TENSORS = """
+    import torch
+    criterion = torch.nn.MSELoss()
+    w1 = torch.zeros(4, 8, requires_grad=True)
+    w2 = torch.zeros(8, 3, requires_grad=True)
+    for step in range(10):
+        for xb, yb in batches:
+            loss = criterion(xb @ w1 @ w2, yb)
+            loss.backward()
+"""
+
+
+def test_plain_tensors_before_the_loop(script, by_hand):
+    assert script(TENSORS, **by_hand).diff(initialization, scheme="glorot") == [
+        "+with torch.no_grad():",
+        "+    w1.normal_(0, 0.5)",
+        "+    w2.normal_(0, 0.3536)",
+    ]
+    assert script(TENSORS, **by_hand).added(initialization, scheme="he")[2] == "    w2.normal_(0, 0.5)"
+
+
+def test_tensors_without_names(script):
+    with pytest.raises(EditError, match="no optimizer"):
+        initialization(script(TENSORS))
+    held = script("""
+        import torch
+        opt = torch.optim.SGD(weights, lr=0.1)
+        for x, y in batches:
+            f(x, weights).backward()
+    """)
+    assert held.added(initialization, scheme="he")[:2] == [
+        "with torch.no_grad():",
+        "    for group in opt.param_groups:",
+    ]
+
+
+def test_what_is_tried(script, found):
+    assert propose(script(), found()) == [{"scheme": "glorot"}, {"scheme": "default"}], "there is a tanh"
+    relu = script(net="net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))")
+    assert propose(relu, found())[0] == {"scheme": "he"}

@@ -1,0 +1,164 @@
+"""Runs a few at a time; what has finished is kept, what isn't wanted any more is stopped."""
+
+import time
+
+import pytest
+
+from unstuck.errors import UnstuckError
+from unstuck.trials import executor as module
+from unstuck.trials.executor import Log, Processes
+from unstuck.trials.job import Job, Outcome
+
+COUNTED = "import sys\nopen('made', 'a').write(sys.argv[1] + '\\n')\n"
+SLEEPS = """
+import os, subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+open("pids", "a").write(f"{os.getpid()} {child.pid}\\n")
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "count.py").write_text(COUNTED)
+    (tmp_path / "crash.py").write_text("raise ValueError('mine')\n")
+    (tmp_path / "sleep.py").write_text(SLEEPS)
+    return tmp_path
+
+
+def count(*names):
+    return [Job(("count.py", name)) for name in names]
+
+
+def made(here):
+    path = here / "made"
+    return sorted(path.read_text().split()) if path.exists() else []
+
+
+def processes(here, **options):
+    return Processes(Log(here / "visit"), **options)
+
+
+def test_each_job_comes_with_its_outcome(here):
+    jobs = count("a", "b", "c")
+    got = dict(processes(here, workers=2).run(jobs))
+    assert set(got) == set(jobs)
+    assert made(here) == ["a", "b", "c"]
+
+
+def test_no_more_run_at_a_time_than_there_are_workers(here, monkeypatch):
+    alive, most = set(), []
+
+    class Counting(module.Running):
+        def __init__(self, job, folder):
+            super().__init__(job, folder)
+            alive.add(job)
+            most.append(len(alive))
+
+        def outcome(self):
+            alive.discard(self.job)
+            return super().outcome()
+
+    monkeypatch.setattr(module, "Running", Counting)
+    list(processes(here, workers=2).run(count("a", "b", "c", "d")))
+    assert max(most) == 2
+
+
+def test_a_job_that_is_in_the_log_is_not_made_again(here):
+    first = dict(processes(here).run(count("a", "b")))
+    again = dict(processes(here).run(count("a", "b", "c")))
+    assert made(here) == ["a", "b", "c"]
+    assert {job: str(again[job]) for job in first} == {job: str(out) for job, out in first.items()}
+
+
+def test_a_crash_is_an_outcome_and_the_others_go_on(here):
+    crash, fine = Job(("crash.py",)), count("a")[0]
+    got = dict(processes(here, workers=1).run([crash, fine]))
+    assert (got[crash].status, got[crash].error) == ("failed", "ValueError: mine")
+    assert made(here) == ["a"]
+
+
+def test_a_torn_last_line_is_survived_and_spoils_no_other(here):
+    list(processes(here, workers=1).run(count("a", "b")))
+    log = here / "visit" / "trials.jsonl"
+    whole = log.read_text()
+    log.write_text(whole[: len(whole) // 2 + 40])
+    assert not whole[: len(whole) // 2 + 40].endswith("\n")
+    list(processes(here, workers=1).run(count("a", "b")))
+    assert made(here) == ["a", "b", "b"]
+    list(processes(here, workers=1).run(count("a", "b")))  # the one made after it is in the log
+    assert made(here) == ["a", "b", "b"]
+
+
+@pytest.mark.parametrize("line", ["[]", "{}", "null", '{"key": 1}', '{"key": "a", "outcome": {"colour": 1}}', "\udcff"])
+def test_lines_that_are_no_outcomes_are_passed_over(tmp_path, line):
+    (tmp_path / "trials.jsonl").write_text(line + "\n", errors="surrogateescape")
+    assert Log(tmp_path).known == {}
+
+
+def test_what_was_stopped_for_good_is_kept_and_what_has_lost_its_record_is_made_again(tmp_path):
+    log = Log(tmp_path)
+    (tmp_path / "kept.sqlite").write_text("")
+    jobs = count("stopped", "lost", "kept")
+    log.add(jobs[0], Outcome("stopped"))
+    log.add(jobs[1], Outcome("finished", record=str(tmp_path / "gone.sqlite")))
+    log.add(jobs[2], Outcome("finished", record=str(tmp_path / "kept.sqlite")))
+    assert set(Log(tmp_path).known) == {jobs[0].key, jobs[2].key}
+
+
+def test_enough_stops_what_is_under_way_and_its_children(here, gone):
+    def enough(job, outcome):
+        while not (here / "pids").exists() or not (here / "pids").read_text().endswith("\n"):
+            time.sleep(0.01)
+        return True
+
+    jobs = [Job(("sleep.py",)), *count("a", "b")]
+    got = [job for job, _ in processes(here, workers=2).run(jobs, enough=enough)]
+    assert got == [jobs[1]]
+    assert made(here) == ["a"]
+    assert all(gone(int(pid)) for pid in (here / "pids").read_text().split())
+    assert jobs[0].key not in Log(here / "visit").known
+
+
+def test_enough_is_asked_of_what_the_log_holds_as_well(here):
+    list(processes(here).run(count("a")))
+    got = [job for job, _ in processes(here).run(count("b", "a", "c"), enough=lambda *_: True)]
+    assert (got, made(here)) == (count("a"), ["a"])
+    assert not (here / "visit" / count("b")[0].key).exists()  # nothing was begun for it
+
+
+def test_what_is_hopeless_is_stopped_with_the_reason_and_is_not_made_again(here, monkeypatch):
+    monkeypatch.setattr(module, "LOOK", 0.05)
+    hangs, fine = Job(("sleep.py",)), count("a")[0]
+
+    def hopeless(job, record):
+        return "far behind" if job == hangs and (here / "pids").exists() else ""
+
+    got = dict(processes(here, workers=2).run([hangs, fine], hopeless=hopeless))
+    assert (got[hangs].status, got[hangs].error, made(here)) == ("stopped", "far behind", ["a"])
+    (here / "pids").unlink()
+    assert dict(processes(here, workers=2).run([hangs]))[hangs].error == "far behind"
+    assert not (here / "pids").exists()
+
+
+def test_nothing_is_left_running_when_nobody_listens_any_more(here, gone):
+    going = processes(here, workers=2).run([Job(("sleep.py",)), *count("a")])
+    next(going)
+    while not (here / "pids").exists() or not (here / "pids").read_text().endswith("\n"):
+        time.sleep(0.01)
+    going.close()
+    assert all(gone(int(pid)) for pid in (here / "pids").read_text().split())
+
+
+def test_a_script_that_hangs_is_stopped_and_the_next_has_its_turn(here):
+    hangs, fine = Job(("sleep.py",), limit=0.3), count("a")[0]
+    got = dict(processes(here, workers=1).run([hangs, fine]))
+    assert (got[hangs].status, got[hangs].error) == ("stopped", "it took too long")
+    assert made(here) == ["a"]
+
+
+def test_what_cannot_be_started_is_told(here, monkeypatch):
+    monkeypatch.setattr("sys.executable", str(here / "no-python"))
+    with pytest.raises(UnstuckError, match="can't be started"):
+        list(processes(here).run(count("a")))
