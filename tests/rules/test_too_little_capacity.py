@@ -32,7 +32,8 @@ def test_without_experiments_nothing_is_said(runs):
 
 
 @pytest.mark.parametrize(
-    ("after", "start_after", "found"), [(0.83, 0.2, 0), (0.2, 0.83, 0), (0.81, 0.81, 1), (0.81, None, 1), (None, 0.5, 1)]
+    ("after", "start_after", "found"),
+    [(0.83, 0.2, 0), (0.2, 0.83, 0), (0.81, 0.81, 1), (0.81, None, 1), (None, 0.5, 1)],
 )
 def test_eight_tenths_of_the_way_is_fitted_from_wherever_it_began(runs, after, start_after, found):
     """From 0.1 to 1 that is at 0.82."""

@@ -85,10 +85,11 @@ def test_continuing_decides_where_the_loss_had_settled(runs, after, found):
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "found"), [(0.85, 0.886, 0), (0.85, 0.889, 1), (0.95, 0.985, 0), (0.95, 0.987, 1)]
+    ("before", "after", "found"),
+    [(0.85, 0.886, 0), (0.85, 0.889, 1), (0.905, 0.94, 0), (0.905, 0.942, 1), (0.915, 0.99, 0)],
 )
 def test_or_a_quarter_of_what_was_left(runs, before, after, found):
-    """From 0.85 to 1 that is 0.0375 of accuracy; and at least 0.036, twice of what counts as settled."""
+    """From 0.85 to 1 that is 0.0375 of accuracy; and at least 0.036, twice of what counts as settled. From 0.91 on it is well."""
     assert len(undertrained(runs.learns(events=continued(before, after)))) == found
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from unstuck.evidence import Record
 from unstuck.rules._dead import whole_dead
 from unstuck.rules._learning import Learning, alternates, batch_size
-from unstuck.rules._probes import Trial, number_of, probe, trial
+from unstuck.rules._probes import Trial, gain_of_going_on, number_of, probe, trial
 from unstuck.rules._steps import first_update, largest_update, struck_at, update_size
 from unstuck.rules._words import names, number, plural, share
 
@@ -18,6 +18,7 @@ _FACTOR = 1e3  # a rise that nothing but divergence gives
 _BETTER = 0.2  # of the way from chance to perfect, what a smaller rate must bring
 _SAMPLES = 16  # that a loss must be the mean of
 _HALF = 0.5  # of the loss at the end, below which smaller steps must come where the network learns well
+_GOES_ON = 0.5  # of the way from chance to perfect, that merely going on must bring for the rate to be fine
 _MOVING = 1e-3  # updates below this share of the weights can't throw a loss about
 
 
@@ -67,6 +68,9 @@ def overshoot(
         _swings(record, learning, values, steps),
         _collapses(learning, values, steps),
     ]
+    before, after, _ = gain_of_going_on(record)
+    if after - before > _GOES_ON and learning.broke_at is None:
+        return []  # as it is it gets there
     found = [sign for sign in (*signs, *_by_experiment(record, learning, float(values[0]))) if sign is not None]
     first = first_update(record)
     if found and first > 1:

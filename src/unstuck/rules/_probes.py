@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from unstuck.evidence import Record
 from unstuck.rules._learning import progress, skill
 
@@ -99,9 +101,10 @@ def trial(record: Record, name: str) -> Trial | None:
 
 
 def loss_skill(record: Record, loss: float, before: float) -> float:
-    """Share of the chance loss that is gone; of the loss before, where chance is not known; NaN for negative losses."""
-    chance = progress(record).chance
-    floor = chance if math.isfinite(chance) else before
+    """Share of the chance loss that is gone; of the first loss, where chance is not known; NaN for negative losses."""
+    learning = progress(record)
+    first = float(np.fmax(before, learning.first)) if before > 0 else before
+    floor = learning.chance if math.isfinite(learning.chance) else first
     return 1 - loss / floor if loss >= 0 and floor > 0 else math.nan
 
 

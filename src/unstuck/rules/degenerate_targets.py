@@ -14,6 +14,7 @@ _PLAIN = frozenset({
     "softmax", "log_softmax", "add", "bias", "reshape", "flatten", "dropout", "relu", "sigmoid", "tanh",
 })  # fmt: skip
 _ON_PROBABILITIES = frozenset({"binary_cross_entropy", "binary_cross_entropy_with_logits"})
+_PLAIN_LOSS = 12  # operations of a loss written by hand; of a longer one it is doubtful what its target is
 
 
 def degenerate_targets(record: Record, *, samples: int = 32, solved: float = 0.5) -> list[Finding]:
@@ -74,7 +75,7 @@ def _constant(record: Record, call: LossCall, solved: float) -> str | None:
             f"every label seen is {share.index(1.0)}, though the network can tell {call.num_classes} classes: the loss "
             f"falls to {number(learning.last)} with nothing learned"
         )
-    if low != high or not math.isfinite(low):
+    if low != high or not math.isfinite(low) or len(call.loss_ops) > _PLAIN_LOSS:
         return None
     if call.target_kind == "binary" or (call.target_kind == "real" and low != 0):
         return f"every target seen is {number(low)}, so that there is nothing to learn from the inputs"

@@ -100,6 +100,9 @@ def _way(
     )
 
 
+_FEW = 50  # steps in which a frozen network need not have got anywhere
+
+
 def _frozen(record: Record, learning: Learning, used: Sequence[Parameter], limit: float) -> list[Finding]:
     random = [p for p in record.program.parameters if not p.trainable and not p.changed and len(p.shape) > 1]
     part = _numbers(random) / max(1, _numbers([*random, *(p for p in used if p.trainable)]))
@@ -111,7 +114,7 @@ def _frozen(record: Record, learning: Learning, used: Sequence[Parameter], limit
     )
     return finding(
         "parameters-not-trained",
-        learning.weigh(stuck="warning", learns="note"),
+        learning.weigh(stuck="warning" if record.steps >= _FEW else "note", learns="note"),
         0.5,
         says,
         layers=_layers(record, random),

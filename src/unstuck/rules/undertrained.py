@@ -8,7 +8,7 @@ import numpy as np
 
 from unstuck.evidence import Record
 from unstuck.rules._finding import finding
-from unstuck.rules._learning import FEW, Learning, alternates, progress, skill
+from unstuck.rules._learning import FEW, WELL_LOSS, Learning, alternates, progress, skill
 from unstuck.rules._probes import gain_of_going_on, loss_fall, reachable
 from unstuck.rules._words import number, plural, share
 from unstuck.verdict import Evidence, Finding
@@ -65,7 +65,7 @@ def undertrained(
     if loss.values.min() < 0 or _planned_end(record, decayed) or _evaluation_rises(record):
         return []
     before, after, more = gain_of_going_on(record)
-    if after - before < settled and more >= 0.25 * record.steps:
+    if before >= WELL_LOSS or (after - before < settled and more >= 0.25 * record.steps):
         return []
     third, last, error = _quarters(loss.values)
     drop, whole = third - last, learning.first - last
