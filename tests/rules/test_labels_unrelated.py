@@ -98,3 +98,11 @@ def test_regression(runs, held, found):
 def test_losses_that_pull_against_each_other_are_silent(runs):
     both = {"optimizers": [Optimizer(steps=100), Optimizer(steps=100)]}
     assert labels_unrelated(runs.stuck(evaluated(0.1), events=probes(), **both)) == []
+
+
+@pytest.mark.parametrize(("real", "found"), [(0.22, 1), (0.24, 0)])
+def test_labels_that_are_learned_better_than_permuted_ones_follow(runs, real, found):
+    """From 0.1 to 1, 0.15 of the way is at 0.235."""
+    tried = {"name": "permuted-labels", "steps": 100, "losses": [2.3, 2.0, 2.4], "scores": [0.1, real, 0.1]}
+    events = [*probes(), Event(100, "probe", data=tried)]
+    assert len(labels_unrelated(runs.stuck(events=events))) == found

@@ -18,6 +18,7 @@ from unstuck.probes.larger_batch import larger_batch
 from unstuck.probes.modes import modes
 from unstuck.probes.noise import noise
 from unstuck.probes.overfit_batch import overfit_batch
+from unstuck.probes.permuted_labels import permuted_labels
 from unstuck.probes.reference import reference
 from unstuck.probes.step_sizes import from_start, step_sizes
 from unstuck.probes.unregularized import unregularized
@@ -36,6 +37,7 @@ ORDER: tuple[tuple[str, Probe, float], ...] = (
     ("go-on", go_on, 0.35),
     ("larger-batch", larger_batch, 0.3),
     ("reference", reference, 0.5),
+    ("permuted-labels", permuted_labels, 0.4),
     ("overfit-batch", overfit_batch, 0.5),
     ("noise", noise, 0.5),
     ("curvature", curvature, 1.0),

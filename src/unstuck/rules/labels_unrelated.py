@@ -7,7 +7,7 @@ import math
 from unstuck.evidence import Record
 from unstuck.rules._finding import finding
 from unstuck.rules._learning import alternates, progress, skill
-from unstuck.rules._probes import number_of, probe, reachable
+from unstuck.rules._probes import number_of, probe, quality_of, reachable
 from unstuck.rules._words import number, plural
 from unstuck.verdict import Evidence, Finding
 
@@ -28,7 +28,8 @@ def labels_unrelated(
     Told apart:
         By small reference learners on the kept samples, half of them held out. They fit their own half, and on the other
         they are no better than a constant; nor is the network itself on evaluation data, where the script has any.
-        A network that does better than chance on new data shows that labels do follow, whatever the reference says.
+        A network that does better than chance on new data shows that labels do follow, whatever the reference says; so
+        does one that, trained anew, gets better on other batches with its labels than with permuted ones.
 
     Wrong when:
         The task is learnable only by a network made for it, such as long sequences or the parity of many bits, which the script's is
@@ -60,6 +61,8 @@ def labels_unrelated(
     seen = learning.eval_score
     if math.isfinite(seen) and skill(record, seen) > max(near, errors * error):
         return []
+    if _follow(record, near):
+        return []
     if math.isnan(seen) and not learning.stuck:
         return []  # it may have found what the reference can't, or have learned by heart
     says = (
@@ -74,3 +77,14 @@ def labels_unrelated(
         evidence=[Evidence("reference_score", "", record.steps, held), *learning.evidence(record)],
         treated_by=(),
     )
+
+
+def _follow(record: Record, near: float) -> bool:
+    """Whether training anew brought more on other batches with the labels as they are than with permuted ones."""
+    tried = probe(record, "permuted-labels")
+    if tried is None:
+        return False
+    _, real, permuted = (
+        quality_of(record, loss, score, tried) for loss, score in zip(tried["losses"], tried["scores"], strict=True)
+    )
+    return real - max(permuted, 0.0) > 3 * near
