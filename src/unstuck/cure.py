@@ -37,7 +37,7 @@ from unstuck.verdict import Finding, Verdict
 WELL = 0.97  # of the way from chance to perfect: no more is looked for
 HELPS = 0.02  # of that way: the least that a single run must gain to be gone on with
 ROUNDS = 4
-MOST = 8  # treatments in a round
+MOST = 6  # treatments in a round
 FEW = 3  # of which are tried in any case
 FRESH = 1000  # where the seeds of the confirmation begin
 FALLBACK = ("optimizer", "learning-rate", "train-longer")
@@ -111,7 +111,11 @@ class Doctor:
         best = self._treat(script, verdict, baseline)
         if not best:
             return self._over(verdict, baseline, why="nothing that was tried helps")
-        return self._confirm(script, verdict, baseline, best)
+        try:
+            return self._confirm(script, verdict, baseline, best)
+        except KeyboardInterrupt:
+            why = f"stopped before it was confirmed: {words(best)} helped with one seed"
+            return self._over(verdict, baseline, why=why)
 
     def _treat(self, script: Script, verdict: Verdict, baseline: Outcome) -> Treatment:
         """Rounds of trials, each on top of the best so far; who breaks it off gets the best so far."""
@@ -218,7 +222,7 @@ class Doctor:
 
         for job, outcome in self.executor.run(waiting, enough=enough, hopeless=hopeless):
             treatment = jobs[job.key]
-            gain = skill(outcome) - skill(before)
+            gain = gained(before, outcome)
             better = gain > HELPS and skill(outcome) > skill(self._best[1])
             self.trials.append(Trial(treatment, (outcome.value,), gain, outcome.seconds, better, outcome.error))
             self.tell(f"{'+ ' if better else '  '}{words(treatment)}: {_outcome_words(outcome)}")
@@ -348,6 +352,13 @@ def _recent(record: Record, step: int) -> float:
     """Share of the way from chance to perfect around a step, the median of the last few samples before it."""
     values = record.series("score").finite.until(step + 1).values[-3:]
     return skill_of(record, float(np.median(values))) if len(values) else math.nan
+
+
+def gained(before: Outcome, after: Outcome) -> float:
+    """By how much a run got further, as a share of the way from chance to perfect; of the loss where chance is not known."""
+    if all(math.isfinite(o.skill) for o in (before, after)) or not math.isfinite(skill(before)) or before.value == 0:
+        return skill(after) - skill(before)
+    return (skill(after) - skill(before)) / abs(before.value)
 
 
 def skill(outcome: Outcome) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -36,6 +37,10 @@ def visit(command: list[str], folder: Path, *, seeds: int, budget: float, worker
     from unstuck.cure import Doctor
     from unstuck.trials.executor import Log, Processes
 
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)  # else what is under way would go on without us
     with _Teller(sys.stderr, quiet=quiet) as teller:
         executor = Processes(Log(folder), workers=workers)
         return Doctor(command, folder, seeds=seeds, budget=budget, executor=executor, tell=teller.tell).visit()
@@ -113,7 +118,9 @@ def report(
     if json_file is not None:
         write(json.dumps(cure.to_json(), indent=1, allow_nan=False), json_file)
     found = cure.prescription
-    if write_file is not None and found is not None:
+    if write_file is not None and found is not None and len(found.texts) > 1:
+        say(f"the change is in {len(found.texts)} files, so nothing is written to {write_file}: take it by --diff")
+    elif write_file is not None and found is not None:
         write(next(iter(found.texts.values())), write_file)
     if diff and found is not None:
         echo(found.diff.rstrip("\n"))
