@@ -41,7 +41,7 @@ def test_a_prescription_with_its_effect_and_its_diff():
     assert "effect on accuracy: +0.5, 95% interval +0.4 to +0.6" in told
     assert "still found: undertrained" in told
     assert "\n".join(f"  {line}" for line in DIFF.splitlines()) in told
-    assert "1 treatments looked at in 61 s; the script as it is takes 4 s" in told
+    assert "1 treatment looked at in 61 s; the script as it is takes 4 s" in told
 
 
 @pytest.mark.parametrize(

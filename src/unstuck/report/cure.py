@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from unstuck.report._words import plural
 from unstuck.trials.visit import Cure, Prescription, Trial, words
 
 WIDEST = 100
@@ -35,8 +36,9 @@ def text(cure: Cure, stream: TextIO) -> None:
     else:
         _prescription(console, found)
     _tried(console, cure.trials)
+    looked = plural(len(cure.trials), "treatment")
     console.print(
-        f"  {len(cure.trials)} treatments looked at in {cure.seconds:.0f} s; the script as it is takes {cure.baseline.seconds:.0f} s"
+        f"  {looked} looked at in {cure.seconds:.0f} s; the script as it is takes {cure.baseline.seconds:.0f} s"
     )
 
 
