@@ -35,6 +35,7 @@ from unstuck.trials.visit import Cure, Dose, Prescription, Treatment, Trial, wor
 from unstuck.verdict import Finding, Verdict
 
 WELL = 0.97  # of the way from chance to perfect: no more is looked for
+FINE = 0.85  # of that way: enough where nothing is found any more
 HELPS = 0.02  # of that way: the least that a single run must gain to be gone on with
 ROUNDS = 4
 MOST = 6  # treatments in a round
@@ -144,10 +145,13 @@ class Doctor:
                 self._seed, self._best = FRESH, (self._best[0], again)
             if not again.record or self._over_with:
                 return
-            self._refine(script, baseline)
             current = diagnose(Record.read(again.record))
-            if any(f.severity != "note" for f in current.findings):
+            loud = any(f.severity != "note" for f in current.findings)
+            if not loud and skill(self._best[1]) > FINE:
+                return
+            if loud:
                 self.tell(f"still {_said(current)}")
+            self._refine(script, baseline)
 
     @property
     def _over_with(self) -> bool:
