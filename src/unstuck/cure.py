@@ -28,7 +28,7 @@ from unstuck.program import Script, edits_of
 from unstuck.rules._learning import skill as skill_of
 from unstuck.rules._probes import reachable
 from unstuck.source import Edit, EditError, Source, edited
-from unstuck.trials.estimate import paired
+from unstuck.trials.estimate import Effect, paired
 from unstuck.trials.executor import Executor, Log, Processes
 from unstuck.trials.job import LOWER_IS_BETTER, Job, Outcome
 from unstuck.trials.visit import Cure, Dose, Prescription, Treatment, Trial, words
@@ -235,18 +235,17 @@ class Doctor:
         return helped
 
     def _confirm(self, script: Script, verdict: Verdict, baseline: Outcome, best: Treatment) -> Cure:
-        """Pairs of fresh seeds."""
-        seeds = range(FRESH, FRESH + self.seeds)
-        limit = self._limit(baseline, best)
-        with_jobs = {seed: self._fresh(script, best, baseline, seed=seed) for seed in seeds}
-        without_jobs = {seed: Job(self.command, seed=seed, limit=limit) for seed in seeds}
-        got = {job.key: out for job, out in self.executor.run([*with_jobs.values(), *without_jobs.values()])}
-        pairs = [(got[without_jobs[s].key], got[with_jobs[s].key]) for s in seeds]
-        certain = paired([max(-1.0, skill(a)) for a, _ in pairs], [max(-1.0, skill(b)) for _, b in pairs])
+        """Pairs of fresh seeds; as many again where the first few leave it open."""
+        pairs = self._pairs_of_runs(script, baseline, best, range(FRESH, FRESH + self.seeds))
+        certain = _certain(pairs)
+        if not certain.helps and certain.mean > HELPS:
+            more = range(FRESH + self.seeds, FRESH + 2 * self.seeds)
+            pairs += self._pairs_of_runs(script, baseline, best, more)
+            certain = _certain(pairs)
         if not certain.helps:
-            why = f"{words(best)} helped with one seed, but not beyond noise with {self.seeds} others"
+            why = f"{words(best)} helped with one seed, but not beyond noise with {len(pairs)} others"
             return self._over(verdict, baseline, why=why)
-        treated = got[with_jobs[FRESH].key]
+        treated = pairs[0][1]
         after = diagnose(Record.read(treated.record)) if treated.record else None
         edits = self._edits(script, best)
         texts = {file: edited(script.source(file), edits) for file in dict.fromkeys(e.file for e in edits)}
@@ -262,6 +261,15 @@ class Doctor:
             "".join(_diff(script.source(file), text) for file, text in texts.items()),
         )  # fmt: skip
         return self._over(verdict, baseline, prescription=prescription)
+
+    def _pairs_of_runs(
+        self, script: Script, baseline: Outcome, best: Treatment, seeds: Iterable[int]
+    ) -> list[tuple[Outcome, Outcome]]:
+        """Runs without and with a treatment, of the same seeds."""
+        limit = self._limit(baseline, best)
+        jobs = [(Job(self.command, seed=s, limit=limit), self._fresh(script, best, baseline, seed=s)) for s in seeds]
+        got = {job.key: out for job, out in self.executor.run([*(b for _, b in jobs), *(a for a, _ in jobs)])}
+        return [(got[a.key], got[b.key]) for a, b in jobs]
 
     def _over(
         self, verdict: Verdict, baseline: Outcome, *, prescription: Prescription | None = None, why: str = ""
@@ -356,6 +364,11 @@ def _recent(record: Record, step: int) -> float:
     """Share of the way from chance to perfect around a step, the median of the last few samples before it."""
     values = record.series("score").finite.until(step + 1).values[-3:]
     return skill_of(record, float(np.median(values))) if len(values) else math.nan
+
+
+def _certain(pairs: Sequence[tuple[Outcome, Outcome]]) -> Effect:
+    """The effect on the share of the way from chance to perfect; what broke counts as far below chance."""
+    return paired([max(-1.0, skill(a)) for a, _ in pairs], [max(-1.0, skill(b)) for _, b in pairs])
 
 
 def gained(before: Outcome, after: Outcome) -> float:
