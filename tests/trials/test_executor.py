@@ -37,7 +37,7 @@ def made(here):
 
 
 def processes(here, **options):
-    return Processes(Log(here / "visit"), **options)
+    return Processes(Log(here / "visit"), nursery=False, **options)
 
 
 def test_each_job_comes_with_its_outcome(here):
@@ -51,8 +51,8 @@ def test_no_more_run_at_a_time_than_there_are_workers(here, monkeypatch):
     alive, most = set(), []
 
     class Counting(module.Running):
-        def __init__(self, job, folder):
-            super().__init__(job, folder)
+        def __init__(self, job, folder, nursery):
+            super().__init__(job, folder, nursery)
             alive.add(job)
             most.append(len(alive))
 

@@ -15,7 +15,7 @@ def as_it_was(monkeypatch):
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     for owner, name in [
         (random, "seed"), (np.random, "seed"), (torch, "manual_seed"), (torch.random, "manual_seed"),
-        (torch.cuda, "manual_seed"), (torch.cuda, "manual_seed_all"), (seeds, "_begun"),
+        (torch.cuda, "manual_seed"), (torch.cuda, "manual_seed_all"), (seeds, "begun"),
     ]:  # fmt: skip
         monkeypatch.setattr(owner, name, getattr(owner, name))
     yield

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -12,8 +11,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from unstuck.errors import MisuseError, ScriptError
-
-_INJECT = Path(__file__).parents[1] / "watcher" / "inject"
+from unstuck.watcher.launch import command_line as child_of
+from unstuck.watcher.launch import environment as environment_of
+from unstuck.watcher.launch import told
 
 
 def command_line(script: list[str], module: str | None) -> list[str]:
@@ -48,14 +48,8 @@ def watch(command: list[str], folder: Path, given: dict[str, Any], *, quiet: boo
         given: The watcher's settings: budgets, and maybe a file of edits to the script.
         quiet: Show nothing meanwhile.
     """
-    settings = {
-        "folder": str(folder.absolute()), "parent": os.getpid(), **given,
-        "meta": {"script": command[1] if command[1] != "-m" else f"-m {command[2]}", "argv": command[1:], "cwd": str(Path.cwd())},
-    }  # fmt: skip
-    if "edits" in given:
-        command = [command[0], str(_INJECT.parent / "treated.py"), *command[1:]]
-    path = os.pathsep.join([str(_INJECT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "PYTHONPATH": path, "UNSTUCK_RUN": json.dumps(settings)}
+    settings = told(command[1:], folder, **given)
+    command, environment = child_of(command[1:], settings), environment_of(settings)
     before = {
         s: signal.signal(s, signal.SIG_IGN) for s in (signal.SIGINT, signal.SIGQUIT)
     }  # they are the child's to handle

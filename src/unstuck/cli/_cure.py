@@ -34,7 +34,7 @@ def seconds(text: str, *, option: str = "--budget") -> float:
 
 def visit(command: list[str], folder: Path, *, seeds: int, budget: float, workers: int | None, quiet: bool) -> Any:
     """Makes the visit, and tells on stderr what goes on."""
-    from unstuck.cure import Doctor
+    from unstuck.treating import Doctor
     from unstuck.trials.executor import Log, Processes
 
     def stop(*_: object) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from unstuck.trials.job import Job, Outcome, Running, plain
+from unstuck.trials.nursery import Nursery, imported
 
 LOOK = 1.0  # seconds between looks at what is under way
 
@@ -91,10 +92,13 @@ class Processes:
     Args:
         log: Keeps what has finished; a job that is in it is not made again.
         workers: At a time; by default one a core.
+        nursery: Whether each begins as a copy of a process that has imported torch, where that can be; else each is a new interpreter.
     """
 
-    def __init__(self, log: Log, *, workers: int | None = None) -> None:
+    def __init__(self, log: Log, *, workers: int | None = None, nursery: bool = True) -> None:
         self.log = log
+        self.nursery: Nursery | None = None
+        self._copies = nursery and Nursery.possible()
         self.workers = workers or max(
             1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         )
@@ -121,7 +125,7 @@ class Processes:
             while waiting or running:
                 while waiting and len(running) < self.workers:
                     job = waiting.popleft()
-                    running.append(Running(job, self.log.folder / job.key))
+                    running.append(Running(job, self.log.folder / job.key, self._nursery(job)))
                 if hopeless is not None and time.perf_counter() - looked > LOOK:
                     looked = time.perf_counter()
                     for one in running:
@@ -142,3 +146,14 @@ class Processes:
                 one.stop("no more are wanted")
             for one in running:
                 one.process.wait()
+
+    def _nursery(self, job: Job) -> Nursery | None:
+        if self._copies and self.nursery is None:
+            self.nursery = Nursery(imported(job.command[0]))
+        return self.nursery
+
+    def close(self) -> None:
+        """Ends what helps it."""
+        if self.nursery is not None:
+            self.nursery.close()
+            self.nursery = None

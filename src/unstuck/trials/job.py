@@ -10,8 +10,8 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ from unstuck.errors import UnstuckError
 from unstuck.evidence import Record
 from unstuck.rules._learning import progress, skill
 from unstuck.source import Edit
+from unstuck.trials.nursery import Child, Nursery
+from unstuck.watcher.launch import command_line, environment, told
 
-_WATCHER = Path(__file__).parents[1] / "watcher"
 LOWER_IS_BETTER = frozenset({"loss", "perplexity"})
 
 
@@ -94,40 +95,27 @@ class Running:
     Args:
         job: What to make.
         folder: For its record and what it prints.
+        nursery: Where it begins with all imported that takes long; by default in a new interpreter.
 
     Raises:
         UnstuckError: The child can't be started.
     """
 
-    def __init__(self, job: Job, folder: Path) -> None:
+    process: Child
+
+    def __init__(self, job: Job, folder: Path, nursery: Nursery | None = None) -> None:
         self.job, self.folder, self.began = job, folder, time.perf_counter()
         self.stopped = ""
         shutil.rmtree(folder, ignore_errors=True)  # what is left of one that was broken off
         folder.mkdir(parents=True)
         edits = folder / "edits.json"
         edits.write_text(json.dumps([[e.file, e.start, e.end, e.text, e.rank] for e in job.edits]), encoding="utf-8")
-        settings = {
-            "folder": str(folder.absolute()), "parent": os.getpid(), "budget": 0.02, "probe_budget": job.probe_budget, "seed": job.seed,
-            "survey": job.survey, "edits": str(edits.absolute()),
-            "meta": {"script": " ".join(job.command[: 1 + (job.command[0] == "-m")]), "argv": list(job.command), "cwd": str(Path.cwd())},
-        }  # fmt: skip
-        threads = {name: str(job.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-        path = os.pathsep.join([str(_WATCHER / "inject"), *filter(None, [os.environ.get("PYTHONPATH")])])
-        environment = {
-            **os.environ,
-            **threads,
-            "PYTHONPATH": path,
-            "UNSTUCK_RUN": json.dumps(settings),
-            "MPLBACKEND": "Agg",
-        }
-        with (folder / "output.txt").open("wb") as output:
-            try:
-                self.process = subprocess.Popen(
-                    [sys.executable, str(_WATCHER / "treated.py"), *job.command],
-                    env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
-                )  # fmt: skip
-            except OSError as error:
-                raise UnstuckError(f"the script can't be started: {error}") from None
+        settings = told(
+            job.command, folder, budget=0.02, probe_budget=job.probe_budget, seed=job.seed, survey=job.survey, edits=str(edits.absolute())
+        )  # fmt: skip
+        given = environment(settings, threads=job.threads, MPLBACKEND="Agg")
+        output = folder / "output.txt"
+        self.process = (nursery.begin if nursery else _begin)(job.command, given, output, job.threads)
 
     @property
     def seconds(self) -> float:
@@ -156,6 +144,22 @@ class Running:
         status = "stopped" if self.stopped else "failed" if code else "finished"
         killed = f"ended by {signal.Signals(-code).name}" if code < 0 else ""
         return measured(self.folder, status, self.seconds, why=self.stopped or killed)
+
+
+def _begin(command: Sequence[str], given: dict[str, str], output: Path, threads: int) -> Child:
+    """Begins a child in a new interpreter.
+
+    Raises:
+        UnstuckError: It can't be started.
+    """
+    with output.open("wb") as file:
+        try:
+            return subprocess.Popen(
+                command_line(command, {"edits": ""}),
+                env=given, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+        except OSError as error:
+            raise UnstuckError(f"the script can't be started: {error}") from None
 
 
 def measured(folder: Path, status: str, seconds: float, *, why: str = "") -> Outcome:

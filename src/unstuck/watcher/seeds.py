@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-_begun = False
+begun = False
 
 
 def shift(by: int) -> None:
@@ -21,7 +21,7 @@ def shift(by: int) -> None:
     """
     import torch
 
-    if not _begun:
+    if not begun:
         shift_without_torch(by)
     torch.manual_seed(by)
     if by == 0:
@@ -40,10 +40,10 @@ def shift_without_torch(by: int) -> None:
     Args:
         by: Added to every seed.
     """
-    global _begun
+    global begun
     import numpy as np
 
-    _begun = True
+    begun = True
     random.seed(by)
     np.random.seed(by % 2**32)
     if by != 0:

@@ -25,9 +25,10 @@ def _main() -> None:
     code_of = _Changed(json.loads(Path(settings["edits"]).read_text(encoding="utf-8")))
     code_of.change_imports()
     if "seed" in settings:
-        from unstuck.watcher.seeds import shift_without_torch
+        from unstuck.watcher import seeds
 
-        shift_without_torch(int(settings["seed"]))
+        if not seeds.begun:
+            seeds.shift_without_torch(int(settings["seed"]))
     _hide_ours()
     arguments = sys.argv[1:]
     if arguments[0] == "-m":
@@ -69,10 +70,10 @@ def _run_module(name: str, *, new_name: bool) -> None:
 
 def _hide_ours() -> None:
     """Takes our frames out of a traceback that is shown."""
-    theirs, ours = sys.excepthook, __file__
+    theirs, ours = sys.excepthook, {__file__, str(Path(__file__).with_name("nursery.py"))}
 
     def show(kind: type[BaseException], error: BaseException, traceback: types.TracebackType | None) -> None:
-        while traceback is not None and traceback.tb_frame.f_code.co_filename == ours:
+        while traceback is not None and traceback.tb_frame.f_code.co_filename in ours:
             traceback = traceback.tb_next
         theirs(kind, error.with_traceback(traceback), traceback)
 
