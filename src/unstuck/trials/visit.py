@@ -73,6 +73,7 @@ class Prescription:
         digests: Of the files they are of.
         texts: The changed files, by path.
         diff: What changes, as a unified diff.
+        training: The treated training, where it is no script.
     """
 
     treatment: Treatment
@@ -86,6 +87,7 @@ class Prescription:
     digests: dict[str, str]
     texts: dict[str, str]
     diff: str
+    training: Any = None
 
     @property
     def text(self) -> str:
