@@ -130,9 +130,10 @@ class Doctor:
             again = self._checked(record)
             if not again.record or self._over_with:
                 return
-            record = Record.read(again.record)
+            record, first = Record.read(again.record), verdict
             verdict = diagnose(record)
             if not _loud(verdict) and skill(self._best[1]) > FINE:
+                self._try(self._candidates(first, record, self._best[0])[:FEW])  # what helps only now
                 return
             if _loud(verdict):
                 self.tell(f"still {_said(verdict)}")
