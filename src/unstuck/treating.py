@@ -38,6 +38,7 @@ MOST = 6  # treatments in a round
 FEW = 3  # of which are tried in any case
 SHARE = 0.15  # of a run's time that experiments may take
 CHECKS = 500  # where the seeds begin that tell luck from help while it is looked for
+BRIEF = 500  # updates: so few that more of them may be all it lacks
 FRESH = 1000  # where those of the confirmation begin, which nothing else uses
 FALLBACK = ("optimizer", "learning-rate", "train-longer")
 PAIRED = (
@@ -341,8 +342,11 @@ class Doctor:
                     dict.fromkeys(Dose(name, settings) for settings in self._proposed(name, verdict, record)[:1])
                 )
         usual = [Dose(name, settings) for name, settings in PARTNERS]
-        pairs = [(a, b) for a in list(firsts)[:2] for b in self._beside((*base, a))]
-        pairs += [(a, b) for a in list(firsts)[:2] for b in [*list(firsts)[1:3], *usual]] + [(usual[1], usual[2])]
+        more = self._proposed("train-longer", verdict, record)[-1:]
+        faster = [(usual[1], Dose("train-longer", settings)) for settings in more]
+        pairs = faster if record.steps < BRIEF else []
+        pairs += [(a, b) for a in list(firsts)[:2] for b in self._beside((*base, a))]
+        pairs += [(a, b) for a in list(firsts)[:2] for b in [*list(firsts)[1:3], *usual]] + faster
         given = {d.remedy for d in base}
         fitting = [(*base, a, b) for a, b in pairs if a.remedy != b.remedy and not {a.remedy, b.remedy} & given]
         return [t for t in dict.fromkeys(fitting) if t not in self._tried and self._possible(t)][:MOST]
