@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 import warnings
 from pathlib import Path
 
@@ -235,6 +236,17 @@ def test_the_facts_of_the_run():
     assert facts["score"]["name"] == "accuracy"
     assert (facts["score"]["first"], facts["score"]["last"]) == pytest.approx((0.1, 0.98), abs=0.01)
     assert facts["chance"] == 0.1
+
+
+def test_a_long_run_is_judged_at_once():
+    """A tenth of a second for 100,000 steps; what looks back from every step would take a minute."""
+    random = np.random.default_rng(0)
+    steps = 100_000
+    loss, norms = np.exp(0.3 * random.standard_normal(steps)), np.exp(2 * random.standard_normal(steps))
+    record = Record.of({("loss", ""): loss, ("grad_norm", ""): norms, ("lr", ""): np.full(steps, 0.1)}, task=CLASSES)
+    start = time.process_time()
+    diagnose(record)
+    assert time.process_time() - start < 5
 
 
 def test_the_path_of_the_record_is_told():

@@ -107,11 +107,11 @@ def diagnose(record: Record, *, settings: Mapping[str, Mapping[str, Any]] | None
     ):  # records hold NaN
         found, errors = ask(record, find("rules"), settings or {})
         learning = progress(record)
-    findings = arrange(found)
-    loud = any(f.severity != "note" for f in findings)
-    why = None if loud else _why_unknown(record, learning)
-    verdict = "sick" if loud else "unknown" if why else "healthy"
-    return Verdict(verdict, tuple(findings), why, _facts(record, learning, errors))
+    sick = Verdict("sick", tuple(arrange(found)), run=_facts(record, learning, errors))
+    if sick.loud:
+        return sick
+    why = _why_unknown(record, learning)
+    return dataclasses.replace(sick, verdict="unknown" if why else "healthy", why_unknown=why)
 
 
 # ---------------------------------------------------------------------- ask

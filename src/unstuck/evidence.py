@@ -88,7 +88,7 @@ class Series:
     def finite(self) -> Series:
         """The part without NaN and Inf."""
         keep = np.isfinite(self.values)
-        return Series(self.steps[keep], self.values[keep])
+        return self if keep.all() else Series(self.steps[keep], self.values[keep])
 
     @property
     def first(self) -> float:
@@ -102,13 +102,13 @@ class Series:
 
     def after(self, step: int) -> Series:
         """The part at `step` and later."""
-        keep = self.steps >= step
-        return Series(self.steps[keep], self.values[keep])
+        start = np.searchsorted(self.steps, step)
+        return Series(self.steps[start:], self.values[start:])
 
     def until(self, step: int) -> Series:
         """The part before `step`."""
-        keep = self.steps < step
-        return Series(self.steps[keep], self.values[keep])
+        end = np.searchsorted(self.steps, step)
+        return Series(self.steps[:end], self.values[:end])
 
     def tail(self, share: float) -> Series:
         """The last `share` (0 to 1) of the samples, at least one where there is any."""

@@ -229,7 +229,7 @@ class Source:
         return self._constant(expression, frozenset())
 
     def _constant(self, expression: ast.expr, seen: frozenset[ast.AST]) -> ast.expr | None:
-        if _number(expression) is not None:
+        if number_in(expression) is not None:
             return expression
         if not isinstance(expression, ast.Name):
             return None
@@ -242,7 +242,7 @@ class Source:
             if made:
                 alone = [s for s in self.assigned(expression.id) if s in made]
                 value = alone[0].value if len(made) == len(alone) == 1 else None
-                return value if value is not None and _number(value) is not None else None
+                return value if value is not None and number_in(value) is not None else None
         return None
 
     def _given(self, function: Function | ast.Lambda, name: str, seen: frozenset[ast.AST]) -> ast.expr | None:
@@ -257,7 +257,7 @@ class Source:
         calls = self.calls(function)
         given = [argument(c, name, None if at is None else at - method) for c in calls]
         if not any(given):
-            return defaults[name] if name in defaults and _number(defaults[name]) is not None else None
+            return defaults[name] if name in defaults and number_in(defaults[name]) is not None else None
         return self._constant(given[0], seen) if len(calls) == 1 and given[0] is not None else None
 
     # ------------------------------------------------------------------ edits
@@ -450,19 +450,15 @@ def _may_lead(statement: ast.stmt) -> bool:
 
 
 def number_in(expression: ast.expr) -> float | None:
-    """The number that a literal is."""
-    return _number(expression)
-
-
-def _number(expression: ast.expr) -> float | None:
+    """The number that a literal is, or a power, product or quotient of some; None where it is none."""
     try:
         value = ast.literal_eval(expression)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         if (
             isinstance(expression, ast.BinOp)
             and isinstance(expression.op, (ast.Pow, ast.Div, ast.Mult))
-            and (left := _number(expression.left)) is not None
-            and (right := _number(expression.right)) is not None
+            and (left := number_in(expression.left)) is not None
+            and (right := number_in(expression.right)) is not None
         ):
             try:
                 value = (

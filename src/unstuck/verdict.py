@@ -100,6 +100,11 @@ class Verdict:
     why_unknown: str | None = None
     run: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def loud(self) -> tuple[Finding, ...]:
+        """The findings that are more than a note."""
+        return tuple(f for f in self.findings if f.severity != "note")
+
     def reaches(self, severity: Severity) -> bool:
         """Whether any finding, or a symptom under it, is at least this severe."""
         limit = SEVERITIES.index(severity)

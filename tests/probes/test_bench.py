@@ -107,7 +107,7 @@ def test_the_script_is_bit_identical_after_training_on_the_bench(trained):
     training = trained(script)
     before = state(script)
     bench = Bench(training)
-    bench.train(bench.optimizer(10.0), bench.batches, 20, Clock(math.inf))
+    bench.train(bench.optimizer(10.0), bench.batches, 20)
     bench.gradients(0)
     assert equal(state(script), before)
     assert not equal([t.detach() for t in bench.tensors], before[0])
@@ -479,10 +479,10 @@ def test_clipping_is_that_of_the_script(trained):
 
 def test_training_ends_with_the_time_and_with_the_loss(trained):
     bench = Bench(trained(Script(nn.Linear(6, 3), lambda p: torch.optim.SGD(p, 0.1))))
-    assert len(bench.train(bench.optimizer(), bench.batches, 7, Clock(math.inf))) == 7
+    assert len(bench.train(bench.optimizer(), bench.batches, 7)) == 7
     assert len(bench.train(bench.optimizer(), bench.batches, 7, Clock(0.0))) == 1
     bench.modules[0].weight.data.fill_(math.nan)
-    assert len(bench.train(bench.optimizer(), bench.batches, 7, Clock(math.inf))) == 1
+    assert len(bench.train(bench.optimizer(), bench.batches, 7)) == 1
 
 
 # ---------------------------------------------------------------------- no trace

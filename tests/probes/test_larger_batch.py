@@ -37,7 +37,7 @@ def test_one_update_on_several_batches_is_one_on_their_mean(bench_of):
     bench = bench_of(noisy())
     bench.restore(start=True)
     numbers = [bench.tapes[b].data[-1] for b in (0, 1, 2)]
-    bench.pooled_step(bench.optimizer(), [0, 1, 2])
+    bench.step(bench.optimizer(), 0, 1, 2)
     assert bench.learned[0].item() == pytest.approx(RATE * float(torch.stack(numbers).mean()), rel=1e-5)
 
 

@@ -128,7 +128,7 @@ def test_all_rates_begin_at_the_same_place_with_the_same_moments(bench_of):
 
 def continued(bench, steps):
     bench.restore()
-    bench.train(bench.optimizer(), bench.fitted, steps, Clock(math.inf))
+    bench.train(bench.optimizer(), bench.fitted, steps)
     return bench.loss(bench.held[-8:])
 
 

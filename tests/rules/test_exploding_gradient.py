@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
 from unstuck.rules._steps import struck_at
+from unstuck.rules._words import number
 from unstuck.rules.exploding_gradient import exploding_gradient
 from unstuck.rules.learning_rate_too_high import learning_rate_too_high
 
@@ -94,3 +97,40 @@ def test_a_batch_that_strikes(runs, given, found):
     assert finding.confidence == (0.5 if found is None else 0.85)
     if found is not None:
         assert learning_rate_too_high(record) == []
+
+
+def first_spike_slowly(record, spike):
+    """The step of the first spike after which the loss is worse, and the median before it, step by step."""
+    loss, norms = record.series("loss"), record.series("grad_norm").finite
+    for i in range(9, len(norms)):
+        median, now, step = float(np.median(norms.values[1:i])), norms.values[i], int(norms.steps[i])
+        before, after = loss.until(step).finite.values[-10:], loss.after(step + 1).values[:10]
+        if now > spike * median > 0 and len(before) >= 3 and len(after):
+            worse = np.median(after) > 2 * abs(np.median(before))
+            if not np.isfinite(after).all() or worse:
+                return step, median
+    return None
+
+
+def test_the_first_spike_is_as_step_by_step(runs):
+    spikes = 0
+    for seed in range(300):
+        random = np.random.default_rng(seed)
+        length, calm = int(random.integers(1, 60)), int(random.integers(0, 30))
+        norms = np.exp(random.standard_normal(length)) * random.choice([1, 1, 1, 0, 30, np.nan], length)
+        loss = np.exp(random.uniform(0, 1) * random.standard_normal(length)) * random.choice(
+            [1] * 20 + [-1, np.nan], length
+        )
+        loss[calm:] *= random.choice([1, 2, 4])
+        record = runs.learns({("grad_norm", ""): norms, ("loss", ""): np.append(loss, [1.0, 1.0])})
+        spike = random.choice([3, 10, 30])
+        expected = first_spike_slowly(record, spike)
+        found = [f for f in exploding_gradient(record, spike=spike, start=np.inf) if " jumps from " in f.says]
+        if found:
+            [finding] = found
+            told = re.search(r"jumps from (\S+) to \S+ at step (\d+)", finding.says)
+            assert (int(told[2]), told[1]) == (expected[0], number(expected[1]))
+            spikes += 1
+        else:
+            assert expected is None
+    assert spikes > 30

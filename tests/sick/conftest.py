@@ -30,9 +30,9 @@ class Outcome:
     record: Record
 
     @property
-    def loud(self) -> list[Finding]:
+    def loud(self) -> tuple[Finding, ...]:
         """Findings of severity warning or worse; what one of them explains is under it."""
-        return [f for f in self.verdict.findings if f.severity != "note"]
+        return self.verdict.loud
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -702,6 +703,8 @@ def evaluated(test_x, test_y, *, loop=None, epochs=2, model=None):
             with torch.no_grad():
                 for xb, yb in test_loader:
                     out = net(xb)
+                    if not isinstance(out, torch.Tensor):
+                        (out,) = vars(out).values()
                     if loop == "compare":
                         (out.argmax(1) == yb).sum()
                     else:
@@ -735,6 +738,19 @@ def test_nan_in_evaluation_that_the_network_makes(watched):
     [event] = record.happened("eval-non-finite")
     assert event.data["what"] == "output"
     assert not record.happened("non-finite")
+
+
+def test_nan_in_evaluation_is_found_within_an_object_that_the_network_gives(watched):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = mlp()
+
+        def forward(self, x):
+            return self.body(x) if self.training else SimpleNamespace(out=self.body(x).sqrt())
+
+    [event] = watched(evaluated(*batch(48), model=Net)).happened("eval-non-finite")
+    assert event.data["what"] == "output"
 
 
 @pytest.mark.parametrize("held", [48, 40])

@@ -328,58 +328,75 @@ class Bench:
     def step(
         self,
         optimizer: Any,
-        batch: int,
-        *,
-        data: Sequence[Tensor] | None = None,
-        train: bool = True,
+        *batches: int,
+        data: Callable[[int], Sequence[Tensor]] | None = None,
         seed: int | None = None,
     ) -> float:
-        """One update on a batch; gives the loss before it."""
-        losses: list[Tensor] = []
+        """One update on a batch, or on the mean gradient of several.
+
+        Args:
+            optimizer: That makes it.
+            *batches: Which.
+            data: Gives the data of a batch in place of its own.
+            seed: Of the random numbers in the forward passes; by default the batch's number.
+
+        Returns:
+            The mean loss before it.
+        """
+        first: list[float] = []
 
         def closure() -> Tensor:
             optimizer.zero_grad()
-            loss, _ = self.forward(batch, data=data, train=train, seed=seed)
-            loss.backward()
-            self._clip()
-            losses.append(loss.detach())
-            return loss
-
-        if self._closure and type(optimizer) is type(self._optimizer):
-            optimizer.step(closure)
-        else:
-            closure()
-            optimizer.step()
-        return float(losses[0])
-
-    def pooled_step(self, optimizer: Any, batches: Sequence[int], *, seed: int | None = None) -> float:
-        """One update on the mean gradient of several batches; gives their mean loss before it."""
-        losses: list[float] = []
-
-        def closure() -> float:
-            optimizer.zero_grad()
+            losses: list[float] = []
             for batch in batches:
-                loss, _ = self.forward(batch, seed=seed)
+                loss, _ = self.forward(batch, data=None if data is None else data(batch), seed=seed)
                 (loss / len(batches)).backward()
                 losses.append(float(loss.detach()))
             self._clip()
-            return sum(losses[-len(batches) :]) / len(batches)
+            first.append(sum(losses) / len(losses))
+            return torch.tensor(first[-1], dtype=torch.float64)
 
         if self._closure and type(optimizer) is type(self._optimizer):
             optimizer.step(closure)
         else:
             closure()
             optimizer.step()
-        return sum(losses[: len(batches)]) / len(batches)
+        return first[0]
 
-    def train(self, optimizer: Any, batches: Sequence[int], steps: int, clock: Clock) -> list[float]:
-        """Makes updates on batches in turn, until time is over or the loss is not finite; gives the losses."""
+    def train(
+        self,
+        optimizer: Any,
+        batches: Sequence[int],
+        steps: int,
+        clock: Clock | None = None,
+        *,
+        pooled: int = 1,
+        data: Callable[[int], Sequence[Tensor]] | None = None,
+    ) -> list[float]:
+        """Makes updates on batches in turn, until time is over or the loss is not finite.
+
+        Args:
+            optimizer: That makes them.
+            batches: Which.
+            steps: Updates.
+            clock: Limits them; None where nothing does.
+            pooled: Batches to an update.
+            data: Gives the data of a batch in place of its own.
+
+        Returns:
+            The loss before each.
+        """
         losses: list[float] = []
         for step in range(steps):
-            losses.append(self.step(optimizer, batches[step % len(batches)], seed=step))
-            if not math.isfinite(losses[-1]) or not clock.left:
+            chosen = [batches[(step * pooled + k) % len(batches)] for k in range(pooled)]
+            losses.append(self.step(optimizer, *chosen, data=data, seed=step))
+            if not math.isfinite(losses[-1]) or (clock is not None and not clock.left):
                 break
         return losses
+
+    def measured_after(self, losses: Sequence[float], batches: Sequence[int]) -> tuple[float, float]:
+        """Mean loss and mean score over batches after a training with these losses; infinite and NaN where it diverged."""
+        return self.measured(batches) if math.isfinite(losses[-1]) else (math.inf, math.nan)
 
     def _clip(self) -> None:
         kind, _, limit = self.training.clipping.partition(" ")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from unstuck.probes.bench import Bench, Clock
@@ -41,12 +40,7 @@ def larger_batch(
     found = [bench.measured(look)]
     for count in (1, times):
         bench.restore()
-        optimizer, fitted, loss = bench.optimizer(), bench.fitted, 0.0
-        for step in range(steps):
-            chosen = [fitted[(step * count + k) % len(fitted)] for k in range(count)]
-            loss = bench.pooled_step(optimizer, chosen, seed=step)
-            if not math.isfinite(loss):
-                break
-        found.append(bench.measured(look) if math.isfinite(loss) else (math.inf, math.nan))
+        losses = bench.train(bench.optimizer(), bench.fitted, steps, pooled=count)
+        found.append(bench.measured_after(losses, look))
     losses, scores = zip(*found, strict=True)
     return {"steps": steps, "times": times, "losses": list(losses), "scores": list(scores)}

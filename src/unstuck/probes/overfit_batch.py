@@ -34,7 +34,7 @@ def overfit_batch(bench: Bench, clock: Clock, *, most: int = 400, samples: int =
             before, score_before = bench.measured([batch], data=lambda _: data)
             optimizer, steps, loss = bench.adam(rate), 0, before
             while steps < most and share.left and math.isfinite(loss):
-                loss = bench.step(optimizer, batch, data=data)
+                loss = bench.step(optimizer, batch, data=lambda _: data)
                 steps += 1
             after, score = bench.measured([batch], data=lambda _: data)
         known = found.get(prefix + "after")

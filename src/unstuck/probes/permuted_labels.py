@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -38,22 +36,16 @@ def permuted_labels(bench: Bench, clock: Clock, *, most: int = 150, rate: float 
     bench.restore(start=True)
     look = bench.some(bench.held, clock, 40)
     found = [bench.measured(look)]
-    for labels in (None, targets):
+    for data in (None, lambda batch: _with(bench, batch, targets[batch])):
         bench.restore(start=True)
-        optimizer, loss = bench.adam(rate), 0.0
-        for step in range(steps):
-            batch = bench.fitted[step % len(bench.fitted)]
-            data = None if labels is None else _with(bench, batch, labels[step % len(bench.fitted)])
-            loss = bench.step(optimizer, batch, data=data, seed=step)
-            if not math.isfinite(loss):
-                break
-        found.append(bench.measured(look) if math.isfinite(loss) else (math.inf, math.nan))
+        losses = bench.train(bench.adam(rate), bench.fitted, steps, data=data)
+        found.append(bench.measured_after(losses, look))
     losses, scores = zip(*found, strict=True)
     return {"steps": steps, "losses": list(losses), "scores": list(scores)}
 
 
-def _permuted(bench: Bench) -> Sequence[Tensor] | None:
-    """Labels of the batches that are trained on, exchanged between all of their samples; None when they aren't known."""
+def _permuted(bench: Bench) -> dict[int, Tensor] | None:
+    """By batch that is trained on its labels, exchanged between all samples; None when they aren't known."""
     tapes = [bench.tapes[b] for b in bench.fitted]
     if any(len(t.targets) != 1 or not t.data[t.targets[0]].dim() for t in tapes):
         return None
@@ -62,7 +54,8 @@ def _permuted(bench: Bench) -> Sequence[Tensor] | None:
         return None
     whole = torch.cat(list(labels))
     order = torch.randperm(len(whole), generator=torch.Generator("cpu").manual_seed(0), device="cpu")
-    return whole[order.to(whole.device)].split([len(x) for x in labels])
+    parts = whole[order.to(whole.device)].split([len(x) for x in labels])
+    return dict(zip(bench.fitted, parts, strict=True))
 
 
 def _with(bench: Bench, batch: int, labels: Tensor) -> list[Tensor]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 
+from unstuck._json import plain
 from unstuck.probes.answers import answers
 from unstuck.probes.bench import SMALL, Bench, Clock, Training, no_trace, tensors_of
 from unstuck.probes.critical_rate import critical_rate
@@ -77,16 +77,8 @@ def experiments(training: Training, seconds: float) -> Iterator[tuple[str, dict[
             except Exception as error:  # noqa: BLE001 - one experiment that fails must not cost the others
                 found = {"error": _said(error)}
             if found is not None:
-                yield name, {**_plain(found), "seconds": round(time.perf_counter() - start, 4)}
+                yield name, {**plain(found), "seconds": round(time.perf_counter() - start, 4)}
 
 
 def _said(error: Exception) -> str:
     return (str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}")[:300]
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

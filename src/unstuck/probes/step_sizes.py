@@ -87,9 +87,7 @@ def _steps_for(bench: Bench, clock: Clock, most: int, *, start: bool) -> int:
 
 
 def _after(bench: Bench, optimizer: Any, steps: int, look: range) -> tuple[float | None, float | None, float | None]:
-    losses = bench.train(optimizer, bench.fitted, steps, Clock(math.inf))
-    if not losses or not math.isfinite(losses[-1]):
-        return None, None, None
-    loss, score = bench.measured(look)
-    own = bench.loss(bench.fitted[-len(look) :]) if bench.held != bench.fitted else loss
+    losses = bench.train(optimizer, bench.fitted, steps)
+    loss, score = bench.measured_after(losses, look)
+    own = bench.measured_after(losses, bench.fitted[-len(look) :])[0] if bench.held != bench.fitted else loss
     return tuple(v if math.isfinite(v) else None for v in (loss, score, own))  # pyright: ignore[reportReturnType]

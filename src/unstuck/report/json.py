@@ -7,13 +7,11 @@ Findings are one flat list, most decisive first. A symptom stands right behind w
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from unstuck._json import plain
 from unstuck.report.output import write_text
 from unstuck.verdict import Finding, Verdict
 
@@ -39,7 +37,7 @@ def to_json(verdict: Verdict) -> dict[str, Any]:
         "verdict": verdict.verdict,
         "why_unknown": verdict.why_unknown,
         "findings": _findings(verdict.findings),
-        "run": _plain({**_RUN, **verdict.run}),
+        "run": plain({**_RUN, **verdict.run}),
     }
 
 
@@ -80,27 +78,12 @@ def _finding(finding: Finding) -> dict[str, Any]:
         "cause": finding.cause,
         "rule": finding.rule,
         "severity": finding.severity,
-        "confidence": _plain(finding.confidence),
+        "confidence": plain(finding.confidence),
         "layers": list(finding.layers),
         "says": finding.says,
         "evidence": [
-            {"signal": e.signal, "layer": e.layer, "step": int(e.step), "value": _plain(e.value)}
+            {"signal": e.signal, "layer": e.layer, "step": int(e.step), "value": plain(e.value)}
             for e in finding.evidence
         ],
         "treated_by": list(finding.treated_by),
     }
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, (np.generic, np.ndarray)):
-        value = value.tolist()
-    match value:
-        case None | bool() | int() | str():
-            return value
-        case float():
-            return value if math.isfinite(value) else None
-        case Mapping():
-            return {str(key): _plain(item) for key, item in value.items()}
-        case list() | tuple() | set() | frozenset():
-            return [_plain(item) for item in value]
-    return str(value)

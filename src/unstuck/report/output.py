@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 from unstuck.errors import MisuseError, RecordError
@@ -30,7 +32,7 @@ def check(path: str | Path) -> Path:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a report, in UTF-8; what was there is replaced.
+    """Write a report, in UTF-8; a plain file is replaced as a whole or not at all.
 
     Args:
         path: The file to write.
@@ -41,9 +43,26 @@ def write_text(path: str | Path, text: str) -> None:
         RecordError: The system refuses: no permission, a full disk.
     """  # noqa: DOC502
     target = check(path)
+    # A lone surrogate (a file name that is no UTF-8) has no place in UTF-8; better a mark than no report.
+    content = text.encode("utf-8", errors="replace")
     try:
-        # A lone surrogate (a file name that is no UTF-8) has no place in UTF-8; better a mark than no report.
-        target.write_text(text, encoding="utf-8", errors="replace")
+        if target.is_symlink() or (target.exists() and not target.is_file()):
+            target.write_bytes(content)  # what a link, such as /dev/stdout, leads to; a device; a pipe: never replaced
+        else:
+            _replace(target, content)
     except OSError as error:
         reason = error.strerror or error
         raise RecordError(f"can't write the report to {str(path)!r}: {reason}; name another file") from error
+
+
+def _replace(target: Path, content: bytes) -> None:
+    """Another file in place of one that may be written to, with its permissions."""
+    part = target.with_name(f".unstuck-{os.getpid()}.part")
+    try:
+        part.write_bytes(content)
+        if target.exists():
+            target.open("ab").close()  # the folder would let us replace what may not be written to
+            shutil.copymode(target, part)
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)

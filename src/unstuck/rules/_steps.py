@@ -10,6 +10,7 @@ import numpy as np
 from unstuck.evidence import Parameter, Record
 from unstuck.rules._depth import is_weight
 from unstuck.rules._learning import Learning, late
+from unstuck.rules._medians import stretches
 
 
 def rate(record: Record) -> float:
@@ -49,23 +50,27 @@ def struck_at(record: Record, *, jump: float = 20.0, calm: int = 10, few: int = 
         calm: Steps before it that nothing is to be seen of.
         few: Steps before which no training goes well or badly.
     """
-    loss = record.series("loss")
-    values, norms = loss.values, record.series("grad_norm").finite
-    for i in range(few, len(values)):
-        before = values[i - calm : i]
-        if not (
-            np.isfinite(before).all()
-            and values[i] > jump * np.abs(before).max()
-            and values[i] > 2 * np.nanmax(values[:i])
-        ):
-            continue
-        step, usual = int(loss.steps[i]), norms.until(int(loss.steps[i]))
-        after = values[i + 1 : i + 1 + calm]
-        broke = len(after) > 0 and (not np.isfinite(after).all() or np.median(after) > 2 * np.median(before))
-        learned = np.median(before) < 0.5 * values[0]
-        quiet = len(usual) < calm or usual.last <= 3 * float(np.median(usual.values[-calm * 3 :]))
-        return step if broke and learned and quiet else None
-    return None
+    loss, norms = record.series("loss"), record.series("grad_norm").finite
+    values, i = loss.values, _first_jump(loss.values, jump, calm, few)
+    if i is None:
+        return None
+    before, after = values[i - calm : i], values[i + 1 : i + 1 + calm]
+    step, usual = int(loss.steps[i]), norms.until(int(loss.steps[i]))
+    broke = len(after) > 0 and (not np.isfinite(after).all() or np.median(after) > 2 * np.median(before))
+    learned = np.median(before) < 0.5 * values[0]
+    quiet = len(usual) < calm or usual.last <= 3 * float(np.median(usual.values[-calm * 3 :]))
+    return step if broke and learned and quiet else None
+
+
+def _first_jump(values: np.ndarray, jump: float, calm: int, few: int) -> int | None:
+    """The first value far above the calm ones before it, and above all before."""
+    if len(values) <= few:
+        return None
+    highest = np.fmax.accumulate(values)[few - 1 : -1]
+    at = few + np.flatnonzero(values[few:] > 2 * highest)
+    before = stretches(values, at - calm, calm)
+    at = at[np.isfinite(before).all(axis=1) & (values[at] > jump * np.abs(before).max(axis=1))]
+    return int(at[0]) if len(at) else None
 
 
 def update_size(record: Record, learning: Learning) -> float:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
-from unstuck.evidence import Record
+from unstuck.evidence import Record, Series
 from unstuck.rules._depth import gradient, main_group, steepest, weighted
 from unstuck.rules._finding import finding
 from unstuck.rules._learning import Learning, progress
+from unstuck.rules._medians import medians, medians_before, stretches
 from unstuck.rules._steps import struck_at
 from unstuck.rules._words import number
 from unstuck.verdict import Evidence, Finding
@@ -111,28 +113,42 @@ def _first_step(record: Record, learning: Learning, start: float) -> list[Findin
 
 def _spike(record: Record, learning: Learning, spike: float) -> list[Finding]:
     norms = record.series("grad_norm").until(learning.end).finite
-    for i in range(1 + _BEFORE, len(norms)):
-        before, now, step = float(np.median(norms.values[1:i])), float(norms.values[i]), int(norms.steps[i])
-        if now > spike * before > 0 and _worse_after(record, step):
-            says = f"the norm of the gradient jumps from {number(before)} to {number(now)} at step {step}"
-            evidence = [Evidence("grad_norm", "", step, now)]
-            struck = struck_at(record)
-            if struck is not None and struck <= step:
-                says += (
-                    f"; the batch of step {struck} is unlike all before, and nothing in those steps led up to its loss"
-                )
-            sure = 0.5 if struck is None else 0.85
-            return _explodes(learning, sure, says, [], evidence, ("gradient-clipping", "learning-rate", "warm-up"))
-    return []
+    i, before = _first_spike(record, norms, spike)
+    if i is None:
+        return []
+    now, step = float(norms.values[i]), int(norms.steps[i])
+    says = f"the norm of the gradient jumps from {number(before)} to {number(now)} at step {step}"
+    evidence = [Evidence("grad_norm", "", step, now)]
+    struck = struck_at(record)
+    if struck is not None and struck <= step:
+        says += f"; the batch of step {struck} is unlike all before, and nothing in those steps led up to its loss"
+    sure = 0.5 if struck is None else 0.85
+    return _explodes(learning, sure, says, [], evidence, ("gradient-clipping", "learning-rate", "warm-up"))
 
 
-def _worse_after(record: Record, step: int) -> bool:
-    """The loss after a step is twice that before, or not finite."""
-    loss = record.series("loss")
-    before, after = loss.until(step).finite.values[-10:], loss.after(step + 1).values[:10]
-    if len(before) < 3 or not len(after):
-        return False
-    return not np.isfinite(after).all() or float(np.median(after)) > 2 * abs(float(np.median(before)))
+def _first_spike(record: Record, norms: Series, spike: float) -> tuple[int | None, float]:
+    """The first norm far above the median of those before, but for that of step 0, and after which the loss is worse; and that median."""
+    values, few = norms.values, 1 + _BEFORE
+    if len(values) <= few:
+        return None, math.nan
+    lowest = np.minimum.accumulate(values[1:])[_BEFORE - 1 : -1]
+    at = few + np.flatnonzero(values[few:] > spike * lowest)  # no median is below that
+    at = at[_worse_after(record, norms.steps[at])]
+    if not len(at):
+        return None, math.nan
+    before = medians_before(values[1:], at - 1)
+    found = np.flatnonzero((values[at] > spike * before) & (before > 0))
+    return (int(at[found[0]]), float(before[found[0]])) if len(found) else (None, math.nan)
+
+
+def _worse_after(record: Record, steps: np.ndarray) -> np.ndarray:
+    """Whether the loss after each of these steps is twice that before, or not finite; false where too few losses are known."""
+    loss, good, few = record.series("loss"), record.series("loss").finite, 10
+    known, start = np.searchsorted(good.steps, steps), np.searchsorted(loss.steps, steps + 1)
+    before, after = stretches(good.values, known - few, few), stretches(loss.values, start, few)
+    there = np.minimum(len(loss) - start, few)
+    broken = np.count_nonzero(np.isfinite(after), axis=1) < there
+    return (known >= 3) & (there > 0) & (broken | (medians(after) > 2 * np.abs(medians(before))))
 
 
 def _explodes(

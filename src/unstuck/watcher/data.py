@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from unstuck.evidence import Data, Event
+from unstuck.probes.tape import walk
 from unstuck.signals import summary
 from unstuck.watcher.labels import evaluated_labels, label_counts
 from unstuck.watcher.losses import LossBook
@@ -280,9 +281,11 @@ class DataBook:
         result = losses.evaluated(trace, self._eval_batch)
         if result is not None:
             self._eval_results.append(result)
-        self._look_at_inputs(trace)
+        entry = self._entry() if self._entry is not None else None
+        data = next((t for module, t in trace.entered if module is entry), None)
+        self._look_at_inputs(data)
         self._look_at_labels(trace, losses)
-        self._look_for_nan(trace)
+        self._look_for_nan(trace, data)
 
     def _is_foreign(self, registry: Registry, module: nn.Module) -> bool:
         """Whether a module belongs to another model than is trained, nor is a copy of one, as an average of weights is."""
@@ -334,29 +337,26 @@ class DataBook:
                 step, tuple((name, "") for name, _ in found), np.asarray([value for _, value in found], np.float32)
             )
 
-    def _look_at_inputs(self, trace: Any) -> None:
+    def _look_at_inputs(self, data: Tensor | None) -> None:
         """Measures what the module got to which the training's input goes, in the 1st, 2nd, 4th and 8th batch of a pass."""
-        count, entry = self._eval_batches, self._entry() if self._entry is not None else None
-        if entry is None or count & (count - 1):
-            return
-        data = next((t for module, t in trace.entered if module is entry), None)
-        if data is None or not _has_features(data):
+        count = self._eval_batches
+        if data is None or not _has_features(data) or count & (count - 1):
             return
         found = summary.features(data)
         if not self._eval_inputs or found.shape == self._eval_inputs[0].shape:
             self._eval_inputs.append(found)
             self._eval_samples += int(data.shape[0])
 
-    def _look_for_nan(self, trace: Any) -> None:
+    def _look_for_nan(self, trace: Any, data: Tensor | None) -> None:
         """Whether there is a NaN among the outputs; minus infinity is usual there, under a mask."""
-        outputs = [t for t in (_first_tensor(o) for o in trace.root_outputs) if t is not None and t.numel()]
+        found = (next((t for _, t in walk(o) if _is_real(t)), None) for o in trace.root_outputs)
+        outputs = [t for t in found if t is not None and t.numel()]
         if self._told_bad or not outputs:
             return
         bad = torch.stack([t.detach().isnan().any() for t in outputs if t.device == outputs[0].device]).any()
-        entry = self._entry() if self._entry is not None else None
-        data = next((t for module, t in trace.entered if module is entry), None)
-        known = data is not None and data.is_floating_point() and data.layout == torch.strided
-        inputs = data.detach().isfinite().all().logical_not() if data is not None and known else torch.zeros_like(bad)
+        inputs = torch.zeros_like(bad)
+        if data is not None and _is_real(data):
+            inputs = data.detach().isfinite().all().logical_not()
         self._eval_bad.append(torch.stack([bad, inputs.to(bad.device)]).float())
 
     def _look_at_labels(self, trace: Any, losses: LossBook) -> None:
@@ -445,16 +445,12 @@ def _time_first(module: nn.Module) -> bool:
     )
 
 
+def _is_real(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and tensor.layout == torch.strided
+
+
 def _has_features(tensor: Tensor) -> bool:
-    return tensor.is_floating_point() and tensor.dim() > 1 and tensor.numel() > 0 and tensor.layout == torch.strided
-
-
-def _first_tensor(output: Any) -> Tensor | None:
-    """The first tensor of real numbers that a model gave: itself, or within a tuple or a dict."""
-    if isinstance(output, Tensor):
-        return output if output.is_floating_point() and output.layout == torch.strided else None
-    parts = output.values() if isinstance(output, Mapping) else output if isinstance(output, (tuple, list)) else ()
-    return next((t for t in map(_first_tensor, parts) if t is not None), None)
+    return _is_real(tensor) and tensor.dim() > 1 and tensor.numel() > 0
 
 
 def _tracks(module: nn.Module) -> bool:
