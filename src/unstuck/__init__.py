@@ -10,8 +10,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from unstuck.doctor import diagnose
     from unstuck.curing import cure
+    from unstuck.doctor import diagnose
     from unstuck.evidence import Record
     from unstuck.training import Training
     from unstuck.watching import watch

@@ -8,6 +8,7 @@ training.run()
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import inspect
@@ -236,7 +237,7 @@ class Training:
             First arguments of the model's calls, one batch behind the other, on the processor; empty where they are no tensors.
         """
         found: list[Tensor] = []
-        with torch.random.fork_rng(), torch.no_grad():
+        with numbers_kept(), torch.no_grad():
             for batch in _copied_batches(self.batches, {}):
                 first = _first_argument(self.model, functools.partial(self.forward, self.model, batch))
                 if (
@@ -282,6 +283,19 @@ class Training:
         if new.schedules:
             count_steps(new.optimizer)
         return new
+
+
+@contextlib.contextmanager
+def numbers_kept() -> Iterator[None]:
+    """While which random numbers may be drawn: afterwards torch, numpy and `random` go on where they were."""
+    state, numpy_state = random.getstate(), np.random.get_state()
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    try:
+        with torch.random.fork_rng(devices):
+            yield
+    finally:
+        random.setstate(state)
+        np.random.set_state(numpy_state)
 
 
 def count_steps(optimizer: torch.optim.Optimizer) -> None:

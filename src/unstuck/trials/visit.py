@@ -73,6 +73,7 @@ class Prescription:
         digests: Of the files they are of.
         texts: The changed files, by path.
         diff: What changes, as a unified diff.
+        training: The treated training, where it is no script.
     """
 
     treatment: Treatment
@@ -86,6 +87,7 @@ class Prescription:
     digests: dict[str, str]
     texts: dict[str, str]
     diff: str
+    training: Any = None
 
     @property
     def text(self) -> str:
@@ -94,6 +96,7 @@ class Prescription:
         return (
             f"{words(self.treatment)}: {self.score} {_mean(self.without)} becomes {_mean(self.treated)} over {effect.pairs} fresh seeds "
             f"({effect.mean:+.3g}{of}, 95% interval {effect.low:+.3g} to {effect.high:+.3g})"
+            f"{'; prescription.training has it, and is not trained yet' if self.training is not None else ''}"
         )
 
 
