@@ -8,7 +8,7 @@ import traceback
 
 import pytest
 
-from unstuck.source import Edit, EditError, Source, argument, called, compiled, edited, number_in
+from unstuck.source import Edit, EditError, Source, argument, called, compiled, edited, number_in, own_files
 
 
 def source(text, file="train.py"):
@@ -537,3 +537,17 @@ def test_code_with_all_that_has_lines():
     edit = made.before(made.tree.body[0], ["import os", "import re"])
     lines = [n.lineno for n in ast.walk(ast.parse(made.text)) if hasattr(n, "lineno")]
     assert max(line for _, _, line in compiled(made, [edit]).co_lines() if line) <= max(lines)
+
+
+def test_the_files_that_are_a_users_own(tmp_path):
+    (tmp_path / "pkg" / "deep").mkdir(parents=True)
+    texts = {
+        "train.py": "import torch, near\nfrom pkg.model import Net\nfrom pkg import other\n",
+        "near.py": "import train\n", "unused.py": "", "pkg/__init__.py": "", "pkg/model.py": "from .deep import x\nfrom . import beside\n",
+        "pkg/other.py": "no python here", "pkg/beside.py": "", "pkg/deep/__init__.py": "",
+    }  # fmt: skip
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    found = {str(path.relative_to(tmp_path)) for path in own_files(tmp_path / "train.py")}
+    assert found == {*texts} - {"unused.py"}
+    assert own_files(tmp_path / "nowhere.py") == []

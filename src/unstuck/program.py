@@ -53,11 +53,12 @@ class Script:
     Args:
         path: The script.
         record: Of the surveyed run.
+        known: The same script, with the record of another run; its files aren't read again.
     """
 
-    def __init__(self, path: str | Path, record: Record) -> None:
+    def __init__(self, path: str | Path, record: Record, *, known: Script | None = None) -> None:
         self.path, self.record = str(path), record
-        self._sources: dict[str, Source] = {}
+        self._sources: dict[str, Source] = known._sources if known else {}
 
     def source(self, file: str) -> Source:
         """A file of the user's.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import hashlib
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -77,6 +78,11 @@ class Source:
         self.parents: dict[ast.AST, ast.AST] = {
             child: parent for parent in ast.walk(self.tree) for child in ast.iter_child_nodes(parent)
         }
+
+    @property
+    def digest(self) -> str:
+        """Tells whether the file is the one that edits are of."""
+        return digest_of(self.text)
 
     @classmethod
     def read(cls, path: str | Path) -> Source:
@@ -373,6 +379,36 @@ class Source:
         parent, _, name = module.rpartition(".")
         outer = self.alias(parent) if parent else ""
         return f"{outer}.{name}" if outer else ""
+
+
+def own_files(script: str | Path) -> list[Path]:
+    """A script and the files beside it that it imports, and those that they import, as far as imports can be read from their text."""
+    found, waiting = dict[Path, None](), [Path(script)]
+    folder = Path(script).parent
+    while waiting:
+        path = waiting.pop()
+        if path in found or not path.is_file():
+            continue
+        found[path] = None
+        try:
+            tree = ast.parse(path.read_bytes())
+        except (OSError, SyntaxError, ValueError):
+            continue
+        for node in ast.walk(tree):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                start = [node.module] if node.module else []
+                names = [".".join([*start, a.name]) for a in node.names] + start
+            begin = path.parent if isinstance(node, ast.ImportFrom) and node.level else folder
+            for name in names:
+                parts = name.split(".")
+                waiting += [begin.joinpath(*parts).with_suffix(".py"), begin.joinpath(*parts, "__init__.py")]
+    return list(found)
+
+
+def digest_of(text: str) -> str:
+    """Of a file's text, whatever its lines are ended by."""
+    return hashlib.sha256(text.replace("\r\n", "\n").replace("\r", "\n").encode()).hexdigest()
 
 
 def called(call: ast.Call) -> str:

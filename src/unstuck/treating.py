@@ -1,35 +1,31 @@
 """The treatment, read from top to bottom: see what is wrong, try what may help, go on until it is well, and prove it.
 
 1. One run as it stands, surveyed and with experiments: what is wrong, and where in the script the training is made.
-2. Remedies that the findings call for, with the settings they propose, each written into the script as edits; a run of each, of the
-   same seed. The best is kept where it helps, the run is diagnosed again, and what is still wrong is treated on top of it.
-3. Fresh seeds, with and without: the effect is that of these pairs alone, as the best of many tries always looks good.
+2. Remedies that the findings call for, with the settings they propose; a run of each, of the same seed. The best is kept where it
+   helps, is run with another seed and diagnosed again, and what is still wrong is treated on top of it.
+3. What the best can do without is taken out of it.
+4. Fresh seeds, with and without: the effect is that of these pairs alone, as the best of many tries always looks good.
 """
 
 from __future__ import annotations
 
-import difflib
-import hashlib
 import math
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from unstuck._discover import find
 from unstuck.doctor import diagnose
-from unstuck.errors import UnstuckError
 from unstuck.evidence import Record
-from unstuck.program import Script, edits_of
+from unstuck.patients import Patient
 from unstuck.rules._learning import skill as skill_of
 from unstuck.rules._probes import reachable
-from unstuck.source import Edit, EditError, Source, edited
-from unstuck.trials.estimate import Effect, paired
-from unstuck.trials.executor import Executor, Log, Processes
+from unstuck.source import EditError
+from unstuck.trials.compare import behind, effect, gained, skill
+from unstuck.trials.estimate import paired
+from unstuck.trials.executor import Executor
 from unstuck.trials.job import LOWER_IS_BETTER, Job, Outcome
 from unstuck.trials.visit import Cure, Dose, Prescription, Treatment, Trial, words
 from unstuck.verdict import Finding, Verdict
@@ -40,7 +36,9 @@ HELPS = 0.02  # of that way: the least that a single run must gain to be gone on
 ROUNDS = 4
 MOST = 6  # treatments in a round
 FEW = 3  # of which are tried in any case
-FRESH = 1000  # where the seeds of the confirmation begin
+SHARE = 0.15  # of a run's time that experiments may take
+CHECKS = 500  # where the seeds begin that tell luck from help while it is looked for
+FRESH = 1000  # where those of the confirmation begin, which nothing else uses
 FALLBACK = ("optimizer", "learning-rate", "train-longer")
 PAIRED = (
     "standardize-input",
@@ -58,174 +56,186 @@ Tell = Callable[[str], None]
 
 
 class Doctor:
-    """Cures one script.
+    """Cures one program.
 
     Args:
-        command: The script and its arguments.
-        folder: Where runs and what has finished are kept; a visit that was broken off goes on from there.
+        patient: The program.
+        executor: Makes the runs.
         seeds: Pairs of fresh seeds that confirm.
         budget: Seconds that tries may take before the confirmation.
-        executor: Makes the runs.
         tell: Shown what goes on.
     """
 
     def __init__(
         self,
-        command: Sequence[str],
-        folder: Path,
+        patient: Patient,
+        executor: Executor,
         *,
         seeds: int = 3,
         budget: float = 120.0,
-        executor: Executor | None = None,
         tell: Tell = lambda words: None,
     ) -> None:
-        self.command, self.folder = tuple(command), folder
+        self.patient, self.executor = patient, executor
         self.seeds, self.budget, self.tell = seeds, budget, tell
-        self.executor = executor or Processes(Log(folder))
         self.began = time.perf_counter()
         self.trials: list[Trial] = []
         self._tried: set[Treatment] = set()
         self._seed = 0  # of the runs that are compared
+        self._checks = CHECKS
 
     # ------------------------------------------------------------------ the visit
 
     def visit(self) -> Cure:
         """All of it."""
-        first = Job(self.command, survey=True, probe_budget=0.15)
-        both = [
-            first,
-            Job(self.command, seed=FRESH),
-        ]  # the second is needed only to confirm, while a core has nothing else to do
-        baseline = next(
-            out for job, out in self.executor.run(both, enough=lambda job, out: job is first) if job is first
-        )
+        self.executor.later(self.patient.job(seed=FRESH + i) for i in range(self.seeds))
+        baseline = self._one(self.patient.job(survey=True, probe_budget=SHARE))
         if not baseline.record:
             return self._over(
                 Verdict("unknown", (), baseline.error or "it could not be run", {}), baseline, why=baseline.error
             )
         record = Record.read(baseline.record)
         verdict = diagnose(record)
-        script = Script(self.command[0], record)
-        if not any(f.severity != "note" for f in verdict.findings) and verdict.verdict != "unknown":
+        self.patient.see(record)
+        if not _loud(verdict) and verdict.verdict != "unknown":
             return self._over(verdict, baseline, why="nothing is wrong with it")
         self.tell(_said(verdict))
-        best = self._treat(script, verdict, baseline)
+        best = self._treat(verdict, baseline)
         if not best:
             return self._over(verdict, baseline, why="nothing that was tried helps")
         try:
-            return self._confirm(script, verdict, baseline, best)
+            return self._confirm(verdict, baseline, best)
         except KeyboardInterrupt:
             why = f"stopped before it was confirmed: {words(best)} helped with one seed"
             return self._over(verdict, baseline, why=why)
 
-    def _treat(self, script: Script, verdict: Verdict, baseline: Outcome) -> Treatment:
+    def _treat(self, verdict: Verdict, baseline: Outcome) -> Treatment:
         """Rounds of trials, each on top of the best so far; who breaks it off gets the best so far."""
         self._best: tuple[Treatment, Outcome] = ((), baseline)
+        self._baseline = baseline
+        self._outcomes: dict[Treatment, Outcome] = {}
         try:
-            self._rounds(script, verdict, baseline)
+            self._rounds(verdict)
+            self._prune()
         except KeyboardInterrupt:
             self.tell("stopped: what is best so far is confirmed")
         return self._best[0]
 
-    def _rounds(self, script: Script, verdict: Verdict, baseline: Outcome) -> None:
-        current = verdict
-        reference = reachable(script.record)
-        self._reach = min(WELL, max(0.9, skill_of(script.record, reference))) if math.isfinite(reference) else WELL
+    def _rounds(self, verdict: Verdict) -> None:
+        record = Record.read(self._baseline.record)
+        reference = reachable(record)
+        self._reach = min(WELL, max(0.9, skill_of(record, reference))) if math.isfinite(reference) else WELL
         for _ in range(ROUNDS):
-            base, before = self._best
-            helped = self._try(script, self._candidates(script, current, base), base, before, baseline)
-            if not helped:
-                helped = self._try(script, self._pairs(script, current, base), base, before, baseline)
-            if not helped:
-                helped = self._try(script, self._candidates(script, current, base, FALLBACK), base, before, baseline)
-            if not helped or self._spent:
+            if not self._round(verdict, record) or self._over_with:
                 return
-            again = self._one(self._fresh(script, self._best[0], baseline))  # of a fresh seed: one may be lucky
-            if skill(again) < skill(self._best[1]) - HELPS:
-                self._seed, self._best = FRESH, (self._best[0], again)
+            again = self._checked(record)
             if not again.record or self._over_with:
                 return
-            current = diagnose(Record.read(again.record))
-            loud = any(f.severity != "note" for f in current.findings)
-            if not loud and skill(self._best[1]) > FINE:
+            record = Record.read(again.record)
+            verdict = diagnose(record)
+            if not _loud(verdict) and skill(self._best[1]) > FINE:
                 return
-            if loud:
-                self.tell(f"still {_said(current)}")
-            self._refine(script, baseline)
+            if _loud(verdict):
+                self.tell(f"still {_said(verdict)}")
+
+    def _round(self, verdict: Verdict, record: Record) -> bool:
+        """One dose more, else two at once, else what helps many; whether any helps."""
+        base = self._best[0]
+        return (
+            self._try(self._candidates(verdict, record, base))
+            or self._try(self._pairs(verdict, record, base))
+            or self._try(self._candidates(verdict, record, base, FALLBACK))
+        )
 
     @property
     def _over_with(self) -> bool:
         """It is as good as can be expected, or time is over."""
         return self._spent or skill(self._best[1]) > self._reach
 
-    def _refine(self, script: Script, baseline: Outcome) -> None:
-        """Rates around the one that helped, or around the script's own where something else did."""
-        base, before = self._best
-        if self._over_with:
-            return
-        rates = {i: d.settings["rate"] for i, d in enumerate(base) if "rate" in d.settings}
+    def _checked(self, record: Record) -> Outcome:
+        """The best, of another seed and with experiments, as one may be lucky; rates around its own are tried beside it."""
+        treatment, was = self._best
+        seed, self._checks = self._checks, self._checks + 1
+        check = self._job(treatment, seed=seed, probe_budget=SHARE)
+        self._try(self._around(treatment, record), beside=check)
+        again = self._one(check)  # from the log
+        if self._best[0] == treatment and skill(again) < skill(was) - HELPS:
+            self._seed, self._best = seed, (treatment, again)
+        return again
+
+    def _around(self, base: Treatment, record: Record) -> list[Treatment]:
+        """Rates around the one that helped, or around the program's own where something else did."""
+        rates = [(i, d.settings["rate"]) for i, d in enumerate(base) if "rate" in d.settings]
+        own = record.series("lr").median()
         around: list[Treatment] = []
         for factor in (1 / 3, 3.0):
             if rates:
-                i, rate = next(iter(rates.items()))
+                i, rate = rates[0]
                 other = Dose(base[i].remedy, {**base[i].settings, "rate": float(f"{rate * factor:.3g}")})
                 around.append((*base[:i], other, *base[i + 1 :]))
-            elif (rate := script.record.series("lr").median()) > 0:
-                around.append((*base, Dose("learning-rate", {"rate": float(f"{rate * factor:.3g}")})))
-        self._try(
-            script, [t for t in around if t not in self._tried and self._written(script, t)], base, before, baseline
-        )
+            elif own > 0:
+                around.append((*base, Dose("learning-rate", {"rate": float(f"{own * factor:.3g}")})))
+        return [t for t in around if t not in self._tried and self._possible(t)]
 
-    def _pairs(self, script: Script, verdict: Verdict, base: Treatment) -> list[Treatment]:
-        """Two doses at once, where none alone helps: what the findings call for first, with what lets it learn."""
-        remedies = find("remedies")
-        firsts: dict[Dose, None] = {}
-        for name, _ in _wanted(verdict.findings):
-            if name in PAIRED and name in remedies:
-                proposed = _proposed(remedies[name], script, verdict)[:1]
-                firsts.update(dict.fromkeys(Dose(name, settings) for settings in proposed))
-        seconds = [Dose(name, settings) for name, settings in PARTNERS]
-        pairs = [(a, b) for a in list(firsts)[:2] for b in [*list(firsts)[1:3], *seconds]] + [(seconds[1], seconds[2])]
-        given = {d.remedy for d in base}
-        fitting = [(*base, a, b) for a, b in pairs if a.remedy != b.remedy and not {a.remedy, b.remedy} & given]
-        return [t for t in dict.fromkeys(fitting) if t not in self._tried and self._written(script, t)][:MOST]
+    def _prune(self) -> None:
+        """Takes out what the best can do without: what helped at first may not be needed beside what came later."""
+        treatment, outcome = self._best
+        if len(treatment) < 2 or self._spent:
+            return
+        lesser = [(*treatment[:i], *treatment[i + 1 :]) for i in range(len(treatment) - 1)]
+        jobs = [(self._job(t, seed=self._seed), t) for t in lesser if t not in self._tried and self._possible(t)]
+        treatments = {job.key: t for job, t in jobs}
+        enough_of_it = skill(outcome) - HELPS / 2
+        kept: list[tuple[int, float, tuple[Treatment, Outcome]]] = []
+        for job, without in self.executor.run([job for job, _ in jobs]):
+            smaller = treatments[job.key]
+            self._tried.add(smaller)
+            good = skill(without) >= enough_of_it
+            self.trials.append(Trial(smaller, (without.value,), gained(self._baseline, without), without.seconds, good))
+            self.tell(f"{'- ' if good else '  '}{words(smaller)}: {_outcome_words(without)}")
+            if good:
+                kept.append((len(smaller), -skill(without), (smaller, without)))
+        if kept:
+            *_, self._best = min(kept, key=lambda k: k[:2])
+            self._prune()
 
-    def _written(self, script: Script, treatment: Treatment) -> bool:
-        """Whether a treatment can be written into the script; why not is noted."""
-        try:
-            self._edits(script, treatment)
-        except EditError as error:
-            self._tried.add(treatment)
-            self.trials.append(Trial(treatment, why_not=str(error)))
-            return False
-        return True
+    def _try(self, treatments: Sequence[Treatment], *, beside: Job | None = None) -> bool:
+        """A run of each, of one seed; the best becomes the one to go on with. Whether one helps.
 
-    def _try(
-        self, script: Script, treatments: Iterable[Treatment], base: Treatment, before: Outcome, baseline: Outcome
-    ) -> bool:
-        """A run of each, of the first seed; the best becomes the one to go on with. Whether one helps."""
+        Args:
+            treatments: In the order in which they are tried.
+            beside: A run that is made beside them, whatever comes of them.
+        """
+        before = self._best[1]
         jobs: dict[str, Treatment] = {}
         waiting: list[Job] = []
         for treatment in treatments:
             self._tried.add(treatment)
-            job = self._job(script, treatment, seed=self._seed, limit=self._limit(baseline, treatment))
+            job = self._job(treatment, seed=self._seed)
             if job.key not in jobs:
                 jobs[job.key] = treatment
                 waiting.append(job)
         helped = False
+        left = {beside.key} if beside else set[str]()
         done = 0
 
         def enough(job: Job, outcome: Outcome) -> bool:
-            nonlocal done
-            done += 1
             good = skill(outcome) > WELL or (done >= FEW and skill(self._best[1]) > self._reach)
-            return good or self._spent
+            return not left and (good or self._spent)
 
         def hopeless(job: Job, record: Path) -> str:
-            return _behind(record, self._best[1]) if "train-longer" not in {d.remedy for d in jobs[job.key]} else ""
+            if job.key in left or "train-longer" in {d.remedy for d in jobs[job.key]}:
+                return ""
+            return behind(record, self._best[1])
 
-        for job, outcome in self.executor.run(waiting, enough=enough, hopeless=hopeless):
+        for job, outcome in self.executor.run(
+            [*([beside] if beside else []), *waiting], enough=enough, hopeless=hopeless
+        ):
+            if job.key not in jobs:
+                left.discard(job.key)
+                continue
+            done += 1
             treatment = jobs[job.key]
+            self._outcomes[treatment] = outcome
             gain = gained(before, outcome)
             better = gain > HELPS and skill(outcome) > skill(self._best[1])
             self.trials.append(Trial(treatment, (outcome.value,), gain, outcome.seconds, better, outcome.error))
@@ -234,40 +244,43 @@ class Doctor:
                 self._best, helped = (treatment, outcome), True
         return helped
 
-    def _confirm(self, script: Script, verdict: Verdict, baseline: Outcome, best: Treatment) -> Cure:
+    # ------------------------------------------------------------------ the proof
+
+    def _confirm(self, verdict: Verdict, baseline: Outcome, best: Treatment) -> Cure:
         """Pairs of fresh seeds; as many again where the first few leave it open."""
-        pairs = self._pairs_of_runs(script, baseline, best, range(FRESH, FRESH + self.seeds))
-        certain = _certain(pairs)
+        pairs = self._pairs_of_runs(best, range(FRESH, FRESH + self.seeds))
+        certain = effect(pairs)
         if not certain.helps and certain.mean > HELPS:
-            more = range(FRESH + self.seeds, FRESH + 2 * self.seeds)
-            pairs += self._pairs_of_runs(script, baseline, best, more)
-            certain = _certain(pairs)
+            pairs += self._pairs_of_runs(best, range(FRESH + self.seeds, FRESH + 2 * self.seeds))
+            certain = effect(pairs)
         if not certain.helps:
             why = f"{words(best)} helped with one seed, but not beyond noise with {len(pairs)} others"
             return self._over(verdict, baseline, why=why)
         treated = pairs[0][1]
         after = diagnose(Record.read(treated.record)) if treated.record else None
-        edits = self._edits(script, best)
-        texts = {file: edited(script.source(file), edits) for file in dict.fromkeys(e.file for e in edits)}
         values = [(a.value, b.value) for a, b in pairs]
         same = all(a.score == b.score and math.isfinite(a.value) and math.isfinite(b.value) for a, b in pairs)
         sign = -1.0 if treated.score in LOWER_IS_BETTER else 1.0
+        written = self.patient.written(best)
+        known = math.isfinite(treated.skill)
         prescription = Prescription(
             best, paired([sign * a for a, _ in values], [sign * b for _, b in values]) if same else certain,
-            treated.score if same else "share of the way from chance to perfect", treated.score,
-            tuple(a for a, _ in values), tuple(b for _, b in values),
-            tuple(f.cause for f in after.findings if f.severity != "note") if after else (), edits,
-            {file: hashlib.sha256(script.source(file).text.encode()).hexdigest() for file in texts}, texts,
-            "".join(_diff(script.source(file), text) for file, text in texts.items()),
+            treated.score if same else "share of the way from chance to perfect" if known else "share of the loss", treated.score,
+            tuple(a for a, _ in values), tuple(b for _, b in values), tuple(f.cause for f in _loud(after)) if after else (),
+            written.edits, written.digests, written.texts, written.diff, written.training,
         )  # fmt: skip
         return self._over(verdict, baseline, prescription=prescription)
 
-    def _pairs_of_runs(
-        self, script: Script, baseline: Outcome, best: Treatment, seeds: Iterable[int]
-    ) -> list[tuple[Outcome, Outcome]]:
-        """Runs without and with a treatment, of the same seeds."""
-        limit = self._limit(baseline, best)
-        jobs = [(Job(self.command, seed=s, limit=limit), self._fresh(script, best, baseline, seed=s)) for s in seeds]
+    def _pairs_of_runs(self, best: Treatment, seeds: Iterable[int]) -> list[tuple[Outcome, Outcome]]:
+        """Runs without and with a treatment, of the same seeds; the first with it tells what is still wrong, too."""
+        limit = self._limit(best)
+        jobs = [
+            (
+                self.patient.job(seed=s, limit=limit),
+                self.patient.job(best, seed=s, limit=limit, probe_budget=SHARE if s == FRESH else 0.0),
+            )
+            for s in seeds
+        ]
         got = {job.key: out for job, out in self.executor.run([*(b for _, b in jobs), *(a for a, _ in jobs)])}
         return [(got[a.key], got[b.key]) for a, b in jobs]
 
@@ -279,110 +292,91 @@ class Doctor:
     # ------------------------------------------------------------------ candidates
 
     def _candidates(
-        self, script: Script, verdict: Verdict, base: Treatment, names: Sequence[str] = ()
+        self, verdict: Verdict, record: Record, base: Treatment, names: Sequence[str] = ()
     ) -> list[Treatment]:
         """Treatments of one dose more than there is, the most promising first.
 
         Args:
-            script: The script.
             verdict: What is wrong.
+            record: With what.
             base: What there is.
             names: Remedies; by default those that the findings call for.
         """
-        remedies = find("remedies")
         ranked: dict[Treatment, float] = {}
-        given = {dose.remedy for dose in base}
         for name, rank in [(n, float(i)) for i, n in enumerate(names)] if names else _wanted(verdict.findings):
-            remedy = remedies.get(name)
-            if remedy is None:
-                continue
             kept = tuple(d for d in base if d.remedy != name)
-            for i, settings in enumerate(_proposed(remedy, script, verdict)):
+            for i, settings in enumerate(self._proposed(name, verdict, record)):
                 treatment = (*kept, Dose(name, settings))
-                if treatment in self._tried or (name in given and treatment == base):
-                    continue
-                if not self._written(script, treatment):
-                    continue
-                ranked.setdefault(treatment, rank + 1.5 * i)
+                if treatment not in self._tried and self._possible(treatment):
+                    ranked.setdefault(treatment, rank + 1.5 * i)
         return sorted(ranked, key=lambda t: ranked[t])[:MOST]
 
-    def _edits(self, script: Script, treatment: Treatment) -> tuple[Edit, ...]:
-        """The edits of all doses.
+    def _pairs(self, verdict: Verdict, record: Record, base: Treatment) -> list[Treatment]:
+        """Two doses at once, where none alone helps, as faults may hide each other.
 
-        Raises:
-            EditError: A dose can't be written, or two are of the same place.
-        """  # noqa: DOC502
-        remedies = find("remedies")
-        edits = edits_of(remedies[dose.remedy](script, **dose.settings) for dose in treatment)
-        for file in {e.file for e in edits}:
-            edited(script.source(file), edits)
-        return tuple(edits)
+        The first is what the findings call for; the second what is found in the run that had the first, else what lets many learn.
+        """
+        firsts: dict[Dose, None] = {}
+        for name, _ in _wanted(verdict.findings):
+            if name in PAIRED:
+                firsts.update(
+                    dict.fromkeys(Dose(name, settings) for settings in self._proposed(name, verdict, record)[:1])
+                )
+        usual = [Dose(name, settings) for name, settings in PARTNERS]
+        pairs = [(a, b) for a in list(firsts)[:2] for b in self._beside((*base, a))]
+        pairs += [(a, b) for a in list(firsts)[:2] for b in [*list(firsts)[1:3], *usual]] + [(usual[1], usual[2])]
+        given = {d.remedy for d in base}
+        fitting = [(*base, a, b) for a, b in pairs if a.remedy != b.remedy and not {a.remedy, b.remedy} & given]
+        return [t for t in dict.fromkeys(fitting) if t not in self._tried and self._possible(t)][:MOST]
+
+    def _beside(self, treatment: Treatment, *, most: int = 2) -> list[Dose]:
+        """What the run that had a treatment calls for beside it."""
+        outcome = self._outcomes.get(treatment)
+        if outcome is None or not outcome.record:
+            return []
+        record = Record.read(outcome.record)
+        verdict = diagnose(record)
+        doses = [
+            Dose(name, settings)
+            for name, _ in _wanted(_loud(verdict))[:most]
+            for settings in self._proposed(name, verdict, record)[:most]
+        ]
+        return doses[:most]
+
+    def _proposed(self, name: str, verdict: Verdict, record: Record) -> list[dict[str, Any]]:
+        """Settings that a remedy proposes; none where there is no such remedy."""
+        remedy = find("remedies").get(name)
+        propose = getattr(sys.modules[remedy.__module__], "propose", None) if remedy is not None else None
+        try:
+            return list(propose(self.patient.proposing(record), verdict)) if propose is not None else []
+        except EditError:
+            return []
+
+    def _possible(self, treatment: Treatment) -> bool:
+        """Whether a treatment can be given; why not is noted."""
+        try:
+            self.patient.check(treatment)
+        except EditError as error:
+            self._tried.add(treatment)
+            self.trials.append(Trial(treatment, why_not=str(error)))
+            return False
+        return True
 
     # ------------------------------------------------------------------ runs
 
-    def _job(self, script: Script, treatment: Treatment, **given: Any) -> Job:
-        return Job(self.command, edits=self._edits(script, treatment), **given)
-
-    def _fresh(self, script: Script, treatment: Treatment, baseline: Outcome, *, seed: int = FRESH) -> Job:
-        """A run that confirms; the first of them tells what is still wrong, too."""
-        probe_budget = 0.15 if seed == FRESH else 0.0
-        return self._job(
-            script, treatment, seed=seed, probe_budget=probe_budget, limit=self._limit(baseline, treatment)
-        )
+    def _job(self, treatment: Treatment, **given: Any) -> Job:
+        return self.patient.job(treatment, limit=self._limit(treatment), **given)
 
     def _one(self, job: Job) -> Outcome:
         return next(out for _, out in self.executor.run([job]))
 
-    def _limit(self, baseline: Outcome, treatment: Treatment) -> float:
+    def _limit(self, treatment: Treatment) -> float:
         times = math.prod(float(d.settings.get("times", 1.0)) for d in treatment if d.remedy == "train-longer")
-        return 10.0 + 3.0 * max(1.0, times) * baseline.seconds
+        return 10.0 + 3.0 * max(1.0, times) * self._baseline.seconds
 
     @property
     def _spent(self) -> bool:
         return time.perf_counter() - self.began > self.budget
-
-
-def _behind(path: Path, best: Outcome, *, share: float = 0.4, most: float = 0.85, far: float = 0.15) -> str:
-    """Why a run that goes on need not end: its score is far below what the best had at the same step; "" while it may."""
-    if not best.record or not math.isfinite(best.skill):
-        return ""
-    try:
-        record, other = Record.read(path), Record.read(best.record)
-    except UnstuckError:
-        return ""
-    score, theirs = record.series("score").finite, other.series("score").finite
-    if not len(score) or not len(theirs) or record.program.task.score != best.score:
-        return ""
-    if not share * best.steps <= score.steps[-1] < most * best.steps:
-        return ""
-    step = int(score.steps[-1])
-    own, its = _recent(record, step), _recent(other, step)
-    return "far behind the best at the same step" if own < its - far else ""
-
-
-def _recent(record: Record, step: int) -> float:
-    """Share of the way from chance to perfect around a step, the median of the last few samples before it."""
-    values = record.series("score").finite.until(step + 1).values[-3:]
-    return skill_of(record, float(np.median(values))) if len(values) else math.nan
-
-
-def _certain(pairs: Sequence[tuple[Outcome, Outcome]]) -> Effect:
-    """The effect on the share of the way from chance to perfect; what broke counts as far below chance."""
-    return paired([max(-1.0, skill(a)) for a, _ in pairs], [max(-1.0, skill(b)) for _, b in pairs])
-
-
-def gained(before: Outcome, after: Outcome) -> float:
-    """By how much a run got further, as a share of the way from chance to perfect; of the loss where chance is not known."""
-    if all(math.isfinite(o.skill) for o in (before, after)) or not math.isfinite(skill(before)) or before.value == 0:
-        return skill(after) - skill(before)
-    return (skill(after) - skill(before)) / abs(before.value)
-
-
-def skill(outcome: Outcome) -> float:
-    """How good a run got: share of the way from chance to perfect, else less its loss; minus infinity where it broke."""
-    if outcome.status in ("failed", "diverged", "stopped") or not outcome.record:
-        return -math.inf
-    return outcome.skill if math.isfinite(outcome.skill) else outcome.quality
 
 
 def _wanted(findings: Iterable[Finding]) -> list[tuple[str, float]]:
@@ -399,19 +393,15 @@ def _wanted(findings: Iterable[Finding]) -> list[tuple[str, float]]:
     return sorted(ranked.items(), key=lambda item: item[1])
 
 
-def _proposed(remedy: Any, script: Script, verdict: Verdict) -> list[dict[str, Any]]:
-    propose = getattr(sys.modules[remedy.__module__], "propose", None)
-    try:
-        return list(propose(script, verdict)) if propose is not None else [{}]
-    except EditError:
-        return []
-
-
 # ---------------------------------------------------------------------- words
 
 
+def _loud(verdict: Verdict) -> tuple[Finding, ...]:
+    return tuple(f for f in verdict.findings if f.severity != "note")
+
+
 def _said(verdict: Verdict) -> str:
-    loud = [f for f in verdict.findings if f.severity != "note"]
+    loud = _loud(verdict)
     return f"{loud[0].cause}: {loud[0].says}" if loud else (verdict.why_unknown or verdict.verdict)
 
 
@@ -419,12 +409,3 @@ def _outcome_words(outcome: Outcome) -> str:
     if outcome.status != "finished":
         return f"{outcome.status}{f': {outcome.error}' if outcome.error else ''}"
     return f"{outcome.score} {outcome.value:.3g}"
-
-
-def _diff(source: Source, text: str) -> str:
-    name = os.path.relpath(source.file)
-    return "".join(
-        difflib.unified_diff(
-            source.text.splitlines(keepends=True), text.splitlines(keepends=True), f"a/{name}", f"b/{name}"
-        )
-    )

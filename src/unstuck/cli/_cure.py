@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import json
 import signal
 import sys
@@ -13,6 +13,7 @@ from typing import Any
 
 from unstuck.cli._child import say
 from unstuck.errors import MisuseError
+from unstuck.source import digest_of
 
 
 def seconds(text: str, *, option: str = "--budget") -> float:
@@ -34,6 +35,7 @@ def seconds(text: str, *, option: str = "--budget") -> float:
 
 def visit(command: list[str], folder: Path, *, seeds: int, budget: float, workers: int | None, quiet: bool) -> Any:
     """Makes the visit, and tells on stderr what goes on."""
+    from unstuck.patients import ScriptPatient
     from unstuck.treating import Doctor
     from unstuck.trials.executor import Log, Processes
 
@@ -41,9 +43,11 @@ def visit(command: list[str], folder: Path, *, seeds: int, budget: float, worker
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, stop)  # else what is under way would go on without us
-    with _Teller(sys.stderr, quiet=quiet) as teller:
-        executor = Processes(Log(folder), workers=workers)
-        return Doctor(command, folder, seeds=seeds, budget=budget, executor=executor, tell=teller.tell).visit()
+    with (
+        _Teller(sys.stderr, quiet=quiet) as teller,
+        contextlib.closing(Processes(Log(folder), workers=workers)) as executor,
+    ):
+        return Doctor(ScriptPatient(command), executor, seeds=seeds, budget=budget, tell=teller.tell).visit()
 
 
 class _Teller:
@@ -104,7 +108,7 @@ def prescribed_edits(file: Path, folder: Path) -> str:
             raise MisuseError(
                 f"the prescription changes {name!r}, which isn't here: run it in the folder it was made in"
             )
-        if hashlib.sha256(path.read_text(encoding="utf-8").encode()).hexdigest() != digest:
+        if digest_of(path.read_text(encoding="utf-8")) != digest:
             raise MisuseError(f"{name!r} has changed since the prescription was made: run `unstuck cure` again")
     target = folder / "edits.json"
     target.write_text(json.dumps(told["edits"]), encoding="utf-8")

@@ -28,15 +28,17 @@ def new_folder(runs_folder: Path | None, script: str, *, quiet: bool) -> Path:
 
 
 def visit_folder(runs_folder: Path | None, script: list[str]) -> Path:
-    """The folder of a visit: the same for the same script, arguments and text, so that one that was broken off goes on.
+    """The folder of a visit: the same for the same script, arguments and text of its files, so that one that was broken off goes on.
 
     Raises:
         MisuseError: It can't be made.
     """
     import hashlib
 
-    text = Path(script[0]).read_bytes() if script and Path(script[0]).is_file() else b""
-    name = hashlib.sha256(b"\0".join([*(part.encode() for part in script), text])).hexdigest()[:8]
+    from unstuck.source import own_files
+
+    texts = [path.read_bytes() for path in own_files(script[0])] if script else []
+    name = hashlib.sha256(b"\0".join([*(part.encode() for part in script), *texts])).hexdigest()[:8]
     stem = Path(script[0]).stem if script else "run"
     folder = (runs_folder or FOLDER) / f"cure-{stem}-{name}"
     try:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from unstuck.program import Script
 from unstuck.remedies._text import literal
+from unstuck.rules._learning import progress
 from unstuck.rules._probes import trial
 from unstuck.source import Edit, EditError, Source, argument, number_in
 from unstuck.verdict import Verdict
@@ -29,13 +30,14 @@ def propose(script: Script, verdict: Verdict) -> list[dict[str, Any]]:
     if not rate > 0:
         return []
     first = verdict.findings[0].cause if verdict.findings else ""
-    factors = (0.1, 0.01, 0.001) if first in _DOWN else (10.0, 100.0, 1000.0) if first in _UP else (10.0, 0.1, 100.0)
+    down = first in _DOWN or progress(script.record).broke_at is not None
+    factors = (0.1, 0.01, 0.001) if down else (10.0, 100.0, 1000.0) if first in _UP else (10.0, 0.1, 100.0)
     tried = trial(script.record, "from-start") or trial(script.record, "step-sizes")
     if tried is not None:
         fitting = {
             f: q
             for f, q in tried.quality.items()
-            if f != 1.0 and math.isfinite(q) and (f in factors or first not in _DOWN | _UP)
+            if f != 1.0 and math.isfinite(q) and (f in factors or not (down or first in _UP))
         }
         best = max(fitting, key=lambda f: fitting[f], default=0.0)
         if best and not fitting[best] < tried.own + _MORE:

@@ -40,6 +40,18 @@ class Executor(Protocol):
         """
         ...
 
+    def later(self, jobs: Iterable[Job]) -> None:
+        """Notes jobs that will be wanted: they may be made when there is nothing else to do.
+
+        Args:
+            jobs: In the order in which they are begun.
+        """
+        ...
+
+    def close(self) -> None:
+        """Ends what is under way, and what helps it."""
+        ...
+
 
 class Log:
     """What has finished, one line each, in a file that a kill can't spoil: `trials.jsonl`.
@@ -98,6 +110,8 @@ class Processes:
     def __init__(self, log: Log, *, workers: int | None = None, nursery: bool = True) -> None:
         self.log = log
         self.nursery: Nursery | None = None
+        self._running: list[Running] = []
+        self._later: deque[Job] = deque()
         self._copies = nursery and Nursery.possible()
         self.workers = workers or max(
             1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -111,7 +125,7 @@ class Processes:
         hopeless: Callable[[Job, Path], str] | None = None,
     ) -> Iterator[tuple[Job, Outcome]]:
         """Makes jobs, see `Executor`."""
-        waiting, running = deque[Job](), list[Running]()
+        waiting = deque[Job]()
         for job in jobs:
             outcome = self.log.known.get(job.key)
             if outcome is None:
@@ -120,32 +134,66 @@ class Processes:
             yield job, outcome
             if enough is not None and enough(job, outcome):
                 return
+        wanted = {job.key: job for job in waiting}
+        self._later = deque(job for job in self._later if job.key not in wanted)
         looked = time.perf_counter()
         try:
-            while waiting or running:
-                while waiting and len(running) < self.workers:
-                    job = waiting.popleft()
-                    running.append(Running(job, self.log.folder / job.key, self._nursery(job)))
+            while wanted:
+                self._begin(waiting)
                 if hopeless is not None and time.perf_counter() - looked > LOOK:
                     looked = time.perf_counter()
-                    for one in running:
-                        if not one.stopped and (why := hopeless(one.job, one.folder / "record.sqlite")):
+                    for one in self._running:
+                        if (
+                            one.job.key in wanted
+                            and not one.stopped
+                            and (why := hopeless(one.job, one.folder / "record.sqlite"))
+                        ):
                             one.stop(why)
-                ended = [r for r in running if r.poll()]
-                for one in ended:
-                    running.remove(one)
-                    outcome = one.outcome()
-                    self.log.add(one.job, outcome)
-                    yield one.job, outcome
-                    if enough is not None and enough(one.job, outcome):
-                        return
-                if not ended and running:
+                ended = self._ended()
+                for job, outcome in ended:
+                    if wanted.pop(job.key, None) is not None:
+                        yield job, outcome
+                        if enough is not None and enough(job, outcome):
+                            return
+                if not ended:
                     time.sleep(0.02)
         finally:
-            for one in running:
-                one.stop("no more are wanted")
-            for one in running:
-                one.process.wait()
+            self._stop(one for one in self._running if one.job.key in wanted)
+
+    def later(self, jobs: Iterable[Job]) -> None:
+        """Notes jobs that will be wanted, see `Executor`."""
+        self._later.extend(job for job in jobs if job.key not in self.log.known)
+
+    def _begin(self, waiting: deque[Job]) -> None:
+        """Begins what is wanted first, then what will be."""
+        going = {one.job.key: one for one in self._running}
+        while waiting and (waiting[0].key in going or len(self._running) < self.workers):
+            job = waiting.popleft()
+            if job.key in going:
+                going[job.key].job = job
+            else:
+                self._running.append(Running(job, self.log.folder / job.key, self._nursery(job)))
+        while self._later and len(self._running) < self.workers:
+            job = self._later.popleft()
+            self._running.append(Running(job, self.log.folder / job.key, self._nursery(job)))
+
+    def _ended(self) -> list[tuple[Job, Outcome]]:
+        """What has ended since."""
+        found: list[tuple[Job, Outcome]] = []
+        for one in [r for r in self._running if r.poll()]:
+            self._running.remove(one)
+            outcome = one.outcome()
+            self.log.add(one.job, outcome)
+            found.append((one.job, outcome))
+        return found
+
+    def _stop(self, several: Iterable[Running]) -> None:
+        stopped = list(several)
+        for one in stopped:
+            one.stop("no more are wanted")
+        for one in stopped:
+            one.process.wait()
+            self._running.remove(one)
 
     def _nursery(self, job: Job) -> Nursery | None:
         if self._copies and self.nursery is None:
@@ -153,7 +201,9 @@ class Processes:
         return self.nursery
 
     def close(self) -> None:
-        """Ends what helps it."""
+        """Ends what is under way, and what helps it."""
+        self._later.clear()
+        self._stop(self._running)
         if self.nursery is not None:
             self.nursery.close()
             self.nursery = None

@@ -1,0 +1,75 @@
+"""How runs are compared: how good each got, by how much it gained, and whether one that goes on can still win."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from unstuck.errors import UnstuckError
+from unstuck.evidence import Record
+from unstuck.rules._learning import skill as skill_of
+from unstuck.trials.estimate import Effect, paired
+from unstuck.trials.job import Outcome
+
+
+def skill(outcome: Outcome) -> float:
+    """How good a run got: share of the way from chance to perfect, else less its loss; minus infinity where it broke."""
+    if outcome.status in ("failed", "diverged", "stopped") or not outcome.record:
+        return -math.inf
+    return outcome.skill if math.isfinite(outcome.skill) else outcome.quality
+
+
+def gained(before: Outcome, after: Outcome) -> float:
+    """By how much a run got further, as a share of the way from chance to perfect; of the loss where chance is not known."""
+    if all(math.isfinite(o.skill) for o in (before, after)) or not math.isfinite(skill(before)) or before.value == 0:
+        return skill(after) - skill(before)
+    return (skill(after) - skill(before)) / abs(before.value)
+
+
+def effect(pairs: Sequence[tuple[Outcome, Outcome]]) -> Effect:
+    """What pairs of runs, without and with a treatment, tell of it: the gain; what broke counts as far below chance."""
+    if all(math.isfinite(o.skill) or not math.isfinite(skill(o)) for pair in pairs for o in pair):
+        return paired([max(-1.0, skill(a)) for a, _ in pairs], [max(-1.0, skill(b)) for _, b in pairs])
+    return paired([0.0] * len(pairs), [max(-10.0, min(10.0, gained(a, b))) for a, b in pairs])
+
+
+def behind(path: Path, best: Outcome, *, share: float = 0.4, most: float = 0.85, far: float = 0.15) -> str:
+    """Why a run that goes on need not end: its score is far below what the best had at the same step; "" while it may.
+
+    Args:
+        path: Its record so far.
+        best: The best run so far.
+        share: Of the best's steps that it must have made before it is judged.
+        most: Of these steps, from which on it is let end.
+        far: How far below, as a share of the way from chance to perfect.
+    """
+    if not best.record or not math.isfinite(best.skill):
+        return ""
+    try:
+        record, other = Record.read(path), _finished(best.record)
+    except UnstuckError:
+        return ""
+    score, theirs = record.series("score").finite, other.series("score").finite
+    if not len(score) or not len(theirs) or record.program.task.score != best.score:
+        return ""
+    if not share * best.steps <= score.steps[-1] < most * best.steps:
+        return ""
+    step = int(score.steps[-1])
+    own, its = _recent(record, step), _recent(other, step)
+    return "far behind the best at the same step" if own < its - far else ""
+
+
+@functools.lru_cache(maxsize=4)
+def _finished(path: str) -> Record:
+    """The record of a run that has ended, read once."""
+    return Record.read(path)
+
+
+def _recent(record: Record, step: int) -> float:
+    """Share of the way from chance to perfect around a step, the median of the last few samples before it."""
+    values = record.series("score").finite.until(step + 1).values[-3:]
+    return skill_of(record, float(np.median(values))) if len(values) else math.nan
