@@ -102,11 +102,9 @@ def treat(training: Training, record: Record, *, by: str = "feature") -> None:
         raise EditError("the inputs aren't known")
     if hasattr(model, "input_mean"):
         raise EditError("the inputs are standardised already")
-    mean, std = (
-        (inputs.mean(0), inputs.std(0, correction=0)) if by == "feature" else (inputs.mean(), inputs.std(correction=0))
-    )
+    mean, std = (inputs.mean(0), inputs.std(0)) if by == "feature" else (inputs.mean(), inputs.std(correction=0))
     model.register_buffer("input_mean", mean.to(training.device))
-    model.register_buffer("input_std", torch.where(std == 0, torch.ones_like(std), std).to(training.device))
+    model.register_buffer("input_std", torch.where(std > 0, std, torch.ones_like(std)).to(training.device))
     model.register_forward_pre_hook(_standardized)
 
 
