@@ -263,7 +263,7 @@ class Training:
             MisuseError: The model can't be copied, or a function uses it from outside, and not the one that it is given.
         """
         for what in ("loss", "forward", "penalty"):
-            if _uses(getattr(self, what), self.model, self.optimizer):
+            if _uses(getattr(self, what), self.model, self.optimizer, self):
                 raise MisuseError(
                     f"{what} uses a model or an optimizer from outside, so that a copy of the training would train one and ask another: "
                     "let it use those that it is given, or hand over a function that makes the training"

@@ -143,7 +143,7 @@ class Inline:
         except _Stopped as stopped:
             status, why = "stopped", str(stopped)
         except Exception as error:  # noqa: BLE001 - what the user's own code raises is the outcome
-            status, why = "failed", traceback.format_exception_only(error)[-1].strip()[:300]
+            status, why = "failed", "".join(traceback.format_exception_only(error)).strip().splitlines()[-1][:300]
         return measured(folder, status, time.perf_counter() - began, why=why)
 
 
