@@ -73,16 +73,24 @@ def test_what_is_healthy_is_left_alone(tmp_path):
     assert (found.prescription, found.trials, found.why) == (None, (), "nothing is wrong with it")
 
 
-@pytest.mark.slow
 def test_what_cannot_be_run_says_why(tmp_path):
-    def broken():
-        training = make()
-        training.batches = [{"x": 1}]
-        return training
+    training = make()
+    training.batches = [{"x": 1}]
+    with pytest.raises(MisuseError, match="a batch is a dict of 1, but must be inputs and targets"):
+        unstuck.cure(training, quiet=True, runs=tmp_path)
+    with pytest.raises(ZeroDivisionError):
+        unstuck.cure(lambda: 1 / 0, quiet=True, runs=tmp_path)
 
-    found = unstuck.cure(broken, quiet=True, runs=tmp_path)
-    assert found.prescription is None
-    assert "a batch is a dict of 1, but must be inputs and targets" in found.baseline.error
+
+@pytest.mark.slow
+def test_what_fails_says_why(tmp_path):
+    def fails(outputs, targets):
+        raise ValueError("no loss")
+
+    training = make()
+    training.loss = fails
+    found = unstuck.cure(training, quiet=True, runs=tmp_path)
+    assert (found.prescription, found.why) == (None, "it fails as it stands: ValueError: no loss")
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ cure.prescription.training.run()
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import tempfile
 import time
@@ -46,7 +47,7 @@ def cure(
         What came of it; `prescription.training` is a training with what helps, not yet trained.
 
     Raises:
-        MisuseError: The training can't be copied, or a number is out of range.
+        MisuseError: The training can't be copied or run, or a number is out of range.
         RecordError: A record can't be made.
     """  # noqa: DOC502
     from unstuck._training_patient import TrainingPatient
@@ -69,6 +70,9 @@ def cure(
 
     executor = Inline(Log(new_run(folder, "cure")))
     try:
-        return Doctor(patient, executor, seeds=seeds, budget=budget, tell=tell).visit()
+        found = Doctor(patient, executor, seeds=seeds, budget=budget, tell=tell).visit()
     finally:
         executor.close()
+    if found.baseline.status == "failed" and found.prescription is None:
+        return dataclasses.replace(found, why=f"it fails as it stands: {found.baseline.error}")
+    return found

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from unstuck._discover import get
+from unstuck.errors import MisuseError
 from unstuck.evidence import Event, Record
 from unstuck.source import Edit, EditError
 from unstuck.training import Training
@@ -111,7 +112,11 @@ class Inline:
         enough: Callable[[Any, Outcome], bool] | None = None,
         hopeless: Callable[[Any, Path], str] | None = None,
     ) -> Iterator[tuple[Any, Outcome]]:
-        """Makes jobs, see `Executor`."""
+        """Makes jobs, see `Executor`.
+
+        Raises:
+            MisuseError: A training that isn't treated has been made of what it can't be run with.
+        """  # noqa: DOC502
         for job in jobs:
             outcome = self.log.known.get(job.key)
             if outcome is None:
@@ -142,7 +147,9 @@ class Inline:
                     training.run()
         except _Stopped as stopped:
             status, why = "stopped", str(stopped)
-        except Exception as error:  # noqa: BLE001 - what the user's own code raises is the outcome
+        except Exception as error:
+            if isinstance(error, MisuseError) and not job.treatment:
+                raise
             status, why = "failed", "".join(traceback.format_exception_only(error)).strip().splitlines()[-1][:300]
         return measured(folder, status, time.perf_counter() - began, why=why)
 
