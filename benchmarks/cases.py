@@ -18,18 +18,17 @@ import concurrent.futures
 import fnmatch
 import itertools
 import json
-import math
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from measure import machine, machine_line, single_threaded, table, unstuck_command, write_json
+from measure import machine, machine_line, share, single_threaded, table, unstuck_command, write_json
 
 LOUD = {"warning", "error"}
 HEALTHY, NOTHING = "(healthy)", "(nothing)"
@@ -188,17 +187,6 @@ def _kept(runs: Path, case: Case, seed: int) -> Path:
 
 
 # ------------------------------------------------------------------------------------------------------------ figures
-def share(flags: Iterable[bool]) -> str:
-    """A share with its 95% Wilson interval, like `7 of 9, 0.78 [0.45, 0.94]`."""
-    given = list(flags)
-    if not given:
-        return "0 of 0"
-    n, p, z = len(given), sum(given) / len(given), 1.96
-    middle, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    low, high = (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
-    return f"{sum(given)} of {n}, {p:.2f} [{abs(low):.2f}, {high:.2f}]"
-
-
 def overall(judged: Sequence[Judged]) -> str:
     """The figures over all runs."""
     sick, well = [j for j in judged if not j.case.healthy], [j for j in judged if j.case.healthy]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 import os
 import platform
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -60,6 +61,17 @@ class Timing:
     wall: float
     cpu: float
     code: int
+
+
+def share(flags: Iterable[bool]) -> str:
+    """A share with its 95% Wilson interval, like `7 of 9, 0.78 [0.45, 0.94]`."""
+    given = list(flags)
+    if not given:
+        return "0 of 0"
+    n, p, z = len(given), sum(given) / len(given), 1.96
+    middle, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    low, high = (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
+    return f"{sum(given)} of {n}, {p:.2f} [{abs(low):.2f}, {high:.2f}]"
 
 
 def timed(command: Sequence[str], *, folder: Path, env: Mapping[str, str]) -> Timing:

@@ -156,6 +156,14 @@ def test_two_that_help_only_together_are_found_by_what_the_run_with_one_shows(vi
     assert cure.prescription.treatment == (ZERO, CLIP)
 
 
+def test_what_was_called_for_and_helps_only_now_is_tried_again(visit):
+    found = {names(): (("degenerate-targets", ("zero-grad", "gradient-clipping")),)}
+    program = Program({names("zero-grad"): 0.9, names("zero-grad", "gradient-clipping"): 0.99}, found)
+    cure = visit(program)
+    assert cure.prescription is not None
+    assert cure.prescription.treatment == (ZERO, CLIP)
+
+
 def test_where_nothing_helps_what_helps_many_is_tried_last(visit):
     program = Program({names("optimizer"): 0.9}, SICK)
     cure = visit(program)

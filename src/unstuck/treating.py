@@ -103,7 +103,7 @@ class Doctor:
         if not best:
             return self._over(verdict, baseline, why="nothing that was tried helps")
         try:
-            return self._confirm(verdict, baseline, best)
+            return self.confirm(verdict, baseline, best)
         except KeyboardInterrupt:
             why = f"stopped before it was confirmed: {words(best)} helped with one seed"
             return self._over(verdict, baseline, why=why)
@@ -130,9 +130,10 @@ class Doctor:
             again = self._checked(record)
             if not again.record or self._over_with:
                 return
-            record = Record.read(again.record)
+            record, first = Record.read(again.record), verdict
             verdict = diagnose(record)
             if not _loud(verdict) and skill(self._best[1]) > FINE:
+                self._try(self._candidates(first, record, self._best[0])[:FEW])  # what helps only now
                 return
             if _loud(verdict):
                 self.tell(f"still {_said(verdict)}")
@@ -246,8 +247,19 @@ class Doctor:
 
     # ------------------------------------------------------------------ the proof
 
-    def _confirm(self, verdict: Verdict, baseline: Outcome, best: Treatment) -> Cure:
-        """Pairs of fresh seeds; as many again where the first few leave it open."""
+    def confirm(self, verdict: Verdict, baseline: Outcome, best: Treatment) -> Cure:
+        """Whether a treatment helps: pairs of fresh seeds, and as many again where the first few leave it open.
+
+        Args:
+            verdict: Over the program as it stands.
+            baseline: Its outcome.
+            best: The treatment.
+
+        Returns:
+            The visit so far, with a prescription where it helps beyond noise.
+        """
+        self._baseline = baseline
+        self.tell(f"confirming {words(best)}")
         pairs = self._pairs_of_runs(best, range(FRESH, FRESH + self.seeds))
         certain = effect(pairs)
         if not certain.helps and certain.mean > HELPS:
@@ -255,7 +267,9 @@ class Doctor:
             certain = effect(pairs)
         if not certain.helps:
             why = f"{words(best)} helped with one seed, but not beyond noise with {len(pairs)} others"
-            return self._over(verdict, baseline, why=why)
+            broke = next((b for _, b in pairs if b.status != "finished"), None)
+            told = f": one {_outcome_words(broke)}" if broke else ""
+            return self._over(verdict, baseline, why=why + told)
         treated = pairs[0][1]
         after = diagnose(Record.read(treated.record)) if treated.record else None
         values = [(a.value, b.value) for a, b in pairs]
@@ -281,7 +295,11 @@ class Doctor:
             )
             for s in seeds
         ]
-        got = {job.key: out for job, out in self.executor.run([*(b for _, b in jobs), *(a for a, _ in jobs)])}
+        told = {job.key: f"seed {a.seed} {how}" for a, b in jobs for job, how in ((a, "without"), (b, "with it"))}
+        got: dict[str, Outcome] = {}
+        for job, outcome in self.executor.run([*(b for _, b in jobs), *(a for a, _ in jobs)]):
+            got[job.key] = outcome
+            self.tell(f"  {told[job.key]}: {_outcome_words(outcome)}")
         return [(got[a.key], got[b.key]) for a, b in jobs]
 
     def _over(
@@ -372,7 +390,7 @@ class Doctor:
 
     def _limit(self, treatment: Treatment) -> float:
         times = math.prod(float(d.settings.get("times", 1.0)) for d in treatment if d.remedy == "train-longer")
-        return 10.0 + 3.0 * max(1.0, times) * self._baseline.seconds
+        return 20.0 + 4.0 * max(1.0, times) * self._baseline.seconds
 
     @property
     def _spent(self) -> bool:

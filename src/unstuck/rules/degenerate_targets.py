@@ -55,7 +55,7 @@ def degenerate_targets(record: Record, *, samples: int = 32, solved: float = 0.5
         return []
     known = [key for key in ("min", "max") if key in call.target]
     evidence = [Evidence(f"target_{key}", call.layer, 0, call.target[key]) for key in known]
-    return finding("degenerate-targets", "error", 0.95, said, evidence=evidence)
+    return finding("degenerate-targets", "error", 0.95, said, evidence=evidence, treated_by=("target-scale",))
 
 
 def _seen(record: Record, call: LossCall) -> float:

@@ -82,7 +82,7 @@ def train_test_mismatch(
         0.9 if severity != "note" else 0.6,
         f"{words}; {how}",
         evidence=evidence,
-        treated_by=("standardize-input", "shuffle"),
+        treated_by=("evaluation-scale", "standardize-input", "shuffle"),
     )
 
 
