@@ -167,10 +167,11 @@ class Training:
         return float(torch.stack([loss.float().reshape(()) for loss in losses]).mean()) if losses else math.nan
 
     def _epoch(self) -> Epoch:
-        total, count = torch.zeros(()), 0
+        total: Any = 0.0  # stays where the model is
+        count = 0
         for batch in self.batches:
             loss = self._step(batch)
-            total, count = total + loss.to(total.device, torch.float32).reshape(()), count + 1
+            total, count = total + loss.float().reshape(()), count + 1
         if not count:
             raise MisuseError("there are no batches to train on; can they be gone through once only?")
         found = Epoch(float(total / count), self.evaluate())
