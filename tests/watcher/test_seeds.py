@@ -116,3 +116,31 @@ def test_what_was_seeded_before_torch_came_is_not_seeded_again():
     assert drawn() == expected
     random.seed(7)
     assert random.random() == expected[0]  # shifted once, not twice
+
+
+@pytest.mark.parametrize("by", [0, 5])
+def test_seeds_are_shifted_for_a_while_only(by):
+    expected = seeded(12 + by)
+    functions = random.seed, np.random.seed, torch.manual_seed, torch.random.manual_seed, torch.cuda.manual_seed
+    drawn()
+    states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    with pytest.raises(KeyError), seeds.shifted(by):
+        assert seeded(12) == expected
+        raise KeyError
+    assert functions == (
+        random.seed,
+        np.random.seed,
+        torch.manual_seed,
+        torch.random.manual_seed,
+        torch.cuda.manual_seed,
+    )
+    assert states == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
+
+
+def test_what_is_not_seeded_is_for_a_while():
+    found = []
+    for _ in range(2):
+        drawn()
+        with seeds.shifted(3):
+            found.append(drawn())
+    assert found[0] == found[1]

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import ast
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unstuck.evidence import Layer
 from unstuck.program import Script
 from unstuck.remedies._text import in_torch
 from unstuck.source import Edit, EditError
 from unstuck.verdict import Verdict
+
+if TYPE_CHECKING:
+    from unstuck.evidence import Record
+    from unstuck.training import Training
 
 CLASSES = {
     "relu": "ReLU", "leaky_relu": "LeakyReLU", "prelu": "PReLU", "elu": "ELU", "gelu": "GELU", "selu": "SELU", "tanh": "Tanh",
@@ -22,7 +26,7 @@ _REPLACED = frozenset(
 
 def propose(script: Script, verdict: Verdict) -> list[dict[str, Any]]:
     """ReLU in place of what squashes; LeakyReLU, then ELU in place of ReLU."""
-    ops = [layer.op for layer in _hidden(script)]
+    ops = [layer.op for layer in _hidden(script.record)]
     if not ops:
         return []
     return (
@@ -43,7 +47,7 @@ def activation(script: Script, *, to: str = "relu") -> list[Edit]:
     Raises:
         EditError: There is none between layers, or it can't be told where one is.
     """
-    layers = [layer for layer in _hidden(script) if layer.op != to]
+    layers = [layer for layer in _hidden(script.record) if layer.op != to]
     if not layers:
         raise EditError("there is no other activation between layers")
     edits: dict[Edit, None] = {}
@@ -57,8 +61,8 @@ def activation(script: Script, *, to: str = "relu") -> list[Edit]:
 _MODULES = frozenset({*CLASSES.values(), "Sigmoid", "Hardtanh", "Hardsigmoid", "Softsign", "ReLU6", "Softmax"})
 
 
-def _hidden(script: Script) -> list[Layer]:
-    layers = script.record.program.layers
+def _hidden(record: Record) -> list[Layer]:
+    layers = record.program.layers
     weighted = [i for i, layer in enumerate(layers) if layer.parameters]
     last = weighted[-1] if weighted else -1
     return [layer for layer in layers[:last] if layer.op in _REPLACED and layer.role == "hidden"]
@@ -98,3 +102,24 @@ def _of_call(script: Script, layer: Layer, to: str) -> list[Edit]:
 
 def _last_name(function: ast.Attribute | ast.Name) -> str:
     return function.attr if isinstance(function, ast.Attribute) else function.id
+
+
+def treat(training: Training, record: Record, *, to: str = "relu") -> None:
+    """Puts one activation in the place of all others between the layers.
+
+    Raises:
+        EditError: There is none, or one is a function that `forward` calls.
+    """
+    from torch import nn
+
+    from unstuck.remedies._training import module_of, parameters_kept, replace
+
+    layers = [layer for layer in _hidden(record) if layer.op != to]
+    if not layers:
+        raise EditError("there is no other activation between layers")
+    functions = [layer.name for layer in layers if layer.module not in _MODULES]
+    if functions:
+        raise EditError(f"{functions[0]!r} is a function that the model calls, and no module that could be replaced")
+    with parameters_kept(training):  # prelu has a weight
+        for module in {id(m): m for m in (module_of(training, layer) for layer in layers)}.values():
+            replace(training, module, getattr(nn, CLASSES[to])())

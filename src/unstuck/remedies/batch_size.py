@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ast
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unstuck.program import Script
 from unstuck.source import Edit, EditError, Loop, Source, argument, number_in
 from unstuck.verdict import Verdict
+
+if TYPE_CHECKING:
+    from unstuck.evidence import Record
+    from unstuck.training import Training
 
 _COUNTS = frozenset({"range", "trange", "arange", "split", "randint", "choice", "sample", "multinomial"})
 
@@ -77,3 +81,20 @@ def _by_number(source: Source, loops: list[Loop], held: float, size: int) -> lis
 
 def _refuse() -> list[Edit]:
     raise EditError("it can't be told where the batch size is set")
+
+
+def treat(training: Training, record: Record, *, size: int = 32) -> None:
+    """Batches of another size, of a loader or of a list.
+
+    Raises:
+        EditError: They are made by something else.
+    """  # noqa: DOC502
+    from torch.utils.data import DataLoader
+
+    from unstuck.remedies._training import loader_with, samples_of
+
+    if isinstance(training.batches, DataLoader):
+        training.batches = loader_with(training.batches, training.batches.sampler, size)
+    else:
+        inputs, targets = samples_of(training)
+        training.batches = list(zip(inputs.split(size), targets.split(size), strict=True))

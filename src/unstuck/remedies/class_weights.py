@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import copy
+import functools
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -10,6 +12,10 @@ from unstuck.program import Script
 from unstuck.remedies._text import in_torch, literals
 from unstuck.source import Edit, EditError
 from unstuck.verdict import Verdict
+
+if TYPE_CHECKING:
+    from unstuck.evidence import Record
+    from unstuck.training import Training
 
 _BINARY = frozenset({"binary_cross_entropy_with_logits"})
 _CLASSES = {
@@ -54,3 +60,27 @@ def class_weights(script: Script, *, weights: list[float]) -> list[Edit]:
     tensor, imports = in_torch(source, "torch.tensor")
     text = f"{tensor}({literals(numbers)})"
     return [*imports, source.keyword(call, keyword, text, position=position)]
+
+
+def treat(training: Training, record: Record, *, weights: list[float]) -> None:
+    """Weights by class in the loss, where that is one of torch's.
+
+    Raises:
+        EditError: The loss takes no weights, or is a function of the user's own.
+    """
+    import torch
+
+    from unstuck.remedies._training import loss_of
+
+    name, loss = loss_of(record).name, training.loss
+    if name not in _CLASSES:
+        raise EditError(f"{name} takes no weights by class")
+    keyword, numbers = ("pos_weight", [weights[1] / weights[0]]) if name in _BINARY else ("weight", weights)
+    tensor = torch.tensor(numbers, device=training.device)
+    if isinstance(loss, getattr(torch.nn, _CLASSES[name])):
+        training.loss = copy.deepcopy(loss)  # a criterion may be shared by several trainings
+        setattr(training.loss, keyword, tensor)
+    elif getattr(torch.nn.functional, name) in (loss, getattr(loss, "func", None)):
+        training.loss = functools.partial(loss, **{keyword: tensor})
+    else:
+        raise EditError("the loss is a function of its own, which takes no weights by class")

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ast
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unstuck.program import Script
 from unstuck.remedies._text import literal
 from unstuck.source import Edit, EditError, argument, called, number_in
 from unstuck.verdict import Verdict
+
+if TYPE_CHECKING:
+    from unstuck.evidence import Record
+    from unstuck.training import Training
 
 _MODULES = ("Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout")
 
@@ -51,3 +55,16 @@ def dropout(script: Script, *, p: float = 0.0) -> list[Edit]:
     if not edits:
         raise EditError(f"there is no dropout of another share than {literal(p)}")
     return list(dict.fromkeys(edits))
+
+
+def treat(training: Training, record: Record, *, p: float = 0.0) -> None:
+    """The share of units that every dropout layer leaves out.
+
+    Raises:
+        EditError: There is no layer of another share.
+    """
+    found = [m for m in training.model.modules() if type(m).__name__ in _MODULES and getattr(m, "p", p) != p]
+    if not found:
+        raise EditError(f"there is no dropout layer of another share than {literal(p)}")
+    for module in found:
+        setattr(module, "p", p)  # noqa: B010 - of some kind of dropout

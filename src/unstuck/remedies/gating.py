@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unstuck.program import Script
 from unstuck.remedies._text import in_torch
 from unstuck.source import Edit, EditError, argument
 from unstuck.verdict import Verdict
+
+if TYPE_CHECKING:
+    from unstuck.evidence import Record
+    from unstuck.training import Training
 
 
 def propose(script: Script, verdict: Verdict) -> list[dict[str, Any]]:
@@ -52,3 +56,35 @@ def gating(script: Script, *, to: str = "GRU") -> list[Edit]:
     if not edits:
         raise EditError("there is no simple recurrent layer")
     return edits
+
+
+def treat(training: Training, record: Record, *, to: str = "GRU") -> None:
+    """A GRU in place of each simple recurrent layer, or an LSTM's forget gates opened.
+
+    Raises:
+        EditError: There is none, or a simple one has another nonlinearity than tanh.
+    """
+    from torch import nn
+
+    from unstuck.remedies._training import parameters_kept, replace
+
+    if to == "open":
+        biases = [p for name, p in training.model.named_parameters() if "bias_ih" in name]
+        for bias in biases:
+            size = len(bias) // 4
+            bias.data[size : 2 * size] = 1.0
+        if not biases:
+            raise EditError("there is no LSTM whose gates have a bias")
+        return
+    found = [m for m in training.model.modules() if isinstance(m, (nn.RNN, nn.RNNCell))]
+    if not found:
+        raise EditError("there is no simple recurrent layer")
+    if any(m.nonlinearity != "tanh" for m in found):
+        raise EditError("a nonlinearity is chosen for the recurrent layer, which a gated one doesn't have")
+    with parameters_kept(training):
+        for m in found:
+            if isinstance(m, nn.RNNCell):
+                replace(training, m, nn.GRUCell(m.input_size, m.hidden_size, bias=m.bias))
+                continue
+            kept = ("num_layers", "bias", "batch_first", "dropout", "bidirectional")
+            replace(training, m, nn.GRU(m.input_size, m.hidden_size, **{name: getattr(m, name) for name in kept}))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -10,6 +10,10 @@ from unstuck.program import Script
 from unstuck.remedies._text import in_torch, literal
 from unstuck.source import Edit, EditError, argument
 from unstuck.verdict import Verdict
+
+if TYPE_CHECKING:
+    from unstuck.evidence import Record
+    from unstuck.training import Training
 
 
 def propose(script: Script, verdict: Verdict) -> list[dict[str, Any]]:
@@ -64,3 +68,8 @@ def _by_hand(script: Script, norm: float) -> list[Edit]:
             raise EditError("the parameters aren't known by their names")
     clip, imports = in_torch(source, "torch.nn.utils.clip_grad_norm_")
     return [*imports, source.after(backward, [f"{clip}({given}, {literal(norm)})"])]
+
+
+def treat(training: Training, record: Record, *, norm: float = 1.0) -> None:
+    """The gradient's norm cut to a limit before each step; a lower limit that there is stays."""
+    training.clip = norm if training.clip is None else min(norm, training.clip)

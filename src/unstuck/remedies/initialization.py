@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from unstuck.program import Script
 from unstuck.remedies._text import in_torch, literal
 from unstuck.source import Edit, EditError
 from unstuck.verdict import Verdict
+
+if TYPE_CHECKING:
+    from unstuck.evidence import Record
+    from unstuck.training import Training
 
 SCHEMES = ("he", "glorot", "default", "orthogonal", "zero")
 
@@ -99,3 +104,28 @@ def _of_optimizer(script: Script, gain: float) -> list[Edit]:
         "            if weight.dim() == 2:", f"                weight.normal_(0, {literal(gain)} / weight.shape[0] ** 0.5)",
     ]  # fmt: skip
     return [*imports, made.source.after(made.statement, lines, rank=1)]
+
+
+def treat(training: Training, record: Record, *, scheme: str = "he") -> None:
+    """Draws the weights anew.
+
+    Raises:
+        EditError: The model has no layers of a kind that is drawn so.
+    """
+    from torch import nn
+    from torch.nn import init
+
+    drawn: list[Any] = [m for m in training.model.modules() if isinstance(m, (nn.Linear, nn.Conv1d, nn.Conv2d))]
+    if scheme == "default":
+        drawn = [m for m in training.model.modules() if hasattr(m, "reset_parameters")]
+    if not drawn:
+        raise EditError("the model has no layers whose weights could be drawn anew")
+    draw: dict[str, Callable[[Any], object]] = {
+        "he": lambda m: init.kaiming_normal_(m.weight, nonlinearity="relu"), "glorot": lambda m: init.xavier_uniform_(m.weight),
+        "orthogonal": lambda m: init.orthogonal_(m.weight), "zero": lambda m: init.zeros_(m.weight),
+        "default": lambda m: m.reset_parameters(),
+    }  # fmt: skip
+    for module in drawn:
+        draw[scheme](module)
+        if scheme != "default" and module.bias is not None:
+            init.zeros_(module.bias)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unstuck.program import Script
 from unstuck.remedies._text import literal
@@ -12,6 +12,10 @@ from unstuck.rules._learning import progress
 from unstuck.rules._probes import trial
 from unstuck.source import Edit, EditError, Source, argument, number_in
 from unstuck.verdict import Verdict
+
+if TYPE_CHECKING:
+    from unstuck.evidence import Record
+    from unstuck.training import Training
 
 _DOWN = frozenset({"learning-rate-too-high", "non-finite", "exploding-gradient", "loss-scale", "batch-too-small"})
 _UP = frozenset({"learning-rate-too-low", "undertrained", "vanishing-gradient", "ill-conditioned", "batch-too-large"})
@@ -94,3 +98,16 @@ def _rate_by_hand(source: Source, place: ast.AST) -> ast.expr | None:
 
 def _unsigned(number: ast.expr) -> ast.expr:
     return number.operand if isinstance(number, ast.UnaryOp) and isinstance(number.op, ast.USub) else number
+
+
+def treat(training: Training, record: Record, *, rate: float, optimizer: int = 0) -> None:
+    """The optimizer's rate; those of further groups in proportion.
+
+    Raises:
+        EditError: The optimizer has no rate, or another than the only one is asked for.
+    """
+    from unstuck.remedies._training import set_rate
+
+    if optimizer:
+        raise EditError("there is one optimizer only")
+    set_rate(training, rate)

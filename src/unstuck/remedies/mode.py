@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unstuck.program import Script
-from unstuck.source import Edit, Loop, Source
+from unstuck.source import Edit, EditError, Loop, Source
 from unstuck.verdict import Verdict
+
+if TYPE_CHECKING:
+    from unstuck.evidence import Record
+    from unstuck.training import Training
 
 
 def propose(script: Script, verdict: Verdict) -> list[dict[str, Any]]:
@@ -40,3 +44,14 @@ def _of_passes(script: Script, source: Source, inner: Loop, outer: Loop) -> bool
     modes = [e.data for e in script.sites("eval") if os.path.realpath(e.data["file"]) == os.path.realpath(source.file)]
     within = any(inner in source.loops(source.statement(int(mode["line"]))) for mode in modes)
     return not within and source.function(outer) is source.function(inner)
+
+
+def treat(training: Training, record: Record) -> None:
+    """The model is trained in training mode.
+
+    Raises:
+        EditError: It is already.
+    """
+    if all(module.training for module in training.model.modules()):
+        raise EditError("the model is in training mode already")
+    training.model.train()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unstuck.program import Script
 from unstuck.remedies._text import literal
 from unstuck.source import Edit, EditError
 from unstuck.verdict import Verdict
+
+if TYPE_CHECKING:
+    from unstuck.evidence import Record
+    from unstuck.training import Training
 
 _POSITIONS = {"SGD": 2, "RMSprop": 5}
 
@@ -38,3 +42,18 @@ def momentum(script: Script, *, momentum: float = 0.9) -> list[Edit]:
     if kind not in _POSITIONS:
         raise EditError(f"{kind} takes no momentum")
     return [made.source.keyword(made.call, "momentum", literal(momentum), position=_POSITIONS[kind])]
+
+
+def treat(training: Training, record: Record, *, momentum: float = 0.9) -> None:
+    """The momentum of the optimizer.
+
+    Raises:
+        EditError: It takes none.
+    """
+    kind = type(training.optimizer).__name__
+    if kind not in _POSITIONS:
+        raise EditError(f"{kind} takes no momentum")
+    for group in training.optimizer.param_groups:
+        group["momentum"] = momentum
+    if kind == "RMSprop":  # makes room for it once, when it first steps
+        training.optimizer.state.clear()

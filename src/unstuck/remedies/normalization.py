@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unstuck.program import Script
 from unstuck.remedies._text import in_sequential, in_torch
 from unstuck.source import Edit, EditError, argument
 from unstuck.verdict import Verdict
+
+if TYPE_CHECKING:
+    from unstuck.evidence import Record
+    from unstuck.training import Training
 
 _KINDS = {
     "Linear": ("BatchNorm1d", "out_features"),
@@ -57,3 +61,25 @@ def normalization(script: Script, *, kind: str = "batch") -> list[Edit]:
     if not edits:
         raise EditError("there is no hidden layer to normalise")
     return list(edits)
+
+
+def treat(training: Training, record: Record, *, kind: str = "batch") -> None:
+    """Batch norm or layer norm behind every hidden linear layer and convolution.
+
+    Raises:
+        EditError: There is none that is a module, or layer norm is to stand behind a convolution.
+    """
+    from torch import nn
+
+    from unstuck.remedies._training import module_of, parameters_kept, wrap
+
+    weighted = [layer for layer in record.program.layers if layer.parameters and layer.module in _KINDS]
+    if len(weighted) < 2:
+        raise EditError("there is no hidden layer to normalise")
+    if kind == "layer" and any(layer.module != "Linear" for layer in weighted[:-1]):
+        raise EditError("layer norm behind a convolution would need its size")
+    hidden = {id(m): (m, layer.module) for layer in weighted[:-1] for m in [module_of(training, layer)]}
+    with parameters_kept(training):
+        for module, name in hidden.values():
+            norm, size = _KINDS[name]
+            wrap(training, module, getattr(nn, "LayerNorm" if kind == "layer" else norm)(getattr(module, size)))

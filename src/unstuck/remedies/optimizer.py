@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unstuck.program import Script
 from unstuck.remedies._text import literal, renamed
 from unstuck.rules._probes import probe
-from unstuck.source import Edit, argument
+from unstuck.source import Edit, EditError, argument
 from unstuck.verdict import Verdict
+
+if TYPE_CHECKING:
+    from unstuck.evidence import Record
+    from unstuck.training import Training
 
 
 def propose(script: Script, verdict: Verdict) -> list[dict[str, Any]]:
@@ -56,3 +61,45 @@ def optimizer(
     if decay is not None:
         parts.append(f"weight_decay={source.of(decay)}")
     return [*imports, source.replace(made.call, f"{name}({', '.join(parts)})")]
+
+
+def treat(
+    training: Training,
+    record: Record,
+    *,
+    to: str = "Adam",
+    rate: float = 1e-3,
+    momentum: float = 0.0,
+    nesterov: bool = False,
+) -> None:
+    """Another optimizer over the same groups; schedules go on with it.
+
+    Raises:
+        EditError: There is none of this name, or it doesn't take what the old one had.
+    """
+    import torch
+
+    from unstuck.remedies._training import set_rate
+    from unstuck.training import count_steps
+
+    old, kind = training.optimizer, getattr(torch.optim, to, None)
+    if kind is None:
+        raise EditError(f"there is no optimizer {to!r} in torch.optim")
+    known = inspect.signature(type(old)).parameters.get("weight_decay")
+    groups = []
+    for group in old.param_groups:
+        added = {
+            k: v for k, v in group.items() if k == "lr" or k not in old.defaults
+        }  # by schedules, and the parameters
+        decay = group.get("weight_decay")
+        if decay and (known is None or decay != known.default):
+            added["weight_decay"] = decay
+        groups.append(added)
+    settings = {"momentum": momentum} if momentum > 0 else {}
+    try:
+        training.optimizer = kind(groups, lr=rate, **settings, **({"nesterov": True} if nesterov else {}))
+    except (TypeError, ValueError) as error:
+        raise EditError(f"{to} doesn't take what the optimizer has: {error}") from None
+    set_rate(training, rate)
+    if training.schedules:
+        count_steps(training.optimizer)

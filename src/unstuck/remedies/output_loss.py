@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unstuck.evidence import Layer, LossCall
 from unstuck.program import Script
@@ -11,7 +11,12 @@ from unstuck.remedies._text import in_sequential, in_torch, reshaped
 from unstuck.source import Edit, EditError, Source, called
 from unstuck.verdict import Verdict
 
+if TYPE_CHECKING:
+    from unstuck.evidence import Record
+    from unstuck.training import Training
+
 _MODULES = {"sigmoid": "Sigmoid", "softmax": "Softmax", "tanh": "Tanh", "relu": "ReLU", "linear": "Identity"}
+_MADE = frozenset({*_MODULES.values(), "LogSoftmax", "LeakyReLU", "ELU", "Hardtanh", "Softplus"})
 _FINAL = frozenset(
     {
         "sigmoid",
@@ -93,7 +98,7 @@ def _output(script: Script, to: str) -> list[Edit]:
         return [] if to == "linear" else _added(script, to)
     if final.op == to and not (to == "softmax" and script.loss.output_shape[-1:] == (1,)):
         return []
-    if final.module in (*_MODULES.values(), "LogSoftmax", "LeakyReLU", "ELU", "Hardtanh", "Softplus"):
+    if final.module in _MADE:
         made = script.module(final.name)
         if to == "linear" and in_sequential(made.source, made.call, first=False):
             return [_without(made.source, made.call)]
@@ -210,3 +215,75 @@ def _instead_of_by_hand(script: Script, to: str) -> list[Edit]:
     name, imports = in_torch(source, f"torch.nn.functional.{to}")
     out, converted = source.of(output), _target(script.loss, source.of(output), source.of(target), to)
     return [*imports, source.replace(whole, f"{name}({out}, {converted})")]
+
+
+def treat(training: Training, record: Record, *, output: str = KEEP, loss: str = KEEP) -> None:
+    """Another last activation, another loss function, or both.
+
+    Raises:
+        EditError: Both are of that kind already, or the last activation is a function that `forward` calls.
+    """
+    from unstuck.remedies._training import loss_of
+
+    call, old = loss_of(record), training.loss
+    changed = output != KEEP and _give(training, record, call, output)
+    if loss not in (KEEP, call.name):
+        training.loss = _Loss(loss, call)
+    if not changed and training.loss is old:
+        raise EditError("output and loss are of that kind already")
+
+
+def _give(training: Training, record: Record, call: LossCall, to: str) -> bool:
+    """Another last activation of the model; whether that is a change.
+
+    Raises:
+        EditError: The one that there is is a function that `forward` calls.
+    """
+    import torch
+    from torch import nn
+
+    from unstuck.remedies._training import Output, module_of, replace
+
+    settings = {"dim": 1} if to == "softmax" else {}
+    final = record.layers.get(call.layer)
+    if final is None or final.op not in _FINAL:
+        if to == "linear":
+            return False
+        if type(training.model) is nn.Sequential:
+            training.model.append(getattr(nn, _MODULES[to])(**settings))
+        else:
+            training.model.register_forward_hook(Output(getattr(torch, to), **settings))
+        return True
+    if final.op == to and not (to == "softmax" and call.output_shape[-1:] == (1,)):
+        return False
+    if final.module not in _MADE:
+        raise EditError(f"{final.name!r} is a function that the model calls, and no module that could be replaced")
+    replace(training, module_of(training, final), getattr(nn, _MODULES[to])(**settings))
+    return True
+
+
+class _Loss:
+    """One of torch's losses, that takes the targets of another.
+
+    Args:
+        name: The function.
+        call: What the targets were given to.
+    """
+
+    def __init__(self, name: str, call: LossCall) -> None:
+        self.name, self.call = name, call
+
+    def __call__(self, outputs: Any, targets: Any) -> Any:
+        from torch.nn import functional
+
+        return getattr(functional, self.name)(outputs, self._taken(outputs, targets))
+
+    def _taken(self, outputs: Any, targets: Any) -> Any:
+        """Targets as the loss takes them, as `_target` writes it."""
+        call = self.call
+        if self.name == "cross_entropy":
+            if call.target_kind in ("one-hot", "probability"):
+                return targets
+            return (targets.reshape(-1) if targets.dim() > 1 and targets.shape[-1] == 1 else targets).long()
+        same = targets if call.output_shape == call.target_shape else targets.reshape(outputs.shape)
+        return same if call.name in _OF_FLOATS else same.float()

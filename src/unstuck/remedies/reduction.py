@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import ast
+import copy
+import functools
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unstuck.program import Script
 from unstuck.source import Edit, EditError, Source, argument, called
 from unstuck.verdict import Verdict
+
+if TYPE_CHECKING:
+    from unstuck.evidence import Record
+    from unstuck.training import Training
 
 
 def propose(script: Script, verdict: Verdict) -> list[dict[str, Any]]:
@@ -58,3 +64,26 @@ def _sums_all(source: Source, call: ast.Call) -> bool:
         and not call.keywords
         and len(call.args) == of_torch
     )
+
+
+def treat(training: Training, record: Record) -> None:
+    """The loss is the mean over samples: by its argument, else divided by their number.
+
+    Raises:
+        EditError: It isn't known over how many samples it is.
+    """
+    from unstuck.remedies._training import Over, loss_of
+
+    loss, call = training.loss, loss_of(record)
+    if getattr(loss, "reduction", "mean") != "mean":
+        training.loss = copy.deepcopy(loss)  # a criterion may be shared by several trainings
+        setattr(training.loss, "reduction", "mean")  # noqa: B010 - of some kind of loss
+        return
+    if isinstance(loss, functools.partial) and "reduction" in loss.keywords:
+        training.loss = functools.partial(loss, reduction="mean")
+        return
+    size = record.series("batch_size").median()
+    count = math.prod(call.output_shape) if call.output_shape else int(size) if size > 0 else 1
+    if count == 1:
+        raise EditError("it isn't known over how many samples the loss is")
+    training.on_loss.append(Over(count))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unstuck.program import Script
 from unstuck.remedies._text import in_torch
 from unstuck.source import Edit, EditError
 from unstuck.verdict import Verdict
+
+if TYPE_CHECKING:
+    from unstuck.evidence import Record
+    from unstuck.training import Training
 
 
 def propose(script: Script, verdict: Verdict) -> list[dict[str, Any]]:
@@ -64,3 +68,16 @@ def scheduled(script: Script, name: str, arguments: str, *, variable: str = "sch
         *imports, source.after(made.statement, [f"{variable} = {full}({made.target}, {arguments})"]),
         source.after(step, [f"{variable}.step()"]),
     ]  # fmt: skip
+
+
+def treat(training: Training, record: Record, *, kind: str = "cosine") -> None:
+    """The rate falls to zero over all steps."""
+    from torch.optim import lr_scheduler
+
+    from unstuck.remedies._training import schedule_by
+
+    steps = max(1, training.steps or record.steps)
+    if kind == "linear":
+        schedule_by(training, lr_scheduler.LinearLR, start_factor=1.0, end_factor=0.0, total_iters=steps)
+    else:
+        schedule_by(training, lr_scheduler.CosineAnnealingLR, T_max=steps)

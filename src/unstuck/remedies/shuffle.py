@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unstuck.program import Script
 from unstuck.remedies._text import in_torch
 from unstuck.source import Edit, EditError, argument
 from unstuck.verdict import Verdict
+
+if TYPE_CHECKING:
+    from unstuck.evidence import Record
+    from unstuck.training import Training
 
 _LABELS = (
     ("inputs", "targets"), ("inputs", "labels"), ("images", "labels"), ("features", "targets"), ("features", "labels"),
@@ -46,3 +50,28 @@ def shuffle(script: Script) -> list[Edit]:
     order = script.main.free("order", "shuffled")
     lines = [f"{order} = {draw}(len({inputs}))", f"{inputs}, {labels} = {inputs}[{order}], {labels}[{order}]"]
     return [*imports, *script.before_training((inputs, labels), lines)]
+
+
+def treat(training: Training, record: Record) -> None:
+    """The loader draws at random; samples of a list of batches are put into a random order once.
+
+    Raises:
+        EditError: A sampler draws, or the batches are made by something else.
+    """
+    import torch
+    from torch.utils.data import DataLoader, RandomSampler, SequentialSampler
+
+    from unstuck.remedies._training import loader_with, samples_of
+
+    loader = training.batches
+    if isinstance(loader, DataLoader):
+        if type(loader.sampler) is not SequentialSampler:
+            raise EditError("the loader draws by a sampler")
+        training.batches = loader_with(
+            loader, RandomSampler(loader.sampler.data_source, generator=loader.generator), loader.batch_size
+        )
+        return
+    inputs, targets = samples_of(training)
+    sizes = [len(x) for x, _ in training.batches]
+    order = torch.randperm(len(inputs))
+    training.batches = list(zip(inputs[order].split(sizes), targets[order].split(sizes), strict=True))

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unstuck.program import Script
 from unstuck.remedies._text import in_torch, literal, literals
 from unstuck.source import Edit, EditError
 from unstuck.verdict import Verdict
+
+if TYPE_CHECKING:
+    from unstuck.evidence import Record
+    from unstuck.training import Training
 
 _WRITTEN = 32  # numbers that a person would still write down
 
@@ -83,3 +87,26 @@ def _of_variable(script: Script, name: str, by: str) -> list[Edit]:
     lines += [f"{std}[{std} == 0] = 1"] * (by == "feature")
     lines += [f"{n} = ({n} - {mean}) / {std}" for n in names]
     return script.before_training(names, lines, rank=3)
+
+
+def treat(training: Training, record: Record, *, by: str = "feature") -> None:
+    """The inputs' mean is taken from what the model is given, and that is divided by their deviation, by a hook and buffers of it.
+
+    Raises:
+        EditError: The inputs are no real numbers, or standardised so already.
+    """
+    import torch
+
+    model, inputs = training.model, training.inputs()
+    if inputs.dim() < 2 or not inputs.is_floating_point():
+        raise EditError("the inputs aren't known")
+    if hasattr(model, "input_mean"):
+        raise EditError("the inputs are standardised already")
+    mean, std = (inputs.mean(0), inputs.std(0)) if by == "feature" else (inputs.mean(), inputs.std(correction=0))
+    model.register_buffer("input_mean", mean.to(training.device))
+    model.register_buffer("input_std", torch.where(std > 0, std, torch.ones_like(std)).to(training.device))
+    model.register_forward_pre_hook(_standardized)
+
+
+def _standardized(module: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    return ((args[0] - module.input_mean) / module.input_std, *args[1:])

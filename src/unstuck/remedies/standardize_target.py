@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unstuck.program import Script
 from unstuck.remedies._text import literal
 from unstuck.source import Edit, EditError
 from unstuck.verdict import Verdict
+
+if TYPE_CHECKING:
+    from unstuck.evidence import Record
+    from unstuck.training import Training
 
 _LINEAR = frozenset({"l1_loss", "smooth_l1_loss", "huber_loss"})
 
@@ -42,3 +46,15 @@ def standardize_target(script: Script, *, mean: float, std: float) -> list[Edit]
     hook = f"{script.model}.register_forward_hook(lambda module, args, output: {shifted})"
     scale = std if script.loss.name in _LINEAR else std * std
     return [*script.before_optimizer([hook], rank=4), *script.loss_over(literal(scale))]
+
+
+def treat(training: Training, record: Record, *, mean: float, std: float) -> None:
+    """The model's output is scaled and shifted to the targets' units, and the loss is scaled back."""
+    from unstuck.remedies._training import Output, Over, loss_of
+
+    training.model.register_forward_hook(Output(_in_units, mean=mean, std=std))
+    training.on_loss.append(Over(std if loss_of(record).name in _LINEAR else std * std))
+
+
+def _in_units(output: Any, *, mean: float, std: float) -> Any:
+    return output * std + mean

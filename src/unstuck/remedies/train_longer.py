@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ast
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unstuck.program import Script
 from unstuck.source import Edit, EditError, Source, called, number_in
 from unstuck.verdict import Verdict
+
+if TYPE_CHECKING:
+    from unstuck.evidence import Record
+    from unstuck.training import Training
 
 _QUICK = 0.2  # seconds of training
 
@@ -76,3 +80,8 @@ def _more(source: Source, bound: ast.expr, times: float) -> Edit:
     plain = isinstance(bound, (ast.Name, ast.Attribute, ast.Call, ast.Subscript))
     product = f"{times:g} * {text if plain else f'({text})'}"
     return source.replace(bound, product if float(times).is_integer() else f"round({product})")
+
+
+def treat(training: Training, record: Record, *, times: float = 3) -> None:
+    """More epochs."""
+    training.epochs = max(1, round(times * training.epochs))

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import ast
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unstuck.program import Script
 from unstuck.remedies._text import literal
 from unstuck.source import Edit, EditError, Source, called
 from unstuck.verdict import Verdict
+
+if TYPE_CHECKING:
+    from unstuck.evidence import Record
+    from unstuck.training import Training
 
 
 def propose(script: Script, verdict: Verdict) -> list[dict[str, Any]]:
@@ -91,3 +95,23 @@ def _terms(value: ast.expr) -> list[ast.expr]:
     if isinstance(value, ast.BinOp) and isinstance(value.op, ast.Add):
         return [*_terms(value.left), *_terms(value.right)]
     return [value]
+
+
+def treat(training: Training, record: Record, *, value: float = 0.0) -> None:
+    """The weight decay of the optimizer, and where it is set to 0 no penalty either; groups with another keep theirs unless it is 0.
+
+    Raises:
+        EditError: There is neither, or the optimizer takes none.
+    """
+    optimizer = training.optimizer
+    usual = optimizer.defaults.get("weight_decay")
+    groups = [g for g in optimizer.param_groups if "weight_decay" in g and (g["weight_decay"] == usual or value == 0)]
+    changed = [g for g in groups if g["weight_decay"] != value]
+    for group in changed:
+        group["weight_decay"] = value
+    if not changed and (value > 0 or training.penalty is None):
+        raise EditError(
+            "the training has no weight decay" if value == 0 else "the optimizer takes no other weight decay"
+        )
+    if value == 0:
+        training.penalty = None

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+import itertools
+from typing import TYPE_CHECKING, Any
 
 from unstuck.program import Made, Script
 from unstuck.source import Edit, EditError, argument, number_in
 from unstuck.verdict import Verdict
+
+if TYPE_CHECKING:
+    from unstuck.evidence import Record
+    from unstuck.training import Training
 
 _NORMS = {"BatchNorm1d": "num_features", "LayerNorm": "normalized_shape"}
 
@@ -62,3 +67,50 @@ def _joined(before: Made, between: list[Made], after: Made, times: float) -> lis
         sizes.add(size)
         edits.append(one.source.replace(number, str(max(1, round(times * size)))))
     return edits if len(sizes) == 1 else []
+
+
+def treat(training: Training, record: Record, *, times: float = 4) -> None:
+    """Hidden linear layers of several times the size, which are drawn anew.
+
+    Raises:
+        EditError: No layer's output is the next one's input.
+    """
+    from torch import nn
+
+    from unstuck.remedies._training import parameters_kept, replace
+
+    sizes: dict[int, dict[str, int]] = {}  # of modules, by their ids
+    made: list[Any] = [m for m in training.model.modules() if type(m) in (nn.Linear, nn.BatchNorm1d, nn.LayerNorm)]
+    for start, end in itertools.pairwise(i for i, m in enumerate(made) if type(m) is nn.Linear):
+        norms = [(m, _NORMS[type(m).__name__]) for m in made[start + 1 : end]]
+        ends = [(made[start], "out_features"), *norms, (made[end], "in_features")]
+        held = {_size(getattr(m, name)) for m, name in ends}
+        if len(held) == 1:
+            size = max(1, round(times * held.pop()))
+            for m, name in ends:
+                sizes.setdefault(id(m), {})[name] = size
+    if not sizes:
+        raise EditError("no hidden layer's output is the next one's input")
+    with parameters_kept(training):
+        for m in made:
+            if id(m) in sizes:
+                replace(training, m, _another(m, sizes[id(m)]))
+
+
+def _size(held: int | tuple[int, ...]) -> int:
+    return held if isinstance(held, int) else held[-1]
+
+
+def _another(module: Any, sizes: dict[str, int]) -> Any:
+    """A module of the same kind, of other sizes."""
+    from torch import nn
+
+    if isinstance(module, nn.Linear):
+        own = {"in_features": module.in_features, "out_features": module.out_features, "bias": module.bias is not None}
+        return nn.Linear(**{**own, **sizes})
+    kept = (
+        ("eps", "momentum", "affine", "track_running_stats")
+        if isinstance(module, nn.BatchNorm1d)
+        else ("eps", "elementwise_affine")
+    )
+    return type(module)(**sizes, **{name: getattr(module, name) for name in kept})

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unstuck.program import Script
 from unstuck.source import Edit, EditError, called
 from unstuck.verdict import Verdict
+
+if TYPE_CHECKING:
+    from unstuck.evidence import Record
+    from unstuck.training import Training
 
 
 def propose(script: Script, verdict: Verdict) -> list[dict[str, Any]]:
@@ -47,3 +51,12 @@ def _without(script: Script, site: Mapping[str, Any]) -> Edit | None:
     if not isinstance(statement, ast.Expr) or not source.loops(statement):
         return None
     return source.without(statement)
+
+
+def treat(training: Training, record: Record) -> None:
+    """Refuses, as a `Training` clears gradients itself.
+
+    Raises:
+        EditError: Always.
+    """
+    raise EditError("the training clears gradients before each backward already")

@@ -96,6 +96,7 @@ class Prescription:
         return (
             f"{words(self.treatment)}: {self.score} {_mean(self.without)} becomes {_mean(self.treated)} over {effect.pairs} fresh seeds "
             f"({effect.mean:+.3g}{of}, 95% interval {effect.low:+.3g} to {effect.high:+.3g})"
+            f"{'; prescription.training has it, and is not trained yet' if self.training is not None else ''}"
         )
 
 

@@ -261,6 +261,11 @@ class DataBook:
             tracer.switch_off()
         tracer.open = wanted
 
+    def compared_with(self, targets: Any) -> None:
+        """Told what the evaluated batch is compared with, by one who knows it: no loader gave it."""
+        if self.evaluating and isinstance(targets, Tensor):
+            self._eval_batch = [targets]
+
     def collect(self, session: Any) -> None:
         """Takes what the last evaluated forward pass showed."""
         tracer = session.tracer

@@ -454,7 +454,7 @@ def _meets(call: Any) -> tuple[Any, Any, Tensor, Tensor, str] | None:
     if call.layer is None or call.output is None or not call.data or not call.inputs:
         return None
     op, output, source = call.layer.op, call.output, call.inputs[0]
-    for target in call.data:
+    for target in reversed(call.data) if op == "gather" else call.data:  # logp[range(n), y]: the classes come last
         if not target.dim() or not output.dim():
             continue
         if op == "gather" and not target.is_floating_point() and output.dim() > 1:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from unstuck.watcher import ops
 
 _TORCH = str(Path(torch.__path__[0]))
-_OURS = str(Path(__file__).parent)
+_OURS = (str(Path(__file__).parent), str(Path(__file__).parents[1] / "training.py"))
 _WRAPPERS = {
     "DistributedDataParallel": "module", "DataParallel": "module", "FullyShardedDataParallel": "_fsdp_wrapped_module",
     "OptimizedModule": "_orig_mod", "AveragedModel": "module",
@@ -294,7 +294,7 @@ def user_frames() -> Iterator[FrameType]:
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         name = frame.f_code.co_filename
-        if not name.startswith((_TORCH, _OURS, "<unstuck", "<frozen")):
+        if not name.startswith((_TORCH, *_OURS, "<unstuck", "<frozen")):
             yield frame
         frame = frame.f_back
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import numbers
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 begun = False
@@ -49,6 +50,40 @@ def shift_without_torch(by: int) -> None:
     if by != 0:
         random.seed = _shifted(random.seed, by)
         np.random.seed = _shifted(np.random.seed, by)
+
+
+@contextlib.contextmanager
+def shifted(by: int) -> Iterator[None]:
+    """While which seeds are shifted; afterwards they are as they were, and random numbers go on from where they had come.
+
+    Args:
+        by: Added to every seed.
+    """
+    import numpy as np
+    import torch
+
+    from unstuck.training import numbers_kept
+
+    global begun
+    cuda = torch.cuda
+    names = ("manual_seed", "manual_seed_all")
+    places = [
+        (random, "seed"),
+        (np.random, "seed"),
+        (torch, "manual_seed"),
+        (torch.random, "manual_seed"),
+        *((cuda, n) for n in names),
+    ]
+    kept, was = [getattr(owner, name) for owner, name in places], begun
+    with numbers_kept():
+        begun = False
+        try:
+            shift(by)
+            yield
+        finally:
+            begun = was
+            for (owner, name), function in zip(places, kept, strict=True):
+                setattr(owner, name, function)
 
 
 def _shifted(function: Callable[..., Any], by: int) -> Callable[..., Any]:

@@ -32,7 +32,7 @@ from unstuck.watcher import ops
 from unstuck.watcher.transparent import FILENAME, Relocation, transparent
 
 _TORCH = str(Path(torch.__path__[0]))
-_OURS = str(Path(__file__).parent)
+_OURS = (str(Path(__file__).parent), str(Path(__file__).parents[1] / "training.py"))
 _tracing, _dispatch_modes = torch._C._get_tracing_state, torch._C._len_torch_dispatch_stack
 DENSE_CALLS = 8  # calls of one layer in a step that are all measured
 MOST_CALLS = 64  # calls of one layer in a step that are measured at most
@@ -452,7 +452,7 @@ def call_site() -> str:
     frame = sys._getframe(2)
     while frame is not None:
         name = frame.f_code.co_filename
-        if not (name.startswith((_TORCH, _OURS)) or name == FILENAME or name.startswith("<frozen")):
+        if not (name.startswith((_TORCH, *_OURS)) or name == FILENAME or name.startswith("<frozen")):
             return f"{name.rpartition('/')[2]}:{frame.f_lineno}"
         frame = frame.f_back
     return ""
