@@ -97,7 +97,7 @@ class Doctor:
         record = Record.read(baseline.record)
         verdict = diagnose(record)
         self.patient.see(record)
-        if not _loud(verdict) and verdict.verdict != "unknown":
+        if not verdict.loud and verdict.verdict != "unknown":
             return self._over(verdict, baseline, why="nothing is wrong with it")
         self.tell(_said(verdict))
         best = self._treat(verdict, baseline)
@@ -133,10 +133,10 @@ class Doctor:
                 return
             record, first = Record.read(again.record), verdict
             verdict = diagnose(record)
-            if not _loud(verdict) and skill(self._best[1]) > FINE:
+            if not verdict.loud and skill(self._best[1]) > FINE:
                 self._try(self._candidates(first, record, self._best[0])[:FEW])  # what helps only now
                 return
-            if _loud(verdict):
+            if verdict.loud:
                 self.tell(f"still {_said(verdict)}")
 
     def _round(self, verdict: Verdict, record: Record) -> bool:
@@ -281,7 +281,7 @@ class Doctor:
         prescription = Prescription(
             best, paired([sign * a for a, _ in values], [sign * b for _, b in values]) if same else certain,
             treated.score if same else "share of the way from chance to perfect" if known else "share of the loss", treated.score,
-            tuple(a for a, _ in values), tuple(b for _, b in values), tuple(f.cause for f in _loud(after)) if after else (),
+            tuple(a for a, _ in values), tuple(b for _, b in values), tuple(f.cause for f in after.loud) if after else (),
             written.edits, written.digests, written.texts, written.diff, written.training,
         )  # fmt: skip
         return self._over(verdict, baseline, prescription=prescription)
@@ -360,7 +360,7 @@ class Doctor:
         verdict = diagnose(record)
         doses = [
             Dose(name, settings)
-            for name, _ in _wanted(_loud(verdict))[:most]
+            for name, _ in _wanted(verdict.loud)[:most]
             for settings in self._proposed(name, verdict, record)[:most]
         ]
         return doses[:most]
@@ -418,12 +418,8 @@ def _wanted(findings: Iterable[Finding]) -> list[tuple[str, float]]:
 # ---------------------------------------------------------------------- words
 
 
-def _loud(verdict: Verdict) -> tuple[Finding, ...]:
-    return tuple(f for f in verdict.findings if f.severity != "note")
-
-
 def _said(verdict: Verdict) -> str:
-    loud = _loud(verdict)
+    loud = verdict.loud
     return f"{loud[0].cause}: {loud[0].says}" if loud else (verdict.why_unknown or verdict.verdict)
 
 

@@ -1,5 +1,7 @@
 """Runs a few at a time; what has finished is kept, what isn't wanted any more is stopped."""
 
+import json
+import math
 import time
 
 import pytest
@@ -162,3 +164,10 @@ def test_what_cannot_be_started_is_told(here, monkeypatch):
     monkeypatch.setattr("sys.executable", str(here / "no-python"))
     with pytest.raises(UnstuckError, match="can't be started"):
         list(processes(here).run(count("a")))
+
+
+def test_the_log_holds_no_numbers_that_json_lacks(tmp_path):
+    job = count("a")[0]
+    Log(tmp_path).add(job, Outcome("diverged", "loss", math.inf, math.nan))
+    assert json.loads((tmp_path / "trials.jsonl").read_text(), parse_constant=pytest.fail)["outcome"]["value"] is None
+    assert math.isnan(Log(tmp_path).known[job.key].value)

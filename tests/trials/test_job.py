@@ -9,7 +9,7 @@ import pytest
 from unstuck.evidence import Record, Task
 from unstuck.source import Edit
 from unstuck.store import Writer
-from unstuck.trials.job import Job, Outcome, Running, measured, plain, score_of
+from unstuck.trials.job import Job, Outcome, Running, measured, score_of
 
 
 @pytest.fixture
@@ -124,8 +124,3 @@ def test_quality_is_the_higher_the_better():
     assert Outcome("finished", "accuracy", 0.9).quality == 0.9
     assert Outcome("finished", "perplexity", 30.0).quality == -30.0
     assert Outcome("finished", "accuracy").quality == -math.inf
-
-
-def test_a_log_holds_no_numbers_that_json_lacks():
-    told = plain(Outcome("diverged", "loss", math.inf, math.nan))
-    assert json.loads(json.dumps(told, allow_nan=False))["value"] is None

@@ -81,13 +81,6 @@ class _Teller:
             say(took + line)
 
 
-def write(text: str, target: Path) -> None:
-    """Writes a file, whole or not at all."""
-    part = target.with_name(target.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(target)
-
-
 def prescribed_edits(file: Path, folder: Path) -> str:
     """Makes the edits of a prescription ready for a run; gives the path of a file that holds them.
 
@@ -119,12 +112,14 @@ def report(
     cure: Any, *, json_file: Path | None, diff: bool, write_file: Path | None, echo: Callable[[str], None]
 ) -> None:
     """Prints and writes what came of the visit."""
+    from unstuck.report.output import write_text
+
     if json_file is not None:
-        write(json.dumps(cure.to_json(), indent=1, allow_nan=False), json_file)
+        write_text(json_file, json.dumps(cure.to_json(), indent=1, allow_nan=False))
     found = cure.prescription
     if write_file is not None and found is not None and len(found.texts) > 1:
         say(f"the change is in {len(found.texts)} files, so nothing is written to {write_file}: take it by --diff")
     elif write_file is not None and found is not None:
-        write(next(iter(found.texts.values())), write_file)
+        write_text(write_file, next(iter(found.texts.values())))
     if diff and found is not None:
         echo(found.diff.rstrip("\n"))

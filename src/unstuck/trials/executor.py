@@ -12,7 +12,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
-from unstuck.trials.job import Job, Outcome, Running, plain
+from unstuck._json import plain
+from unstuck.trials.job import Job, Outcome, Running
 from unstuck.trials.nursery import Nursery, imported
 
 LOOK = 1.0  # seconds between looks at what is under way
@@ -90,7 +91,7 @@ class Log:
             "key": job.key,
             "seed": job.seed,
             "edits": [asdict(e) for e in job.edits],
-            "outcome": plain(outcome),
+            "outcome": plain(asdict(outcome)),
         }
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(told) + "\n")

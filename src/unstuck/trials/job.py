@@ -12,9 +12,8 @@ import signal
 import subprocess
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
-from typing import Any
 
 from unstuck.errors import UnstuckError
 from unstuck.evidence import Record
@@ -109,7 +108,7 @@ class Running:
         shutil.rmtree(folder, ignore_errors=True)  # what is left of one that was broken off
         folder.mkdir(parents=True)
         edits = folder / "edits.json"
-        edits.write_text(json.dumps([[e.file, e.start, e.end, e.text, e.rank] for e in job.edits]), encoding="utf-8")
+        edits.write_text(json.dumps([astuple(e) for e in job.edits]), encoding="utf-8")
         settings = told(
             job.command, folder, budget=0.02, probe_budget=job.probe_budget, seed=job.seed, survey=job.survey, edits=str(edits.absolute())
         )  # fmt: skip
@@ -204,8 +203,3 @@ def score_of(record: Record) -> tuple[str, float, float]:
             return name, value, skill(record, value)
     losses = record.series("eval_loss").finite
     return "loss", losses.last if len(losses) else learning.last, math.nan
-
-
-def plain(outcome: Outcome) -> dict[str, Any]:
-    """The outcome for a log; numbers that aren't finite are None."""
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(outcome).items()}

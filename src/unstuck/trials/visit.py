@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from typing import Any
 
+from unstuck._json import plain
 from unstuck.source import Edit
 from unstuck.trials.estimate import Effect
 from unstuck.trials.job import Outcome
@@ -123,12 +124,12 @@ class Cure:
     def to_json(self) -> dict[str, Any]:
         """As the command writes it; numbers that aren't finite are None."""
         found = self.prescription
-        return _finite({
+        return plain({
             "schema": 1, "seconds": round(self.seconds, 2), "why": self.why or None,
             "baseline": {
                 "score": self.baseline.score, "values": [self.baseline.value], "status": self.baseline.status,
                 "seconds": self.baseline.seconds, "verdict": self.verdict.verdict,
-                "findings": [f.cause for f in self.verdict.findings if f.severity != "note"],
+                "findings": [f.cause for f in self.verdict.loud],
             },
             "trials": [
                 {
@@ -141,17 +142,9 @@ class Cure:
                 "treatment": [asdict(d) for d in found.treatment], "effect": found.effect.mean, "low": found.effect.low,
                 "high": found.effect.high, "effect_of": found.effect_of, "score": list(found.treated), "without": list(found.without),
                 "findings_after": list(found.findings_after), "text": found.text, "diff": found.diff,
-                "edits": [[e.file, e.start, e.end, e.text, e.rank] for e in found.edits], "digests": found.digests,
+                "edits": [astuple(e) for e in found.edits], "digests": found.digests,
             },
         })  # fmt: skip
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _mean(values: tuple[float, ...]) -> str:
