@@ -1,0 +1,397 @@
+"""Jobs on a Ray cluster, or on a Ray of this machine alone: the same code for both."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import os
+import shutil
+import signal
+import tempfile
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from unstuck import __version__
+from unstuck.errors import ClusterError, MissingError, UnstuckError
+from unstuck.trials.executor import LOOK, Log
+from unstuck.trials.job import Job, Outcome
+from unstuck.trials.node import News, Node, machine
+from unstuck.trials.parcel import Place, pack
+
+TRIES = 3  # of a job whose worker is lost each time
+_PATIENCE = 10.0  # seconds that a worker has to end what it makes, before it is killed
+_STORE = 200 * 2**20  # bytes of memory for what goes between processes: Ray takes a third of the machine's otherwise
+
+
+@dataclass
+class _Worker:
+    """An actor, and what it does.
+
+    Attributes:
+        actor: A `Node` somewhere.
+        awaited: The call that is under way, None while it has nothing to do.
+        then: What is done with what that gives; an outcome when the job has ended.
+        job, place: What it makes, and where that lies here.
+        machine: Where it is.
+        hopeless: What it makes has been stopped as hopeless.
+    """
+
+    actor: Any
+    awaited: Any = None
+    then: Callable[[_Worker, Any], Outcome | None] = lambda worker, got: None
+    job: Job | None = None
+    place: Place | None = None
+    machine: str = ""
+    hopeless: bool = False
+
+    def call(self, awaited: Any, then: Callable[[_Worker, Any], Outcome | None]) -> None:
+        self.awaited, self.then = awaited, then
+
+
+class Ray:
+    """Jobs on a Ray cluster, each on one core.
+
+    A job is made by a worker, an actor with one core, in a child process with a folder of its own on that machine; its record is sent back
+    into the folder of the log. When the worker or its machine is lost, another makes the job again, three times at most; what has
+    finished is kept. Whatever ends a worker, what it had started ends with it: also when this process is killed.
+
+    A machine that has the script by the same path, with the same text, runs it there. To one that doesn't, the working folder is
+    sent (the script's own folder where that lies elsewhere), but for what git, caches and virtual environments keep in it and for what
+    is behind links to folders; it may hold 256 MiB. What a script writes there is gone when the worker is. All else that a script
+    needs must be on each machine, and the same version of unstuck.
+
+    Close it, or use it in a `with` statement. While the cluster has no free core it waits for one.
+
+    Args:
+        log: Keeps what has finished; a job that is in it is not made again.
+        address: Of the cluster: "auto", "HOST:6379", "ray://HOST:10001". By default what the variable RAY_ADDRESS says, else a Ray of
+            this machine alone is started. A Ray that this process is connected to already is used as it is, and left so.
+        workers: At a time; by default one for each core of the cluster, also of machines that join it.
+
+    Raises:
+        MissingError: Ray isn't installed.
+        ClusterError: The cluster can't be reached.
+    """
+
+    def __init__(self, log: Log, *, address: str | None = None, workers: int | None = None) -> None:
+        self.log, self.workers = log, workers
+        self._ray, self._leave = _connected(address or os.environ.get("RAY_ADDRESS"), workers or _cores())
+        self._node = self._ray.remote(num_cpus=1, max_concurrency=4)(Node)
+        self._pool: list[_Worker] = []
+        self._parcels: dict[str, Any] = {}
+        self._waiting = deque[Job]()
+        self._tries = Counter[
+            str
+        ]()  # by job; under "", workers that were lost one after the other before they could do anything
+        self._hopeless: Callable[[Job, Path], str] | None = None
+
+    def __enter__(self) -> Ray:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends all workers, and the Ray that was started for them."""
+        for worker in list(self._pool):
+            self._dismiss(worker)
+        self._leave()
+
+    def run(
+        self,
+        jobs: Iterable[Job],
+        *,
+        enough: Callable[[Job, Outcome], bool] | None = None,
+        hopeless: Callable[[Job, Path], str] | None = None,
+    ) -> Iterator[tuple[Job, Outcome]]:
+        """Makes jobs, see `Executor`; one run at a time.
+
+        Raises:
+            ClusterError: The machines can't make anything.
+        """  # noqa: DOC502
+        self._waiting.clear()
+        for job in jobs:
+            outcome = self.log.known.get(job.key)
+            if outcome is None:
+                self._waiting.append(job)
+                continue
+            yield job, outcome
+            if enough is not None and enough(job, outcome):
+                return
+        self._hopeless = hopeless
+        self._tries.clear()
+        try:
+            while self._waiting or any(w.job for w in self._pool):
+                self._hire()
+                for worker in [w for w in self._pool if w.awaited is None][: len(self._waiting)]:
+                    self._give(worker, self._waiting.popleft())
+                for worker in self._answering():
+                    job, outcome = worker.job, self._hear(worker)
+                    if job is None or outcome is None:
+                        continue
+                    yield job, outcome
+                    if enough is not None and enough(job, outcome):
+                        return
+        finally:
+            self._parcels.clear()
+            self._stop()
+
+    # ------------------------------------------------------------------ workers
+
+    def _hire(self) -> None:
+        """As many workers as there is work for, and room."""
+        if not self._waiting:
+            return
+        most = self.workers or max(1, int(self._ray.cluster_resources().get("CPU", 1)))
+        free = sum(w.job is None for w in self._pool)
+        for _ in range(min(len(self._waiting) - free, most - len(self._pool))):
+            worker = _Worker(self._node.remote())
+            worker.call(worker.actor.about.remote(), self._hired)
+            self._pool.append(worker)
+
+    def _hired(self, worker: _Worker, about: tuple[str, str]) -> None:
+        """Makes sure that a worker that has started is of use.
+
+        Raises:
+            ClusterError: It isn't.
+        """
+        version, worker.machine = about
+        if version != __version__:
+            raise ClusterError(
+                f"unstuck is {version} on {worker.machine.split()[0]} and {__version__} here: install unstuck=={__version__} there"
+            )
+        del self._tries[""]
+
+    def _dismiss(self, worker: _Worker) -> None:
+        self._pool.remove(worker)
+        if self._ray.is_initialized():
+            self._ray.kill(worker.actor)
+
+    def _answering(self) -> list[_Worker]:
+        """Workers that have answered; waits a little for one."""
+        awaited = {w.awaited: w for w in self._pool if w.awaited is not None}
+        ready, _ = self._ray.wait(list(awaited), num_returns=1, timeout=LOOK)
+        return [awaited[ref] for ref in ready]
+
+    def _hear(self, worker: _Worker) -> Outcome | None:
+        """Takes a worker's answer, and goes on with it; gives an outcome when its job has ended."""
+        try:
+            got = self._ray.get(worker.awaited)
+        except self._ray.exceptions.RayError as error:
+            return self._lose(worker, error)
+        worker.awaited = None
+        return worker.then(worker, got)
+
+    def _lose(self, worker: _Worker, error: Exception) -> Outcome | None:
+        """What becomes of the job of a worker that is no more: another worker makes it, while it may.
+
+        That it could not be made isn't kept in the log, as the job itself is not to blame, as far as is known.
+
+        Raises:
+            ClusterError: There are no workers to be had.
+        """
+        job = worker.job
+        self._dismiss(worker)
+        cause = getattr(error, "cause", None)
+        if isinstance(cause, UnstuckError):
+            raise cause
+        self._tries[job.key if job else ""] += 1
+        if job is None:
+            if "No module named 'unstuck" in str(error):
+                raise ClusterError(
+                    f"a machine of the cluster has no unstuck: install unstuck=={__version__} on all of them"
+                )
+            if getattr(error, "actor_init_failed", False) or self._tries[""] >= TRIES:
+                raise ClusterError(f"no worker can be started: {_line(error)}") from None
+        elif self._tries[job.key] >= TRIES:
+            return Outcome("failed", error=f"its worker was lost {TRIES} times: {_line(error)}")
+        else:
+            self._waiting.appendleft(job)
+        return None
+
+    def _stop(self) -> None:
+        """Ends what is under way; who doesn't answer is killed, and so is what it had started."""
+        busy = [w for w in self._pool if w.job is not None]
+        try:
+            if busy and self._ray.is_initialized():
+                self._wait([w.awaited for w in busy])  # what has just been begun is stopped only when it has
+                stopped = [(w, w.actor.stop.remote("no more are wanted")) for w in busy]
+                self._wait([ref for _, ref in stopped])
+                for worker, ref in stopped:
+                    with contextlib.suppress(self._ray.exceptions.RayError):
+                        self._ray.get(ref, timeout=0)
+                        worker.job = worker.awaited = None
+        finally:
+            for worker in busy:
+                if worker.job is not None:
+                    self._dismiss(worker)
+
+    def _wait(self, calls: list[Any]) -> None:
+        self._ray.wait(calls, num_returns=len(calls), timeout=_PATIENCE, fetch_local=False)
+
+    # ------------------------------------------------------------------ a job
+
+    def _give(self, worker: _Worker, job: Job) -> None:
+        shutil.rmtree(self.log.folder / job.key, ignore_errors=True)  # what is left of one that was broken off
+        worker.job, worker.place, worker.hopeless = job, Place.of(job), False
+        self._begin(worker, self._begun)
+
+    def _begin(self, worker: _Worker, then: Callable[[_Worker, Any], Outcome | None]) -> None:
+        environment = dict(os.environ) if worker.machine == machine() else None
+        worker.call(worker.actor.begin.remote(worker.job, worker.place, environment), then)
+
+    def _begun(self, worker: _Worker, begun: bool) -> None:
+        if begun:
+            return self._follow(worker)
+        place = worker.place
+        assert place is not None
+        if place.root not in self._parcels:
+            self._parcels[place.root] = self._ray.put(pack(place, without=self.log.folder))
+        worker.call(worker.actor.take.remote(place, self._parcels[place.root]), self._taken)
+        return None
+
+    def _taken(self, worker: _Worker, _: None) -> None:
+        self._begin(worker, self._begun_there)
+
+    def _begun_there(self, worker: _Worker, begun: bool) -> Outcome | None:
+        if begun:
+            return self._follow(worker)
+        assert worker.place is not None
+        self._parcels.pop(worker.place.root, None)
+        return self._lose(worker, ClusterError(f"{worker.place.script} has changed while it was sent"))
+
+    def _follow(self, worker: _Worker) -> None:
+        look = self._hopeless is not None and not worker.hopeless
+        worker.call(worker.actor.follow.remote(LOOK, look=look), self._followed)
+
+    def _followed(self, worker: _Worker, news: News) -> Outcome | None:
+        job = worker.job
+        assert job is not None
+        record = self._kept(job, news)
+        if news.outcome is None:
+            if self._hopeless is not None and news.record and (why := self._hopeless(job, record)):
+                worker.hopeless = True
+                worker.actor.stop.remote(why)
+            return self._follow(worker)
+        worker.job = None
+        outcome = replace(news.outcome, record=str(record) if news.record else "")
+        self.log.add(job, outcome)
+        return outcome
+
+    def _kept(self, job: Job, news: News) -> Path:
+        """Where a job's record is, after what is new of it has been put there."""
+        folder = self.log.folder / job.key
+        folder.mkdir(parents=True, exist_ok=True)
+        if news.outcome is not None:
+            (folder / "output.txt").write_bytes(news.printed)
+        record = folder / "record.sqlite"
+        if news.record is not None:
+            part = record.with_suffix(".part")
+            part.write_bytes(news.record)
+            part.replace(record)
+        return record
+
+
+# ---------------------------------------------------------------------- Ray itself
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _connected(address: str | None, cores: int) -> tuple[Any, Callable[[], None]]:
+    """Ray, connected; and what leaves it as it was before.
+
+    Raises:
+        MissingError: Ray isn't installed.
+        ClusterError: The cluster can't be reached.
+    """
+    try:
+        with _quiet(uv=address is not None):
+            ray = importlib.import_module("ray")
+    except ModuleNotFoundError as error:
+        raise MissingError(
+            f"runs are made by Ray, which can't be imported ({error}): pip install 'unstuck[ray]'"
+        ) from None
+    if ray.is_initialized():
+        return ray, lambda: None
+    how: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address in (None, "local"):
+        folder = tempfile.mkdtemp(
+            prefix="unstuck-", dir=None if len(tempfile.gettempdir()) < 24 else "/tmp"
+        )  # of sockets: short
+        how |= {"num_cpus": cores, "include_dashboard": False, "object_store_memory": _STORE, "_temp_dir": folder}
+    else:
+        folder = ""
+
+    def leave() -> None:
+        ray.shutdown()
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    try:
+        with _signals_kept(), _quiet(uv=address is not None), _unheard(ray):
+            ray.init(address=address or "local", **how)
+    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+        leave()
+        where = f"at {address!r} can't be reached" if address else "of this machine can't be started"
+        raise ClusterError(f"the Ray {where}: {_line(error)}") from None
+    return ray, leave
+
+
+@contextlib.contextmanager
+def _quiet(*, uv: bool) -> Iterator[None]:
+    """Variables under which Ray reports to nobody, and, where it may not use uv, sends no folder of its own choice to its workers."""
+    given = {"RAY_USAGE_STATS_ENABLED": "0"} | ({} if uv else {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"})
+    before = {name: os.environ.get(name) for name in given}
+    os.environ.update(given)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _unheard(ray: Any) -> Iterator[None]:
+    """Keeps Ray from printing to stdout that a worker or machine was lost, which it does whatever it is asked for."""
+    listen = "listen_error_messages"
+    inside = ray._private.worker
+    theirs = getattr(inside, listen, None)
+    if theirs is None:
+        yield
+        return
+    setattr(inside, listen, lambda *_: None)
+    try:
+        yield
+    finally:
+        setattr(inside, listen, theirs)
+
+
+@contextlib.contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Gives signals back their handlers, as Ray takes SIGTERM."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None and signal.getsignal(number) is not handler:
+                signal.signal(number, handler)
+
+
+def _line(error: Exception) -> str:
+    """The last line of what an error says."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:300] if lines else type(error).__name__
