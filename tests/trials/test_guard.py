@@ -15,7 +15,7 @@ import subprocess, sys, time
 from pathlib import Path
 from unstuck.trials.guard import Guard
 guard = Guard(Path("mine"))
-nap = "import subprocess, sys, time; c = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']); print(c.pid, flush=True); time.sleep(60)"
+nap = "import subprocess, sys, time; c = subprocess.Popen(['sleep', '60']); print(c.pid, flush=True); time.sleep(60)"
 child = subprocess.Popen([sys.executable, "-c", nap], stdout=subprocess.PIPE, start_new_session=True)
 guard.watch(child.pid)
 print(child.pid, int(child.stdout.readline()), flush=True)
@@ -32,7 +32,9 @@ def owner(tmp_path):
     started = []
 
     def start(then=""):
-        process = subprocess.Popen([sys.executable, "-c", OWNER.replace("{then}", then)], cwd=tmp_path, stdout=subprocess.PIPE)
+        process = subprocess.Popen(
+            [sys.executable, "-c", OWNER.replace("{then}", then)], cwd=tmp_path, stdout=subprocess.PIPE
+        )
         started.append(process)
         return process, [int(pid) for pid in process.stdout.readline().split()]
 

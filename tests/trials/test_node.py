@@ -35,7 +35,7 @@ print("in", os.getcwd(), sys.argv)
 def node(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     before = dict(os.environ)
-    made = Node()
+    made = Node(nursery=False)
     yield made
     made.stop("the test is over")
     made._guard.close()
@@ -83,7 +83,10 @@ def test_a_record_under_way_is_handed_over_when_it_is_new_and_asked_for(node, tm
     Path("go").touch()
     news = ended(node)
     (tmp_path / "last.sqlite").write_bytes(news.record)
-    assert (news.outcome.status, read(tmp_path / "last.sqlite").series("loss").values.tolist()) == ("finished", [1.0, 0.5])
+    assert (news.outcome.status, read(tmp_path / "last.sqlite").series("loss").values.tolist()) == (
+        "finished",
+        [1.0, 0.5],
+    )
 
 
 def test_a_record_is_one_file_with_no_log_also_after_a_kill(node, tmp_path):
@@ -98,7 +101,9 @@ def test_a_record_is_one_file_with_no_log_also_after_a_kill(node, tmp_path):
 
 
 def test_a_damaged_record_is_handed_over_as_it_is(node):
-    spoil = "p = folder / 'record.sqlite'\nb = p.read_bytes()\nb = b[:4096] + bytes(4096) + b[8192:]\np.write_bytes(b)\n"
+    spoil = (
+        "p = folder / 'record.sqlite'\nb = p.read_bytes()\nb = b[:4096] + bytes(4096) + b[8192:]\np.write_bytes(b)\n"
+    )
     Path("go").touch()
     begun(node, "write.py", f"{WRITES}{spoil}Path('spoilt').write_bytes(b)\n")
     assert ended(node).record[100:] == Path("spoilt").read_bytes()[100:]  # but for a count of changes

@@ -56,7 +56,14 @@ def test_a_machine_lacks_what_is_missing_or_differs(project):
 
 
 def test_a_parcel_holds_the_folder_but_not_what_can_be_had_there(project, tmp_path):
-    for name in (".git/config", ".unstuck/a", "src/__pycache__/deep.pyc", "env/pyvenv.cfg", "runs/a/record.sqlite", "data/x.csv"):
+    for name in (
+        ".git/config",
+        ".unstuck/a",
+        "src/__pycache__/deep.pyc",
+        "env/pyvenv.cfg",
+        "runs/a/record.sqlite",
+        "data/x.csv",
+    ):
         (project / name).parent.mkdir(parents=True, exist_ok=True)
         (project / name).write_text("x")
     (project / "broken").symlink_to("nowhere")
@@ -83,7 +90,15 @@ def test_paths_into_the_folder_lead_into_the_copy(project):
         seed=3,
     )  # fmt: skip
     got = moved(job, Place.of(job), Path("/copy"))
-    assert got.command == ("train.py", "data", "/copy/data", "--out=/copy/out", f"--rate=0.1,{project}", "/etc/passwd", f"{project}2")
+    assert got.command == (
+        "train.py",
+        "data",
+        "/copy/data",
+        "--out=/copy/out",
+        f"--rate=0.1,{project}",
+        "/etc/passwd",
+        f"{project}2",
+    )
     assert [e.file for e in got.edits] == ["/copy/train.py", "/copy/src/deep.py", "/lib/other.py"]
     assert (got.edits[0].text, got.edits[0].rank, got.seed) == ("x", 3, 3)
 
@@ -92,7 +107,9 @@ def test_paths_through_a_link_lead_there_as_well(project, tmp_path, monkeypatch)
     (tmp_path / "link").symlink_to(project)
     job = Job((str(tmp_path / "link" / "train.py"),), (Edit(str(project / "src" / "deep.py"), 0, 1, "x"),))
     monkeypatch.chdir("/")
-    got = moved(job, Place("/", str(tmp_path / "link"), str(project), str(tmp_path / "link" / "train.py"), ""), Path("/copy"))
+    got = moved(
+        job, Place("/", str(tmp_path / "link"), str(project), str(tmp_path / "link" / "train.py"), ""), Path("/copy")
+    )
     assert (got.command, got.edits[0].file) == (("/copy/train.py",), "/copy/src/deep.py")
 
 
@@ -109,7 +126,9 @@ def test_a_script_outside_of_the_working_folder_goes_by_its_whole_path(project, 
 
 def test_a_record_names_the_files_of_the_place_again(tmp_path):
     place = Place('/home/"me"/é', '/home/"me"/é', '/home/"me"/é', "", "")
-    writer = Writer(tmp_path / "record.sqlite", meta={"cwd": "/tmp/copy", "argv": ["/tmp/copy/train.py"], "other": "/tmp/cop"})
+    writer = Writer(
+        tmp_path / "record.sqlite", meta={"cwd": "/tmp/copy", "argv": ["/tmp/copy/train.py"], "other": "/tmp/cop"}
+    )
     writer.row(0, (("loss", ""),), [1.0])
     writer.event(Event(0, "site", "", {"file": "/tmp/copy/train.py", "line": 3}))
     writer.close(status="finished", steps=1)

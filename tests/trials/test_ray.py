@@ -261,7 +261,9 @@ def test_no_more_run_at_a_time_than_there_are_workers(made, here):
 @pytest.mark.slow
 def test_variables_set_since_are_those_of_the_script(made, here, monkeypatch):
     executor = made(workers=1)
-    (here / "show.py").write_text("import os\nprint(os.environ.get('MINE'), os.environ.get('RAY_JOB_ID'), os.environ['OMP_NUM_THREADS'])\n")
+    (here / "show.py").write_text(
+        "import os\nprint(os.environ.get('MINE'), os.environ.get('RAY_JOB_ID'), os.environ['OMP_NUM_THREADS'])\n"
+    )
     for seed, value in enumerate("ab"):
         monkeypatch.setenv("MINE", value)
         job = Job(("show.py",), seed=seed)
@@ -284,6 +286,7 @@ def test_the_job_of_a_worker_that_is_killed_is_made_again_and_what_has_finished_
 
 def kill_once(here):
     """Kills the worker of what sleeps, from a thread, when it has begun."""
+
     def kill():
         while not (here / "began").exists() or not (here / "began").read_text():
             time.sleep(0.01)
@@ -358,7 +361,9 @@ def test_a_machine_without_the_script_gets_it(cluster, made, here):
     text = TRAINS.replace("torch.randn(64, 4)", "torch.randn(64, int(open('data/x.txt').read()))")
     (here / "train.py").write_text(text + "print('in', __import__('os').getcwd())\n")
     start = f"mount -t tmpfs none {here} && exec ray start --address={cluster.address} --num-cpus=1 --resources='{{\"bare\": 1}}' --block"
-    node = subprocess.Popen(["unshare", "-m", "sh", "-c", start], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+    node = subprocess.Popen(
+        ["unshare", "-m", "sh", "-c", start], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+    )
     try:
         executor = made(workers=1)
         executor._node = executor._node.options(resources={"bare": 1})
@@ -401,7 +406,12 @@ def driver(here):
 
     def start(*arguments):
         with (here / "told").open("wb") as told:
-            process = subprocess.Popen([sys.executable, "-c", DRIVER, *arguments, folder], stdout=told, stderr=subprocess.STDOUT, env={**os.environ, "TMPDIR": folder})
+            process = subprocess.Popen(
+                [sys.executable, "-c", DRIVER, *arguments, folder],
+                stdout=told,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "TMPDIR": folder},
+            )
         started.append(process)
         return process
 

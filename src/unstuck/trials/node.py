@@ -20,6 +20,7 @@ from unstuck._store_file import opened, settle
 from unstuck.errors import RecordError
 from unstuck.trials.guard import Guard
 from unstuck.trials.job import Job, Outcome, Running
+from unstuck.trials.nursery import Nursery, imported
 from unstuck.trials.parcel import Place, moved, moved_back, unpack
 
 _RAYS_OWN = frozenset({"RAY_JOB_ID", "RAY_RAYLET_PID", "SPT_NOENV", "PYTHONBREAKPOINT"})  # set for its workers
@@ -45,9 +46,14 @@ class Node:
     """Makes jobs, one at a time, in a folder of its own, which goes when this process goes, as does what is under way.
 
     Its methods may be called from several threads.
+
+    Args:
+        nursery: Whether jobs begin as copies of a process that has imported torch, where that can be.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, nursery: bool = True) -> None:
+        self._nursery: Nursery | None = None
+        self._copies = nursery and Nursery.possible()
         self.folder = Path(os.path.realpath(tempfile.mkdtemp(prefix="unstuck-")))
         self._guard = Guard(self.folder)
         self._place: Place | None = None  # what the copy is of
@@ -87,7 +93,10 @@ class Node:
         signal.pthread_sigmask(
             signal.SIG_UNBLOCK, {signal.SIGINT}
         )  # Ray blocks it, and the script would have it from us
-        self._one = _Followed(made, self.folder / job.key, self._guard, place if copy else None, self._copy)
+        if self._copies and self._nursery is None:
+            self._nursery = Nursery(imported(made.command[0]))
+        running = Running(made, self.folder / job.key, self._nursery)
+        self._one = _Followed(running, self._guard, place if copy else None, self._copy)
         return True
 
     def follow(self, seconds: float, *, look: bool) -> News:
@@ -128,10 +137,9 @@ def _take_on(environment: Mapping[str, str] | None) -> None:
 class _Followed:
     """A job under way, with a thread that stops it when it has had its time, whether somebody asks or not."""
 
-    def __init__(self, job: Job, folder: Path, guard: Guard, place: Place | None, copy: Path) -> None:
-        self._place, self._copy, self._guard = place, copy, guard
-        self._running = Running(job, folder)
-        guard.watch(self._running.process.pid)
+    def __init__(self, running: Running, guard: Guard, place: Place | None, copy: Path) -> None:
+        self._running, self._place, self._copy, self._guard = running, place, copy, guard
+        guard.watch(running.process.pid)
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._seen: tuple[object, ...] = ()

@@ -11,7 +11,7 @@ import signal
 import tempfile
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,8 @@ class Ray:
         self._node = self._ray.remote(num_cpus=1, max_concurrency=4)(Node)
         self._pool: list[_Worker] = []
         self._parcels: dict[str, Any] = {}
-        self._waiting = deque[Job]()
+        self._waiting, self._later = deque[Job](), deque[Job]()
+        self._wanted: dict[str, Job] = {}
         self._tries = Counter[
             str
         ]()  # by job; under "", workers that were lost one after the other before they could do anything
@@ -97,7 +98,8 @@ class Ray:
         self.close()
 
     def close(self) -> None:
-        """Ends all workers, and the Ray that was started for them."""
+        """Ends what is under way, all workers, and the Ray that was started for them."""
+        self._later.clear()
         for worker in list(self._pool):
             self._dismiss(worker)
         self._leave()
@@ -123,33 +125,53 @@ class Ray:
             yield job, outcome
             if enough is not None and enough(job, outcome):
                 return
-        self._hopeless = hopeless
-        self._tries.clear()
+        self._want(hopeless)
         try:
-            while self._waiting or any(w.job for w in self._pool):
+            while self._wanted:
                 self._hire()
-                for worker in [w for w in self._pool if w.awaited is None][: len(self._waiting)]:
-                    self._give(worker, self._waiting.popleft())
+                self._give_out()
                 for worker in self._answering():
-                    job, outcome = worker.job, self._hear(worker)
-                    if job is None or outcome is None:
-                        continue
-                    yield job, outcome
-                    if enough is not None and enough(job, outcome):
-                        return
+                    key, outcome = worker.job and worker.job.key, self._hear(worker)
+                    if outcome is not None and key in self._wanted:
+                        job = self._wanted.pop(key)
+                        yield job, outcome
+                        if enough is not None and enough(job, outcome):
+                            return
         finally:
             self._parcels.clear()
-            self._stop()
+            self._stop(self._wanted)
+            self._wanted, self._hopeless = {}, None
+
+    def later(self, jobs: Iterable[Job]) -> None:
+        """Notes jobs that will be wanted, see `Executor`."""
+        self._later.extend(job for job in jobs if job.key not in self.log.known)
+
+    def _want(self, hopeless: Callable[[Job, Path], str] | None) -> None:
+        """Begins a run of what is waiting; what is under way already goes on."""
+        self._hopeless = hopeless
+        self._tries.clear()
+        self._wanted = {job.key: job for job in self._waiting}
+        going = {w.job.key for w in self._pool if w.job}
+        self._waiting = deque(job for key, job in self._wanted.items() if key not in going)
+        self._later = deque(job for job in self._later if job.key not in self._wanted)
+
+    def _give_out(self) -> None:
+        """Gives workers that have nothing to do what is wanted first, then what will be."""
+        for worker in [w for w in self._pool if w.awaited is None]:
+            queue = self._waiting or self._later
+            if queue:
+                self._give(worker, queue.popleft())
 
     # ------------------------------------------------------------------ workers
 
     def _hire(self) -> None:
         """As many workers as there is work for, and room."""
-        if not self._waiting:
+        ahead = len(self._waiting) + len(self._later)
+        if not ahead:
             return
         most = self.workers or max(1, int(self._ray.cluster_resources().get("CPU", 1)))
         free = sum(w.job is None for w in self._pool)
-        for _ in range(min(len(self._waiting) - free, most - len(self._pool))):
+        for _ in range(min(ahead - free, most - len(self._pool))):
             worker = _Worker(self._node.remote())
             worker.call(worker.actor.about.remote(), self._hired)
             self._pool.append(worker)
@@ -211,12 +233,12 @@ class Ray:
         elif self._tries[job.key] >= TRIES:
             return Outcome("failed", error=f"its worker was lost {TRIES} times: {_line(error)}")
         else:
-            self._waiting.appendleft(job)
+            (self._waiting if job.key in self._wanted else self._later).appendleft(job)
         return None
 
-    def _stop(self) -> None:
-        """Ends what is under way; who doesn't answer is killed, and so is what it had started."""
-        busy = [w for w in self._pool if w.job is not None]
+    def _stop(self, keys: Collection[str]) -> None:
+        """Ends what is under way of some jobs; who doesn't answer is killed, and so is what it had started."""
+        busy = [w for w in self._pool if w.job is not None and w.job.key in keys]
         try:
             if busy and self._ray.is_initialized():
                 self._wait([w.awaited for w in busy])  # what has just been begun is stopped only when it has
@@ -266,7 +288,8 @@ class Ray:
         return self._lose(worker, ClusterError(f"{worker.place.script} has changed while it was sent"))
 
     def _follow(self, worker: _Worker) -> None:
-        look = self._hopeless is not None and not worker.hopeless
+        assert worker.job is not None
+        look = self._hopeless is not None and not worker.hopeless and worker.job.key in self._wanted
         worker.call(worker.actor.follow.remote(LOOK, look=look), self._followed)
 
     def _followed(self, worker: _Worker, news: News) -> Outcome | None:
@@ -274,7 +297,8 @@ class Ray:
         assert job is not None
         record = self._kept(job, news)
         if news.outcome is None:
-            if self._hopeless is not None and news.record and (why := self._hopeless(job, record)):
+            wanted = self._wanted.get(job.key)
+            if wanted and self._hopeless is not None and news.record and (why := self._hopeless(wanted, record)):
                 worker.hopeless = True
                 worker.actor.stop.remote(why)
             return self._follow(worker)
