@@ -105,6 +105,15 @@ def test_exit_codes_and_tracebacks_are_the_scripts_own(script, tmp_path):
         (["run", "--html", ".", "train.py"], "is a folder: name a file"),
         (["run", "--runs", "train.py", "train.py"], "train.py"),
         (["run", "--set", "ded-units.fraction=1", "train.py"], "dead-units"),
+        (
+            ["cure", "--executor", "cloud", "train.py"],
+            "--executor is 'cloud', but must be one of processes, ray, inline",
+        ),
+        (["cure", "--address", "auto", "train.py"], "give --executor ray as well"),
+        (["cure", "--executor", "inline", "--workers", "2", "train.py"], "makes one run at a time"),
+        (
+            "the Ray at 'localhost:1' can't be reached",
+        ),
         (["diagnose"], "which record?"),
         (["diagnose", "nowhere"], "there is no record 'nowhere'"),
         (["diagnose", "train.py"], "is a script, not a record: `unstuck run train.py`"),

@@ -105,7 +105,7 @@ def made(cluster, here):
     def make(**options):
         for before in executors:  # its workers hold the cores
             before.close()
-        executors.append(Ray(Log(here / "visit"), **options))
+        executors.append(Ray(Log(here / "visit"), **{"nursery": False, **options}))
         return executors[-1]
 
     yield make
@@ -169,7 +169,7 @@ def test_variables_for_ray_do_not_stay(monkeypatch):
 @pytest.mark.slow
 def test_the_outcomes_are_those_of_processes(made, here):
     jobs = [Job(("train.py",)), Job(("train.py",), seed=1), Job(("crash.py",)), *count("a")]
-    got = dict(made().run(jobs))
+    got = dict(made(nursery=True).run(jobs))
     expected = dict(Processes(Log(here / "other")).run(jobs))
     for job in jobs:
         one, other = got[job], expected[job]
@@ -227,6 +227,19 @@ def test_closing_ends_what_is_under_way(made, here, gone):
     left = pids(here)
     executor.close()
     assert all(gone(pid) for pid in left)
+
+
+@pytest.mark.slow
+def test_what_will_be_wanted_is_made_while_there_is_room_and_not_made_again(made, here):
+    executor = made(workers=2)
+    (here / "wait.py").write_text("import os, time\nwhile not os.path.exists('made'):\n    time.sleep(0.01)\n")
+    first = Job(("wait.py",))
+    executor.later([*count("a"), Job(("sleep.py",))])
+    assert [job for job, _ in executor.run([first])] == [first]  # as it waits for what nobody has asked for yet
+    (here / "pids").unlink() if pids(here) else None
+    assert [job for job, _ in executor.run([*count("a", "b")])] == count("a", "b")
+    assert counted(here) == ["a", "b"]
+    assert not (here / "pids").exists()
 
 
 @pytest.mark.slow
@@ -388,7 +401,7 @@ from unstuck.trials.executor import Log
 from unstuck.trials.job import Job
 from unstuck.trials.ray import Ray
 before = {s: signal.getsignal(s) for s in signal.valid_signals()}
-with Ray(Log(Path("visit")), workers=2) as executor:
+with Ray(Log(Path("visit")), workers=2, nursery=False) as executor:
     assert {s: signal.getsignal(s) for s in signal.valid_signals()} == before
     print([out.error for _, out in executor.run([Job((name, "a")) for name in ("count.py", "kills.py")])], flush=True)
     if len(sys.argv) > 2:
@@ -445,8 +458,10 @@ def test_nothing_is_left_when_the_driver_is_killed(driver, here, gone):
 
 
 @pytest.mark.slow
-def test_a_cluster_that_is_not_there_is_told(here, monkeypatch):
+@pytest.mark.parametrize("address", ["localhost:1", "ray://localhost:1", "nonsense://"])
+def test_a_cluster_that_is_not_there_is_told(here, monkeypatch, address):
     ray = pytest.importorskip("ray")
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    with pytest.raises(ClusterError, match="at 'nowhere:1' can't be reached"):
-        Ray(Log(here / "visit"), address="nowhere:1")
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    with pytest.raises(ClusterError, match=f"at {address!r} can't be reached"):
+        Ray(Log(here / "visit"), address=address)

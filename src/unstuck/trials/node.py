@@ -170,11 +170,18 @@ class _Followed:
             return News(record=self._file(path) if look and self._has_new(path) else None)
         if isinstance(self._outcome, Exception):
             raise self._outcome
-        printed = self._there((self._running.folder / "output.txt").read_bytes()[-_PRINTED:].decode(errors="replace"))
+        printed = self._printed()
         outcome = replace(self._outcome, error=self._there(self._outcome.error))
         record = self._file(path) if outcome.record else None
         shutil.rmtree(self._running.folder, ignore_errors=True)
         return News(outcome, record, printed.encode())
+
+    def _printed(self) -> str:
+        try:
+            told = (self._running.folder / "output.txt").read_bytes()
+        except FileNotFoundError:  # it was stopped before it had begun
+            return ""
+        return self._there(told[-_PRINTED:].decode(errors="replace"))
 
     def _there(self, text: str) -> str:
         return text.replace(str(self._copy), self._place.root) if self._place else text

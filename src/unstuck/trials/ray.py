@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import tempfile
 import threading
 from collections import Counter, deque
@@ -72,14 +73,17 @@ class Ray:
         address: Of the cluster: "auto", "HOST:6379", "ray://HOST:10001". By default what the variable RAY_ADDRESS says, else a Ray of
             this machine alone is started. A Ray that this process is connected to already is used as it is, and left so.
         workers: At a time; by default one for each core of the cluster, also of machines that join it.
+        nursery: Whether each begins as a copy of a process that has imported torch, where that can be; else each is a new interpreter.
 
     Raises:
         MissingError: Ray isn't installed.
         ClusterError: The cluster can't be reached.
     """
 
-    def __init__(self, log: Log, *, address: str | None = None, workers: int | None = None) -> None:
-        self.log, self.workers = log, workers
+    def __init__(
+        self, log: Log, *, address: str | None = None, workers: int | None = None, nursery: bool = True
+    ) -> None:
+        self.log, self.workers, self._copies = log, workers, nursery
         self._ray, self._leave = _connected(address or os.environ.get("RAY_ADDRESS"), workers or _cores())
         self._node = self._ray.remote(num_cpus=1, max_concurrency=4)(Node)
         self._pool: list[_Worker] = []
@@ -172,7 +176,7 @@ class Ray:
         most = self.workers or max(1, int(self._ray.cluster_resources().get("CPU", 1)))
         free = sum(w.job is None for w in self._pool)
         for _ in range(min(ahead - free, most - len(self._pool))):
-            worker = _Worker(self._node.remote())
+            worker = _Worker(self._node.remote(nursery=self._copies))
             worker.call(worker.actor.about.remote(), self._hired)
             self._pool.append(worker)
 
@@ -359,6 +363,7 @@ def _connected(address: str | None, cores: int) -> tuple[Any, Callable[[], None]
             shutil.rmtree(folder, ignore_errors=True)
 
     try:
+        _reach(address)
         with _signals_kept(), _quiet(uv=address is not None), _unheard(ray):
             ray.init(address=address or "local", **how)
     except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
@@ -366,6 +371,17 @@ def _connected(address: str | None, cores: int) -> tuple[Any, Callable[[], None]
         where = f"at {address!r} can't be reached" if address else "of this machine can't be started"
         raise ClusterError(f"the Ray {where}: {_line(error)}") from None
     return ray, leave
+
+
+def _reach(address: str | None) -> None:
+    """Makes sure that somebody answers there: Ray tries for minutes, and then ends the process.
+
+    Raises:
+        OSError: Nobody does.
+    """  # noqa: DOC502
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
 @contextlib.contextmanager
