@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from unstuck.errors import ClusterError, MissingError, UnstuckError
+from unstuck.errors import ClusterError, UnstuckError
 from unstuck.evidence import Record
 from unstuck.trials import ray as module
 from unstuck.trials.executor import Log, Processes
@@ -136,31 +136,6 @@ def pids(here, *, lines=1):
 def worker_of(pid):
     """The process that started another."""
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-
-
-# ---------------------------------------------------------------------- without Ray
-
-
-def test_without_ray_it_says_how_to_get_it(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(MissingError, match=r"pip install 'unstuck\[ray\]'") as caught:
-        Ray(Log(tmp_path))
-    assert isinstance(caught.value, ImportError)
-
-
-def test_the_signals_are_given_back():
-    before = signal.getsignal(signal.SIGTERM)
-    with module._signals_kept():
-        signal.signal(signal.SIGTERM, lambda *_: None)
-    assert signal.getsignal(signal.SIGTERM) is before
-
-
-def test_variables_for_ray_do_not_stay(monkeypatch):
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "mine")
-    before = dict(os.environ)
-    with module._quiet(uv=False):
-        assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
-    assert dict(os.environ) == before
 
 
 # ---------------------------------------------------------------------- with it
@@ -455,13 +430,3 @@ def test_nothing_is_left_when_the_driver_is_killed(driver, here, gone):
     killed = time.perf_counter()
     while not all(gone(pid) for pid in [*left, *workers]):  # workers see within seconds that they are alone
         assert time.perf_counter() - killed < 30
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("address", ["localhost:1", "ray://localhost:1", "nonsense://"])
-def test_a_cluster_that_is_not_there_is_told(here, monkeypatch, address):
-    ray = pytest.importorskip("ray")
-    monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(ray, "shutdown", lambda: None)
-    with pytest.raises(ClusterError, match=f"at {address!r} can't be reached"):
-        Ray(Log(here / "visit"), address=address)

@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
-import logging
 import os
 import shutil
-import signal
-import socket
-import tempfile
-import threading
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -18,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from unstuck import __version__
-from unstuck.errors import ClusterError, MissingError, UnstuckError
+from unstuck.errors import ClusterError, UnstuckError
+from unstuck.trials.connection import connected, cores, last_line
 from unstuck.trials.executor import LOOK, Log
 from unstuck.trials.job import Job, Outcome
 from unstuck.trials.node import News, Node, machine
@@ -26,7 +21,6 @@ from unstuck.trials.parcel import Place, pack
 
 TRIES = 3  # of a job whose worker is lost each time
 _PATIENCE = 10.0  # seconds that a worker has to end what it makes, before it is killed
-_STORE = 200 * 2**20  # bytes of memory for what goes between processes: Ray takes a third of the machine's otherwise
 
 
 @dataclass
@@ -84,7 +78,7 @@ class Ray:
         self, log: Log, *, address: str | None = None, workers: int | None = None, nursery: bool = True
     ) -> None:
         self.log, self.workers, self._copies = log, workers, nursery
-        self._ray, self._leave = _connected(address or os.environ.get("RAY_ADDRESS"), workers or _cores())
+        self._ray, self._leave = connected(address or os.environ.get("RAY_ADDRESS"), workers or cores())
         self._node = self._ray.remote(num_cpus=1, max_concurrency=4)(Node)
         self._pool: list[_Worker] = []
         self._parcels: dict[str, Any] = {}
@@ -233,9 +227,9 @@ class Ray:
                     f"a machine of the cluster has no unstuck: install unstuck=={__version__} on all of them"
                 )
             if getattr(error, "actor_init_failed", False) or self._tries[""] >= TRIES:
-                raise ClusterError(f"no worker can be started: {_line(error)}") from None
+                raise ClusterError(f"no worker can be started: {last_line(error)}") from None
         elif self._tries[job.key] >= TRIES:
-            return Outcome("failed", error=f"its worker was lost {TRIES} times: {_line(error)}")
+            return Outcome("failed", error=f"its worker was lost {TRIES} times: {last_line(error)}")
         else:
             (self._waiting if job.key in self._wanted else self._later).appendleft(job)
         return None
@@ -323,115 +317,3 @@ class Ray:
             part.write_bytes(news.record)
             part.replace(record)
         return record
-
-
-# ---------------------------------------------------------------------- Ray itself
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _connected(address: str | None, cores: int) -> tuple[Any, Callable[[], None]]:
-    """Ray, connected; and what leaves it as it was before.
-
-    Raises:
-        MissingError: Ray isn't installed.
-        ClusterError: The cluster can't be reached.
-    """
-    try:
-        with _quiet(uv=address is not None):
-            ray = importlib.import_module("ray")
-    except ModuleNotFoundError as error:
-        raise MissingError(
-            f"runs are made by Ray, which can't be imported ({error}): pip install 'unstuck[ray]'"
-        ) from None
-    if ray.is_initialized():
-        return ray, lambda: None
-    how: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address in (None, "local"):
-        folder = tempfile.mkdtemp(
-            prefix="unstuck-", dir=None if len(tempfile.gettempdir()) < 24 else "/tmp"
-        )  # of sockets: short
-        how |= {"num_cpus": cores, "include_dashboard": False, "object_store_memory": _STORE, "_temp_dir": folder}
-    else:
-        folder = ""
-
-    def leave() -> None:
-        ray.shutdown()
-        if folder:
-            shutil.rmtree(folder, ignore_errors=True)
-
-    try:
-        _reach(address)
-        with _signals_kept(), _quiet(uv=address is not None), _unheard(ray):
-            ray.init(address=address or "local", **how)
-    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-        leave()
-        where = f"at {address!r} can't be reached" if address else "of this machine can't be started"
-        raise ClusterError(f"the Ray {where}: {_line(error)}") from None
-    return ray, leave
-
-
-def _reach(address: str | None) -> None:
-    """Makes sure that somebody answers there: Ray tries for minutes, and then ends the process.
-
-    Raises:
-        OSError: Nobody does.
-    """  # noqa: DOC502
-    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
-    if host and port.isdigit():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
-
-
-@contextlib.contextmanager
-def _quiet(*, uv: bool) -> Iterator[None]:
-    """Variables under which Ray reports to nobody, and, where it may not use uv, sends no folder of its own choice to its workers."""
-    given = {"RAY_USAGE_STATS_ENABLED": "0"} | ({} if uv else {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"})
-    before = {name: os.environ.get(name) for name in given}
-    os.environ.update(given)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-@contextlib.contextmanager
-def _unheard(ray: Any) -> Iterator[None]:
-    """Keeps Ray from printing to stdout that a worker or machine was lost, which it does whatever it is asked for."""
-    listen = "listen_error_messages"
-    inside = ray._private.worker
-    theirs = getattr(inside, listen, None)
-    if theirs is None:
-        yield
-        return
-    setattr(inside, listen, lambda *_: None)
-    try:
-        yield
-    finally:
-        setattr(inside, listen, theirs)
-
-
-@contextlib.contextmanager
-def _signals_kept() -> Iterator[None]:
-    """Gives signals back their handlers, as Ray takes SIGTERM."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in signal.valid_signals()}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            if handler is not None and signal.getsignal(number) is not handler:
-                signal.signal(number, handler)
-
-
-def _line(error: Exception) -> str:
-    """The last line of what an error says."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:300] if lines else type(error).__name__
