@@ -105,6 +105,12 @@ def test_exit_codes_and_tracebacks_are_the_scripts_own(script, tmp_path):
         (["run", "--html", ".", "train.py"], "is a folder: name a file"),
         (["run", "--runs", "train.py", "train.py"], "train.py"),
         (["run", "--set", "ded-units.fraction=1", "train.py"], "dead-units"),
+        (
+            ["cure", "--executor", "cloud", "train.py"],
+            "--executor is 'cloud', but must be one of processes, ray, inline",
+        ),
+        (["cure", "--address", "auto", "train.py"], "give --executor ray as well"),
+        (["cure", "--executor", "inline", "--workers", "2", "train.py"], "makes one run at a time"),
         (["diagnose"], "which record?"),
         (["diagnose", "nowhere"], "there is no record 'nowhere'"),
         (["diagnose", "train.py"], "is a script, not a record: `unstuck run train.py`"),
@@ -292,3 +298,10 @@ def test_rules_are_listed_for_people_and_for_programs(tmp_path):
     told = json.loads(unstuck("rules", "--json", folder=tmp_path).stdout)
     assert {"dead-units", "overfitting"} <= {rule["rule"] for rule in told["rules"]}
     assert all(rule["rule"] in shown for rule in told["rules"])
+
+
+def test_inline_makes_one_run_at_a_time(tmp_path):
+    from unstuck.cli._cure import executor
+
+    assert executor("inline", tmp_path, address=None, workers=None).workers == 1
+    assert executor("processes", tmp_path, address=None, workers=3).workers == 3

@@ -19,3 +19,11 @@ class RecordError(UnstuckError, OSError):
 
 class ScriptError(UnstuckError, ValueError):
     """A script that can't be started: missing, a folder, or not a Python program."""
+
+
+class MissingError(UnstuckError, ImportError):
+    """A package that is needed for what was asked, and isn't installed."""
+
+
+class ClusterError(UnstuckError, RuntimeError):
+    """A cluster that can't be reached, or whose machines can't make what they are asked for."""

@@ -17,7 +17,6 @@ import typer
 from unstuck.cli import _options as options
 from unstuck.cli._child import command_line, end_like, say, watch
 from unstuck.cli._records import FOLDER, find_record, judge, new_folder, report, visit_folder
-from unstuck.errors import MisuseError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 _PASSED_ON = {"allow_interspersed_args": False, "ignore_unknown_options": False}
@@ -120,7 +119,15 @@ def cure(
     budget: Annotated[
         str, typer.Option(metavar="TIME", help="Time for tries, before the confirmation: 90s, 2m, 1h.")
     ] = "2m",
-    executor: Annotated[str, typer.Option(metavar="NAME", help="Where runs are made: processes.")] = "processes",
+    executor: Annotated[
+        str, typer.Option(metavar="NAME", help="Where runs are made: processes, ray, or inline (one at a time).")
+    ] = "processes",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS", help="Of a Ray cluster: auto, HOST:6379.  [default: this machine]", show_default=False
+        ),
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Runs at a time.  [default: one a core]", show_default=False)
     ] = None,
@@ -133,18 +140,18 @@ def cure(
     what helps is confirmed with fresh seeds, with and without it. The script itself is not touched.
     A visit that was broken off goes on where it was when it is started again with the same --runs.
     Exit code: 0; 1 when the script can't be run; 2 for misuse.
-    """  # noqa: DOC501
+    """
     from unstuck.cli import _cure
     from unstuck.cli._child import command_line
     from unstuck.report.cure import text
 
     command_line(script or [], None)
     limit = _cure.seconds(budget)
-    if executor != "processes":
-        raise MisuseError(f"--executor is {executor!r}, but must be processes")
+    _cure.check_executor(executor, address, workers)
     options.check_targets(json_file, write_file)
     folder = visit_folder(runs_folder, script or [])
-    found = _cure.visit(script or [], folder, seeds=seeds, budget=limit, workers=workers, quiet=quiet)
+    made_by = _cure.executor(executor, folder, address=address, workers=workers)
+    found = _cure.visit(script or [], made_by, seeds=seeds, budget=limit, quiet=quiet)
     if not quiet:
         text(found, sys.stderr)
     _cure.report(found, json_file=json_file, diff=diff, write_file=write_file, echo=typer.echo)

@@ -15,6 +15,8 @@ from unstuck.cli._child import say
 from unstuck.errors import MisuseError
 from unstuck.source import digest_of
 
+EXECUTORS = ("processes", "ray", "inline")
+
 
 def seconds(text: str, *, option: str = "--budget") -> float:
     """A time in seconds: "90", "90s", "2m", "1h".
@@ -33,20 +35,48 @@ def seconds(text: str, *, option: str = "--budget") -> float:
     return value
 
 
-def visit(command: list[str], folder: Path, *, seeds: int, budget: float, workers: int | None, quiet: bool) -> Any:
-    """Makes the visit, and tells on stderr what goes on."""
+def check_executor(name: str, address: str | None, workers: int | None) -> None:
+    """Makes sure that there is such an executor, and that it takes what it is given.
+
+    Raises:
+        MisuseError: There is none, or it doesn't.
+    """
+    if name not in EXECUTORS:
+        raise MisuseError(f"--executor is {name!r}, but must be one of {', '.join(EXECUTORS)}")
+    if address is not None and name != "ray":
+        raise MisuseError("--address is that of a Ray cluster: give --executor ray as well")
+    if workers not in (None, 1) and name == "inline":
+        raise MisuseError(f"--workers is {workers}, but --executor inline makes one run at a time")
+
+
+def executor(name: str, folder: Path, *, address: str | None, workers: int | None) -> Any:
+    """The executor of this name.
+
+    Args:
+        name: One of `EXECUTORS`.
+        folder: For the runs.
+        address: Of a Ray cluster.
+        workers: Runs at a time.
+    """
+    from unstuck.trials.executor import Log, Processes
+
+    if name != "ray":
+        return Processes(Log(folder), workers=1 if name == "inline" else workers)
+    from unstuck.trials.ray import Ray
+
+    return Ray(Log(folder), address=address, workers=workers)
+
+
+def visit(command: list[str], made_by: Any, *, seeds: int, budget: float, quiet: bool) -> Any:
+    """Makes the visit by an executor, which is closed then, and tells on stderr what goes on."""
     from unstuck.patients import ScriptPatient
     from unstuck.treating import Doctor
-    from unstuck.trials.executor import Log, Processes
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, stop)  # else what is under way would go on without us
-    with (
-        _Teller(sys.stderr, quiet=quiet) as teller,
-        contextlib.closing(Processes(Log(folder), workers=workers)) as executor,
-    ):
+    with _Teller(sys.stderr, quiet=quiet) as teller, contextlib.closing(made_by) as executor:
         return Doctor(ScriptPatient(command), executor, seeds=seeds, budget=budget, tell=teller.tell).visit()
 
 
