@@ -81,7 +81,7 @@ class Program:
 
 
 SPECIAL = [
-    Program("dropout_cnn", "dropout_cnn.py", quick=True),
+    Program("dropout_cnn", "dropout_cnn.py"),
     Program("exits_with_words", "exits_with_words.py", quick=True),
     Program("writes_bytes", "writes_bytes.py", quick=True),
     Program("reads_stdin", "reads_stdin.py", stdin=b"you\nand\n\xff\x00 more", quick=True),

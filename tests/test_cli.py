@@ -1,4 +1,4 @@
-"""The command line as a user meets it: each test runs it as a process."""
+"""The command line as a user meets it: tests run it as a process, unless nothing comes of it."""
 
 import json
 import os
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from unstuck.cli import main
 from unstuck.evidence import Layer, LossCall, Program, Record, Task
 from unstuck.store import Writer
 
@@ -122,13 +123,17 @@ def test_exit_codes_and_tracebacks_are_the_scripts_own(script, tmp_path):
         (["explain", "ded-units"], "no cause or rule 'ded-units'; did you mean 'dead-units'?"),
     ],
 )
-def test_misuse_is_one_clear_line_and_exit_code_two(script, tmp_path, args, says):
+def test_misuse_is_one_clear_line_and_exit_code_two(script, tmp_path, monkeypatch, capfd, args, says):
+    """In this process, since nothing comes of it."""
     script("print('must not run')")
-    done = unstuck(*args, folder=tmp_path)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert says in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(args)
+    printed = capfd.readouterr()
+    assert ended.value.code == 2
+    assert printed.out == ""
+    assert says in printed.err
+    assert len(printed.err.strip().splitlines()) == 1
 
 
 def test_unknown_options_are_refused_before_the_script_and_passed_on_behind_it(script, tmp_path):

@@ -340,6 +340,7 @@ def test_annotate_leaves_alone_what_is_no_record(tmp_path: Path):
     assert [p.name for p in tmp_path.iterdir()] == ["record.sqlite"]
 
 
+@pytest.mark.slow
 def test_a_lock_of_somebody_else_is_waited_for(start: Start, tmp_path: Path):
     writer = start(flush_every=0.05)
     with closing(sqlite3.connect(tmp_path / "record.sqlite", isolation_level=None)) as other:

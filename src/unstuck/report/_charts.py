@@ -184,7 +184,8 @@ def _summary(label: str, series: Series, axis: str) -> str:
 
 def _rows(columns: Sequence[Series]) -> Iterator[tuple[str, ...]]:
     """Medians over equal spans of steps; of short series every step."""
-    steps = np.unique(np.concatenate([series.steps for series in columns])) if columns else np.zeros(0, int)
+    steps = np.sort(np.concatenate([np.zeros(0, int), *(series.steps for series in columns)]), kind="stable")
+    steps = steps[np.diff(steps, prepend=-1) > 0]
     for part in np.array_split(steps, min(_ROWS, len(steps))) if len(steps) else []:
         first, last = int(part[0]), int(part[-1])
         label = str(first) if first == last else f"{first} – {last}"

@@ -6,9 +6,10 @@ need telling apart. A name, once given, stays.
 
 from __future__ import annotations
 
+import inspect
 import sys
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -286,6 +287,7 @@ class Registry:
         return name
 
 
+_UNHELD = 3  # references to a frame's variables where only the frame has them: its own, ours, and that of who counts
 _OP_OF_MODULE = {"Flatten": "flatten", "Unflatten": "reshape", "Softmax2d": "softmax"}
 
 
@@ -299,14 +301,28 @@ def user_frames() -> Iterator[FrameType]:
         frame = frame.f_back
 
 
+def local_variables(frame: FrameType) -> Mapping[str, Any]:
+    """A frame's local variables, of which nothing is kept alive when the mapping is gone.
+
+    Before Python 3.13 the mapping that is asked for stays with the frame, and all that was in it lives as long as the function runs.
+    """
+    scope = frame.f_locals
+    if not frame.f_code.co_flags & inspect.CO_OPTIMIZED:
+        return scope  # the variables of a module or a class themselves
+    found = dict(scope)
+    if sys.version_info < (3, 13) and sys.getrefcount(scope) <= _UNHELD:  # else it is what locals() gave to the script
+        scope.clear()
+    return found
+
+
 def variable_name(value: Any, frames: Any) -> str:
     """The name a value goes by in the callers' scopes: "model", "params[2]", "self.w"; "" when none is found."""
-    seen: set[int] = set()
+    seen: dict[int, Mapping[str, Any]] = {}
     for frame in frames:
-        for scope in (frame.f_locals, frame.f_globals):
+        for scope in (local_variables(frame), frame.f_globals):
             if id(scope) in seen:
                 continue
-            seen.add(id(scope))
+            seen[id(scope)] = scope
             for name, other in list(scope.items()):
                 if other is value and not name.startswith("__"):
                     return (
@@ -328,7 +344,7 @@ def _better(name: str, value: Any, frames: Any) -> str:
     return "" if name == "self" else name
 
 
-def _inside(value: Any, scope: dict[str, Any]) -> str:
+def _inside(value: Any, scope: Mapping[str, Any]) -> str:
     for name, other in list(scope.items()):
         if name.startswith("__"):
             continue
@@ -351,7 +367,7 @@ def _owner(module: nn.Module, frames: list[FrameType]) -> nn.Module:
     """The outermost module in whose method the call was made, or that a caller's variable holds, and that holds this one."""
     top = module
     for frame in frames[:40]:
-        other = frame.f_locals.get("self")
+        other = local_variables(frame).get("self")
         if isinstance(other, nn.Module) and other is not top and any(m is top for m in other.modules()):
             top = other
     if top is not module:
@@ -359,7 +375,7 @@ def _owner(module: nn.Module, frames: list[FrameType]) -> nn.Module:
     held = [
         v
         for frame in frames[:4]
-        for v in (*frame.f_locals.values(), *frame.f_globals.values())
+        for v in (*local_variables(frame).values(), *frame.f_globals.values())
         if isinstance(v, nn.Module)
     ]
     holders = [v for v in held if v is not module and any(m is module for m in v.modules())]

@@ -2,9 +2,9 @@
 
 The session stands between torch and the rooms of the watcher and holds the step's clock. Data flow one way:
 
-    patches and hooks -> Session -> Tracer (sampled steps) -> Sample -> Pending -> store.Writer
-                                 -> DenseSeries, Alarms (every step); Stretch (the plain ones between samples, together)
-                                 -> books: what is known of models, parameters, optimizers, losses, data -> Program
+    entrances -> Session -> Tracer (sampled steps) -> Sample -> Pending -> store.Writer
+                           -> DenseSeries, Alarms (every step); Stretch (the plain ones between samples, together)
+                           -> books: what is known of models, parameters, optimizers, losses, data -> Program
 
 **Steps.** A step ends when the lead optimizer has stepped: the first one to step, or, when that one has fallen silent,
 the one that goes on. Without an optimizer, a step ends when parameters are found changed at the next backward.
@@ -20,17 +20,15 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from sys import _getframe
-from threading import get_ident
 from types import CodeType, FrameType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from unstuck.evidence import Event
 from unstuck.store import Writer
+from unstuck.watcher import entrances
 from unstuck.watcher.alarms import Alarms
 from unstuck.watcher.cadence import Cadence
 from unstuck.watcher.capture import Capture
@@ -41,16 +39,14 @@ from unstuck.watcher.layers import layer_columns, recurrent_lags
 from unstuck.watcher.losses import LossBook
 from unstuck.watcher.optimizers import OptimizerBook, OptimizerState
 from unstuck.watcher.parameters import ParameterBook
-from unstuck.watcher.patches import Patches, like
+from unstuck.watcher.patches import Patches
 from unstuck.watcher.recorder import Columns, Pending, Sample, send_sample
 from unstuck.watcher.registry import Registry
 from unstuck.watcher.series import DenseSeries
 from unstuck.watcher.stretch import Stretch
 from unstuck.watcher.tracer import Tracer, call_site
-from unstuck.watcher.transparent import transparent
 
 _clock = time.perf_counter
-_tracing = torch._C._get_tracing_state
 _unseen = torch._C.DisableTorchFunction  # our own calls don't come by the tracer, nor by a user's mode
 _PROGRESS_EVERY = 0.25  # seconds
 LEAST_PROBING, MOST_PROBING = 2.0, 60.0  # seconds that experiments may take in any case, and at most
@@ -136,112 +132,16 @@ class Session:
 
     def attach(self) -> None:
         """Replaces what must be replaced in torch and begins to look."""
-        patches = self.patches
-        patches.replace(torch.Tensor, "backward", self._watched(torch.Tensor.backward))
-        patches.replace(torch.autograd, "backward", self._watched(torch.autograd.backward))
-        patches.replace(torch.autograd, "grad", self._watched_grad(torch.autograd.grad))
-        patches.hook(register_optimizer_step_pre_hook(self._before_step))
-        patches.hook(register_optimizer_step_post_hook(self._after_step))
-        patches.replace(nn.Module, "__call__", self._watched_call(nn.Module.__call__))
-        patches.replace(torch, "set_anomaly_enabled", self._watched_anomaly(torch.set_anomaly_enabled))
-        patches.replace(torch, "compile", self._watched_compile(torch.compile))
-        for owner, name in ((torch.jit, "trace"), (torch.jit, "trace_module"), (torch.export, "export")):
-            patches.replace(owner, name, self._unwatched(getattr(owner, name)))
-        self.data.attach(patches, self.guard)
-        self.optimizers.attach(patches, self.guard, self.features)
+        entrances.replace(self)
+        self.data.attach(self.patches, self.guard)
+        self.optimizers.attach(self.patches, self.guard, self.features)
         if not self.lazy:
             self._begin_sample(0)
-
-    def _watched(self, backward: Callable[..., Any]) -> Callable[..., Any]:
-        """A backward that tells the session when it begins and is over."""
-        session = self
-
-        def watched(tensors: Any, *args: Any, **kwargs: Any) -> Any:
-            if session._in_backward or session.closed:
-                return backward(tensors, *args, **kwargs)
-            caller = _getframe(1)
-            if not session.stretch.on or not session.stretch.backward(tensors, caller):
-                root = tensors if isinstance(tensors, Tensor) else next(iter(tensors), None)
-                session.guard("before backward", session._backward_begins, root, caller)
-            session._in_backward = True
-            try:
-                return backward(tensors, *args, **kwargs)
-            finally:
-                session._in_backward = False
-                if session.sample is None and session.optimizers.lead is not None:
-                    session._backwards += 1
-                else:
-                    session.guard("after backward", session._backward_over)
-
-        return transparent(like(watched, backward))
-
-    def _watched_grad(self, grad: Callable[..., Any]) -> Callable[..., Any]:
-        """An `autograd.grad` that counts as a backward where it asks for the gradients of parameters, to train by them."""
-        session = self
-
-        def watched(outputs: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-            wanted = [] if session._in_backward or session.closed else _trained_by(outputs, inputs, args, kwargs)
-            if not wanted:
-                return grad(outputs, inputs, *args, **kwargs)
-            root = outputs if isinstance(outputs, Tensor) else outputs[0]
-            session.guard("before backward", session._backward_begins, root, _getframe(1))
-            session._in_backward = True
-            try:
-                found = grad(outputs, inputs, *args, **kwargs)
-            finally:
-                session._in_backward = False
-            session.guard("after backward", session._gradients_given, wanted, found)
-            return found
-
-        return transparent(like(watched, grad))
 
     def _gradients_given(self, wanted: list[Tensor], found: Any) -> None:
         self.parameters.given(wanted, list(found))
         self._backward_over()
         self.parameters.given([], [])
-
-    def _watched_compile(self, compile: Callable[..., Any]) -> Callable[..., Any]:
-        """A `torch.compile` that tells the session; sampled steps are then run without the compiler."""
-        session = self
-
-        def watched(*args: Any, **kwargs: Any) -> Any:
-            compiled = compile(*args, **kwargs)
-            session.features.setdefault("torch.compile")
-            if session.tracer.on:
-                session.guard("compile", session._run_eagerly)
-            return compiled
-
-        return transparent(like(watched, compile))
-
-    def _watched_anomaly(self, set_enabled: Callable[..., Any]) -> Callable[..., Any]:
-        """Steps aside while torch looks for anomalies itself, as it prints the stack of every call."""
-        session, ours, theirs = self, nn.Module.__call__, self.patches.original(nn.Module, "__call__")
-
-        def watched(enabled: bool, *args: Any, **kwargs: Any) -> Any:
-            set_enabled(enabled, *args, **kwargs)
-            if enabled:
-                session.guard("anomaly", session._switch_off)
-            if nn.Module.__call__ in (ours, theirs):
-                nn.Module.__call__ = theirs if enabled else ours  # pyright: ignore[reportAttributeAccessIssue]
-
-        return transparent(like(watched, set_enabled))
-
-    def _unwatched(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """A function that calls the model to read its code, while which the tracer must not be there."""
-        session = self
-
-        def outside(*args: Any, **kwargs: Any) -> Any:
-            if not session.tracer.on:
-                return function(*args, **kwargs)
-            sample, session.sample = session.sample, None
-            session.guard("trace", session._stop_tracing)
-            try:
-                return function(*args, **kwargs)
-            finally:
-                if sample is not None:
-                    session.guard("trace", session._begin_sample, sample.step)
-
-        return transparent(like(outside, function))
 
     def detach(self) -> None:
         """Puts torch back as it was."""
@@ -339,32 +239,6 @@ class Session:
         self._own += _clock() - start
 
     # ------------------------------------------------------------------ models called from outside
-
-    def _watched_call(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        """A module call that tells the tracer, where it is on, and finds evaluation.
-
-        It replaces `nn.Module.__call__` rather than being a global hook, as hooks cost more, show in tracebacks, and
-        change what torch.compile sees.
-        """
-        session, tracer, quiet = self, self.tracer, self._quiet
-        compiling, with_grad = torch.compiler.is_compiling, torch.is_grad_enabled
-
-        def watched(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-            if (quiet and with_grad()) or compiling() or _tracing() is not None:
-                return call(self, *args, **kwargs)
-            if not tracer.stack and not session.closed:
-                session.guard("module", session._called_from_outside, self)
-            if not tracer.on or tracer.thread != get_ident():
-                return call(self, *args, **kwargs)
-            tracer.enter(self, args, kwargs)
-            try:
-                output = call(self, *args, **kwargs)
-                tracer.returned(output)
-                return output
-            finally:
-                tracer.leave(self)
-
-        return transparent(like(watched, call))
 
     def _called_from_outside(self, module: nn.Module) -> None:
         if torch.is_grad_enabled():
@@ -659,15 +533,3 @@ class Session:
         for event in self._events:
             self.writer.event(event)
         self._events.clear()
-
-
-def _trained_by(outputs: Any, inputs: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Tensor]:
-    """The tensors an `autograd.grad` trains: it goes from one loss to parameters and is not itself differentiated."""
-    create_graph = kwargs.get("create_graph", args[2] if len(args) > 2 else False)
-    roots = [outputs] if isinstance(outputs, Tensor) else list(outputs) if isinstance(outputs, (list, tuple)) else []
-    leaves = [inputs] if isinstance(inputs, Tensor) else list(inputs) if isinstance(inputs, (list, tuple)) else []
-    if create_graph or len(roots) != 1 or not isinstance(roots[0], Tensor) or roots[0].numel() != 1:
-        return []
-    if not all(isinstance(t, Tensor) and t.is_leaf and t.requires_grad for t in leaves):
-        return []
-    return leaves if len(leaves) > 1 or all(isinstance(t, nn.Parameter) for t in leaves) else []

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader
 
 from unstuck.evidence import Event
 from unstuck.watcher.patches import Patches, like
+from unstuck.watcher.registry import local_variables
 from unstuck.watcher.transparent import transparent
 
 _LIBRARIES = tuple(
@@ -126,7 +127,7 @@ class Survey:
                 of is not None
                 and code.co_name == "__init__"
                 and code.co_argcount
-                and frame.f_locals.get(code.co_varnames[0]) is of
+                and local_variables(frame).get(code.co_varnames[0]) is of
             )
             if not own and self._is_users(code.co_filename):
                 return code.co_filename, frame.f_lineno
