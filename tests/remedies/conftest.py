@@ -63,6 +63,12 @@ class Written(Script):
             lines += list(difflib.unified_diff(source.text.splitlines(), changed.splitlines(), lineterm="", n=0))[2:]
         return [line for line in lines if not line.startswith("@@")]
 
+    def run(self, remedy: Callable[..., Any], **settings: Any) -> dict[str, Any]:
+        """What the script's variables are when it has run with the change."""
+        names: dict[str, Any] = {"__name__": "__main__"}
+        exec(compiled(self.main, remedy(self, **settings)), names)
+        return names
+
     def added(self, remedy: Callable[..., Any], **settings: Any) -> list[str]:
         """Lines that a remedy adds, where it takes none away that isn't changed."""
         return [line[1:] for line in self.diff(remedy, **settings) if line[0] == "+"]
@@ -186,7 +192,8 @@ class Text:
     def _of_call(self, call: ast.Call) -> list[Layer]:
         of = ast.unparse(call.func).removeprefix("self.")
         if of in self.made:
-            return [self._of_module(p) for p in self.made if p == of or p.startswith(f"{of}.")]
+            here = [self._of_module(p) for p in self.made if p == of or p.startswith(f"{of}.")]
+            return [dataclasses.replace(layer, site=f"train.py:{call.lineno}") for layer in here]
         name, site = last(call), f"train.py:{call.lineno}"
         return [Layer(f"{site} {name}", name, self.root, site)] if name in FUNCTIONS else []
 
