@@ -1,0 +1,110 @@
+"""The weights of the best evaluation, instead of the last."""
+
+from __future__ import annotations
+
+import ast
+import re
+import textwrap
+from typing import Any
+
+from unstuck.program import Script
+from unstuck.remedies._network import Evaluations, evaluations, outermost_loop
+from unstuck.source import Edit, EditError, Source
+from unstuck.verdict import Verdict
+
+_LOWER = re.compile(r"loss|err|mse|mae|rmse|nll|ppl|perplexity|bce", re.I)
+_HIGHER = re.compile(r"acc|score|r2|f1|auc|iou|dice", re.I)
+_REPEATED = 6  # lines of an evaluation that may be written a second time
+
+
+def propose(script: Script, verdict: Verdict) -> list[dict[str, Any]]:
+    """The one way."""
+    return [{}]
+
+
+def early_stopping(script: Script) -> list[Edit]:
+    """The weights with the best evaluation are kept, and are the network's when training is over (Prechelt 1998).
+
+    It is early stopping that looks back: no patience has to be chosen, as training goes on to its end. Where nothing is evaluated
+    after training the last evaluation is made again. What the weights are chosen by is no longer a fair test of them: where the same
+    data are evaluated, the score comes out a little too good.
+
+    Args:
+        script: The script.
+
+    Returns:
+        The edits.
+
+    Raises:
+        EditError: No evaluation within the training gives a number of which it is known whether it should be low or high.
+    """  # noqa: DOC502
+    found = evaluations(script)
+    source = found.source
+    name, last, loop, within = _number(script, found)
+    lower = _LOWER.search(name) is not None
+    best = source.free("best", f"best_{name}")
+    state = source.free("best_state", "best_weights")
+    copy = f"copy.deepcopy({script.model}.state_dict())"
+    restored = [f"{script.model}.load_state_dict({state})"]
+    if not any(s.lineno > (loop.end_lineno or 0) for s in found.statements):
+        restored += _again(source, within)
+    lines = [f"if {name} {'<' if lower else '>'} {best}:", f"    {best}, {state} = {name}, {copy}"]
+    return [
+        *source.imports("copy", "import copy"),
+        source.before(loop, [f'{best}, {state} = float("{"" if lower else "-"}inf"), {copy}'], rank=2),
+        source.after(last, lines), source.after(loop, restored),
+    ]  # fmt: skip
+
+
+def _number(script: Script, found: Evaluations) -> tuple[str, ast.stmt, ast.stmt, list[ast.stmt]]:
+    """The variable that an evaluation gives, the last statement that gives it its value, the training's loop, and the evaluation.
+
+    Raises:
+        EditError: There is none.
+    """
+    for statement in found.statements:
+        loop = outermost_loop(script, found.source, statement)
+        block = _block(found.source, statement)
+        if loop is None or not block:
+            continue
+        rest = block[block.index(statement) :]
+        names = dict.fromkeys(name for part in rest for name in _given(found.source, part))
+        for pattern in (_LOWER, _HIGHER):
+            for name in names:
+                if pattern.search(name) and not (pattern is _HIGHER and _LOWER.search(name)):
+                    last = [s for s in rest if name in _given(found.source, s)][-1]
+                    return name, last, loop, rest[: rest.index(last) + 1]
+    raise EditError("no evaluation within the training gives a number that is known by its name")
+
+
+def _block(source: Source, statement: ast.stmt) -> list[ast.stmt]:
+    fields = (block for _, block in ast.iter_fields(source.parents[statement]))
+    return next((block for block in fields if isinstance(block, list) and statement in block), [])
+
+
+def _given(source: Source, statement: ast.stmt) -> list[str]:
+    """Names that a statement, or one within it, gives a number: not those that only count up within a loop."""
+    stored = [n for n in ast.walk(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
+    plain = [n for n in stored if isinstance(source.statement_of(n), (ast.Assign, ast.AnnAssign, ast.AugAssign))]
+    inner = (ast.For, ast.While, ast.FunctionDef)
+    outside = [n for n in plain if not any(isinstance(a, inner) and a in ast.walk(statement) for a in source.around(n))]
+    return [n.id for n in outside]
+
+
+def _again(source: Source, statements: list[ast.stmt]) -> list[str]:
+    """An evaluation's own text.
+
+    Raises:
+        EditError: It is too long to be written twice, or goes on from what was before.
+    """
+    stored = [n for s in statements for n in ast.walk(s) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
+    begun = {n.id for n in stored if isinstance(source.statement_of(n), ast.Assign)}
+    added = [n for s in statements for n in ast.walk(s) if isinstance(n, ast.AugAssign)]
+    lines: list[str] = []
+    for statement in statements:
+        start, end = source.span(statement)
+        first = source.text.rfind("\n", 0, start) + 1
+        lines += textwrap.dedent(source.text[first:end]).splitlines()
+    if len(lines) > _REPEATED or any(source.of(n.target) not in begun for n in added):
+        raise EditError("nothing is evaluated after training, and the evaluation is too long to be written twice")
+    return lines
