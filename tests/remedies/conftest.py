@@ -177,7 +177,7 @@ class Text:
             of = ast.unparse(call.func)
             if (
                 isinstance(call.func, ast.Attribute)
-                and name in ("backward", "step", "zero_grad", "eval")
+                and name in ("backward", "step", "zero_grad", "eval", "train")
                 and "sched" not in of
             ):
                 yield {"what": name, "line": call.lineno}
