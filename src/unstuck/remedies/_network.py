@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -12,6 +14,7 @@ from unstuck.source import EditError, Function, Loop, Source, argument, called
 
 _GRADLESS = frozenset({"no_grad", "inference_mode"})
 _TRAINS = frozenset({"backward", "step"})
+_DEVICE = re.compile(r"device|cuda|mps|xpu", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,50 @@ def parameters_at(script: Script, source: Source, node: ast.AST) -> str:
     if not names:
         raise EditError("the parameters aren't known by their names")
     return f"[{', '.join(names)}]"
+
+
+def device_at(script: Script, source: Source, node: ast.AST) -> str:
+    """The device of the network as it may be written where a node is, "" where the script moves nothing to one.
+
+    Raises:
+        EditError: It isn't known there.
+    """
+    moves = [
+        c
+        for c in source.nodes(ast.Call)
+        if isinstance(c.func, ast.Attribute) and c.func.attr in ("to", "cuda", "to_empty")
+    ]
+    moves = [c for c in moves if c.func.attr == "cuda" or _DEVICE.search(source.of(c))]  # pyright: ignore[reportAttributeAccessIssue]
+    if not moves:
+        return ""
+    for move in moves:
+        given = argument(move, "device", 0)
+        if isinstance(given, ast.Constant) and isinstance(given.value, str):
+            return f'"{given.value}"'
+        head = given
+        while isinstance(head, ast.Attribute):
+            head = head.value
+        if isinstance(head, ast.Name) and given is not None and _is_bound(source, head, node):
+            return source.of(given)
+        if given is None and "is_available" not in source.text:
+            return '"cuda"'
+    with contextlib.suppress(EditError):
+        name = name_at(script, source, node)
+        made = [s for s in source.binds(name.partition(".")[0]) if source.function(s) is source.function(node)]
+        if not made or min(s.lineno for s in made) < node.lineno:  # pyright: ignore[reportAttributeAccessIssue]
+            return f"next({name}.parameters()).device"
+    raise EditError(f"it isn't known on line {getattr(node, 'lineno', 1)} on which device the network is")
+
+
+def _is_bound(source: Source, name: ast.Name, node: ast.AST) -> bool:
+    """Whether a name stands for the same where a node is, and has its value there already."""
+    scope = _scope(source, node, name.id)
+    if scope is not _scope(source, name, name.id):
+        return False
+    if source.function(node) is not scope:
+        return True
+    given = [s for s in source.binds(name.id) if source.function(s) is scope]
+    return not given or min(s.lineno for s in given) < node.lineno  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def evaluations(script: Script) -> Evaluations:
