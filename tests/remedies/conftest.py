@@ -20,7 +20,7 @@ OPTIMIZERS = ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "LBFGS")
 OPS = {
     "Linear": "linear", "Conv1d": "conv", "Conv2d": "conv", "ReLU": "relu", "LeakyReLU": "leaky_relu", "ELU": "elu",
     "Tanh": "tanh", "Sigmoid": "sigmoid", "Softmax": "softmax", "LogSoftmax": "log_softmax", "Dropout": "dropout",
-    "BatchNorm1d": "batch_norm", "LayerNorm": "layer_norm", "Flatten": "flatten", "LSTM": "lstm",
+    "BatchNorm1d": "batch_norm", "LayerNorm": "layer_norm", "Flatten": "flatten", "LSTM": "lstm", "GRU": "gru", "RNN": "rnn",
 }  # fmt: skip
 LOSSES = {
     "CrossEntropyLoss": "cross_entropy", "NLLLoss": "nll_loss", "MSELoss": "mse_loss", "L1Loss": "l1_loss",
