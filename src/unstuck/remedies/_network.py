@@ -100,7 +100,7 @@ def device_at(script: Script, source: Source, node: ast.AST) -> str:
         head = given
         while isinstance(head, ast.Attribute):
             head = head.value
-        if isinstance(head, ast.Name) and given is not None and _is_bound(source, head, node):
+        if isinstance(head, ast.Name) and given is not None and is_bound(source, head, node):
             return source.of(given)
         if given is None and "is_available" not in source.text:
             return '"cuda"'
@@ -112,8 +112,10 @@ def device_at(script: Script, source: Source, node: ast.AST) -> str:
     raise EditError(f"it isn't known on line {getattr(node, 'lineno', 1)} on which device the network is")
 
 
-def _is_bound(source: Source, name: ast.Name, node: ast.AST) -> bool:
+def is_bound(source: Source, name: ast.expr | None, node: ast.AST) -> bool:
     """Whether a name stands for the same where a node is, and has its value there already."""
+    if not isinstance(name, ast.Name):
+        return False
     scope = _scope(source, node, name.id)
     if scope is not _scope(source, name, name.id):
         return False
