@@ -32,14 +32,26 @@ FUNCTION = """
 
 def test_probabilities(script):
     made = script(FUNCTION.format(sigmoid="", last=", nn.Sigmoid()"), loss_call={"site": "train.py:7", **IN_01})
-    assert made.added(smooth_loss) == ["    loss = dice_loss(net(x), y) + F.binary_cross_entropy(net(x), y.float())"]
+    assert made.added(smooth_loss) == [
+        "    out = net(x)",
+        "    loss = dice_loss(out, y) + F.binary_cross_entropy(out, y.float())",
+    ]
 
 
 def test_logits(script):
     made = script(FUNCTION.format(sigmoid="p = p.sigmoid()", last=""), loss_call={"site": "train.py:7", **IN_01})
-    assert made.added(smooth_loss)[0].endswith(" + F.binary_cross_entropy_with_logits(net(x), y.float())"), (
+    assert made.added(smooth_loss)[1].endswith(" + F.binary_cross_entropy_with_logits(out, y.float())"), (
         "it squashes them itself"
     )
+
+
+@pytest.mark.parametrize("indent", ["", "    "])
+def test_what_is_trained_and_not_what_is_evaluated(script, indent):
+    evaluation = f"    {indent}with torch.no_grad():\n        {indent}print(dice_loss(net(x), y))\n"
+    made = script(
+        FUNCTION.format(sigmoid="", last=", nn.Sigmoid()") + evaluation, loss_call={"site": "train.py:7", **IN_01}
+    )
+    assert made.diff(smooth_loss)[0] == "-    loss = dice_loss(net(x), y)"
 
 
 def test_it_has_a_slope_where_masks_are_empty(script):

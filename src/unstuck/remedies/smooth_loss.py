@@ -53,14 +53,20 @@ def smooth_loss(script: Script) -> list[Edit]:
     kind = "binary_cross_entropy" if _are_probabilities(script, text) else "binary_cross_entropy_with_logits"
     name, imports = in_torch(source, f"torch.nn.functional.{kind}")
     given, truth = source.of(output), source.of(target)
+    own, lines = source.of(whole), []
+    if not isinstance(output, (ast.Name, ast.Attribute)):  # so that it isn't computed twice
+        (start, _), (first, last) = source.span(whole), source.span(output)
+        given = source.free("out", "output")
+        lines = [f"{given} = {source.of(output)}"]
+        own = f"{own[: first - start]}{given}{own[last - start :]}"
     loss = script.loss
     if loss.output_shape != loss.target_shape:
         truth = reshaped(truth, given, loss.output_shape)
-    added = f"{name}({given}, {truth}.float())"
     adds = isinstance(whole, ast.BinOp) and isinstance(whole.op, (ast.Add, ast.Sub))
     plain = adds or isinstance(whole, (ast.Call, ast.Name, ast.UnaryOp))
-    own = source.of(whole) if plain else f"({source.of(whole)})"
-    return [*imports, source.replace(whole, f"{own} + {added}")]
+    added = f"{own if plain else f'({own})'} + {name}({given}, {truth}.float())"
+    put = [source.before(source.statement_of(whole), lines)] if lines else []
+    return [*imports, *put, source.replace(whole, added)]
 
 
 def _text(source: Source, whole: ast.expr) -> str:
