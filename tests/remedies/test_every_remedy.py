@@ -7,6 +7,7 @@ import inspect
 import json
 import re
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +19,7 @@ from unstuck.source import EditError, compiled, edited
 from unstuck.verdict import CAUSES
 
 REMEDIES = _discover.find("remedies")
+CURES = (Path(__file__).parents[2] / "docs" / "cure.md").read_text().partition("## The remedies")[2]
 MODULES = {
     "data": "p = 0.3\nx, y = torch.randn(64, 4), torch.randn(64, 1)  # the data",
     "net": (
@@ -156,6 +158,7 @@ def test_docstring(name):
 
 def test_words(name):
     assert name in WORDS, "what a report says of it"
+    assert f"`{name}`" in CURES, "what the documentation says of it"
 
 
 def test_signature(name):
