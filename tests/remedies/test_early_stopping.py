@@ -93,6 +93,32 @@ def test_the_number_after_its_last_change(script):
     assert made.main.text[: edit.start].endswith("val_loss /= 4\n")
 
 
+def test_an_evaluation_now_and_then(script):
+    evaluation = "if epoch % 5 == 4:\n            test_loss = evaluate(net)\n            print(test_loss)"
+    made = script(training(evaluation, "evaluate(net)"))
+    assert made.added(early_stopping)[2:4] == [
+        "        if test_loss < best:",
+        "            best, best_state = test_loss, copy.deepcopy(net.state_dict())",
+    ]
+    ran = made.run(early_stopping)
+    assert ran["curve"][-1] == min(ran["curve"])
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "name"),
+    [
+        ("accuracy = -evaluate(net)\n        average_loss = loss.item() / 2", "accuracy"),
+        ("train_loss, test_acc = 1.0, -evaluate(net)", "test_acc"),
+        ("loss_all, val_loss = 1.0, evaluate(net)", "val_loss"),
+        ("out = evaluate(net)\n        error = 2 * out", "error"),
+    ],
+)
+def test_the_number_that_comes_of_the_evaluation(script, evaluation, name):
+    made = script(training(evaluation, "evaluate(net)"))
+    assert made.added(early_stopping)[2].split()[1] == name
+    made.run(early_stopping)
+
+
 @pytest.mark.parametrize(
     "evaluation",
     ["print(evaluate(net))", "number = evaluate(net)", "pass", "losses = []\n        losses.append(evaluate(net))"],

@@ -14,6 +14,8 @@ from unstuck.verdict import Verdict
 
 _LOWER = re.compile(r"loss|err|mse|mae|rmse|nll|ppl|perplexity|bce", re.I)
 _HIGHER = re.compile(r"acc|score|r2|f1|auc|iou|dice", re.I)
+_HELD_OUT = re.compile(r"val|test|dev|eval|hold", re.I)
+_TRAINING = re.compile(r"(^|_)(tr|train|training)(_|$)|^best", re.I)
 _REPEATED = 6  # lines of an evaluation that may be written a second time
 
 
@@ -68,13 +70,43 @@ def _number(script: Script, found: Evaluations) -> tuple[str, ast.stmt, ast.stmt
         if loop is None or not block:
             continue
         rest = block[block.index(statement) :]
-        names = dict.fromkeys(name for part in rest for name in _given(found.source, part))
+        while isinstance(rest[0], ast.If) and not rest[0].orelse:  # it is evaluated now and then
+            rest = rest[0].body
+        given = _by_evaluation(found, rest)
+        name = _best_known(list(dict.fromkeys(name for names in given.values() for name in names)))
+        if name:
+            last = [s for s, names in given.items() if name in names][-1]
+            return name, last, loop, rest[: rest.index(last) + 1]
+    raise EditError("no evaluation within the training gives a number that is known by its name")
+
+
+def _by_evaluation(found: Evaluations, statements: list[ast.stmt]) -> dict[ast.stmt, list[str]]:
+    """Names that each statement gives a number that comes of an evaluation, in the same statement or in one before."""
+    uses, known, given = set(found.uses), set(), {}
+    calls = {call for function, _ in found.functions for call in found.source.calls(function)}
+    for statement in statements:
+        inside = set(ast.walk(statement))
+        reads = {n.id for n in inside if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+        added = {n.target.id for n in inside if isinstance(n, ast.AugAssign) and isinstance(n.target, ast.Name)}
+        if inside & (uses | calls) or (reads | added) & known:
+            known |= {n.id for n in inside if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+            given[statement] = _given(found.source, statement)
+    return given
+
+
+def _best_known(names: list[str]) -> str:
+    """The name of a loss, else of a score; that of held-out data where there are several, "" where there is none."""
+    names = [name for name in names if not _TRAINING.search(name)]
+    for held_out in (True, False):
         for pattern in (_LOWER, _HIGHER):
             for name in names:
-                if pattern.search(name) and not (pattern is _HIGHER and _LOWER.search(name)):
-                    last = [s for s in rest if name in _given(found.source, s)][-1]
-                    return name, last, loop, rest[: rest.index(last) + 1]
-    raise EditError("no evaluation within the training gives a number that is known by its name")
+                if (
+                    pattern.search(name)
+                    and (pattern is _LOWER or not _LOWER.search(name))
+                    and (not held_out or _HELD_OUT.search(name))
+                ):
+                    return name
+    return ""
 
 
 def _block(source: Source, statement: ast.stmt) -> list[ast.stmt]:
