@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from unstuck.evidence import Layer
+from unstuck.evidence import Event, Layer
 from unstuck.remedies.weight_averaging import propose, weight_averaging
 from unstuck.source import EditError
 
@@ -118,6 +118,32 @@ def test_functions_that_know_the_network_by_its_own_name(script):
         "    averaged.update_parameters(net)",
         "        return averaged(x).argmax(1)",
     ]
+
+
+def test_trained_in_another_file(script, tmp_path):
+    (tmp_path / "engine.py").write_text("def train(model, opt, x):\n    model(x).sum().backward()\n    opt.step()\n")
+    text = """
+        import torch
+        from engine import train
+        net = torch.nn.Linear(4, 3)
+        with torch.no_grad():
+            print(net(torch.ones(4)))
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        for epoch in range(10):
+            train(net, optimizer, torch.ones(2, 4))
+            with torch.no_grad():
+                print(net(torch.ones(4)))
+    """
+    made = script(text)
+    sites = [
+        {"what": what, "file": str(tmp_path / "engine.py"), "line": line}
+        for what, line in (("backward", 2), ("step", 3))
+    ]
+    made = script(text, events=[Event(0, "site", "", site) for site in sites])
+    assert made.added(weight_averaging)[1:] == [
+        "optimizer.register_step_post_hook(lambda *args: averaged.update_parameters(net))",
+        "        print(averaged(torch.ones(4)))",
+    ], "not what is evaluated before there is an average"
 
 
 def test_statistics_of_batch_norm(script):

@@ -163,7 +163,8 @@ class _Finder:
 
     def __init__(self, script: Script, source: Source, name: str, home: ast.AST) -> None:
         self.source, self.name, self.home = source, name, home
-        self.training, self.end = script.statement("backward")[1], 0
+        self.place, self.training = script.statement("backward")
+        self.end = 0
         try:
             where, loops = script.loops()
             self.end = max(loop.end_lineno or 0 for loop in loops) if where is source else 0
@@ -236,7 +237,7 @@ class _Finder:
 
     def _is_after(self, node: ast.AST) -> bool:
         """Whether a node stands behind the training."""
-        last = max(self.end, self.training.end_lineno or 0)
+        last = max(self.end, (self.training.end_lineno or 0) if self.place is self.source else 0)
         return node.lineno > last and bool(self.end) and isinstance(self.source.function(node), (ast.Module, ast.FunctionDef))  # pyright: ignore[reportAttributeAccessIssue]  # fmt: skip
 
     def outermost(self, use: ast.AST) -> Iterator[ast.stmt]:
@@ -262,11 +263,14 @@ class _Finder:
         """Whether training goes on within a statement, or in a function that is called there."""
         if self.training in ast.walk(statement):
             return True
-        function = self.source.function(self.training)
-        if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            inside = set(ast.walk(statement))
-            return any(call in inside for call in self.source.calls(function))
-        return False
+        function = self.place.function(self.training)
+        if not isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            return False
+        inside = [n for n in ast.walk(statement) if isinstance(n, ast.Call)]
+        if self.place is not self.source:
+            return any(last_name(call) == function.name for call in inside)
+        calls = self.source.calls(function)
+        return any(call in calls for call in inside)
 
 
 def see_to_all(script: Script, found: Evaluations) -> None:

@@ -36,27 +36,28 @@ def weight_averaging(script: Script, *, decay: float = 0.99) -> list[Edit]:
     found, made = evaluations(script), script.optimizer()
     see_to_all(script, found)
     source, step = script.statement("step")
-    if found.source is not source or made.source is not source:
-        raise EditError("the network is made, trained and evaluated in different files")
-    average = source.free("averaged", "averaged_model")
-    kind, imports = in_torch(source, "torch.optim.swa_utils.AveragedModel")
+    home = made.source
+    if found.source is not home:
+        raise EditError("the network is evaluated in another file than it is made in")
+    here = home.function(made.statement)
+    early = [use for use in found.uses if home.function(use) is here and use.lineno < made.statement.lineno]
+    average = home.free("averaged", "averaged_model")
+    kind, imports = in_torch(home, "torch.optim.swa_utils.AveragedModel")
     kept, new = literal(decay), literal(1 - decay)
     rule = f"avg_fn=lambda old, new, n: old + (new - old) * {new} / (1 - {kept} ** (n + 1))"
     normed = any(layer.op == "batch_norm" for layer in script.record.program.layers)
     made_of = ", ".join([script.model, rule, *["use_buffers=True"] * normed])
     lines = [f"{average} = {kind}({made_of})"]
     update = f"{average}.update_parameters({script.model})"
-    here = source.function(made.statement)
-    if source.function(step) is here or (here is source.tree and _is_global(script)):
+    if source is home and (source.function(step) is here or (here is source.tree and _is_global(script))):
         updates = [source.after(step, [update])]
     else:
         if not made.target.isidentifier():
             raise EditError("the optimizer isn't given a plain name")
         lines.append(f"{made.target}.register_step_post_hook(lambda *args: {update})")
         updates = []
-    return [
-        *imports, source.after(made.statement, lines, rank=1), *updates, *(source.replace(use, average) for use in found.uses),
-    ]  # fmt: skip
+    uses = [home.replace(use, average) for use in found.uses if use not in early]
+    return [*imports, home.after(made.statement, lines, rank=1), *updates, *uses]
 
 
 def _is_global(script: Script) -> bool:
