@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from unstuck.evidence import Event, Layer, Record
 from unstuck.remedies.dropout import dropout, propose
 from unstuck.source import EditError
 
@@ -124,6 +125,35 @@ def test_put_into_a_sequential(script):
     """
     line = "nn.Linear(4, 8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 8), nn.Tanh(), nn.Dropout(0.3), nn.Linear(8, 3)"
     assert script(text).added(dropout, p=0.3) == [f"net = nn.Sequential({line}, nn.Sigmoid())"]
+
+
+def test_put_into_a_list_of_layers(script):
+    made = script("""
+        import torch
+        from torch import nn
+        layers = [nn.Linear(4, 8), nn.ReLU()]
+        net = nn.Sequential(*layers, nn.Linear(8, 3))
+        optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
+        for x, y in ():
+            net.train()
+            net(x).sum().backward()
+        net.eval()
+    """)
+    sites = [(3, "0", "Linear"), (3, "1", "ReLU"), (4, "2", "Linear")]
+    events = [
+        Event(
+            0,
+            "site",
+            "",
+            {"what": "module", "file": made.path, "line": line, "path": path, "root": "Sequential", "name": name},
+        )
+        for line, path, name in sites
+    ]
+    layers = [Layer(f"net.{i}", op, parameters=("w",)) for i, op in enumerate(("linear", "relu", "linear"))]
+    made.record = Record.of(
+        {}, layers=layers, events=[e for e in made.record.events if e.data.get("what") != "module"] + events
+    )
+    assert "layers = [nn.Linear(4, 8), nn.ReLU(), nn.Dropout(0.5)]" in made.added(dropout, p=0.5)
 
 
 def test_an_evaluation_that_cannot_be_told_from_training(script):

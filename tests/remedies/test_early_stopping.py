@@ -104,6 +104,19 @@ def test_an_evaluation_now_and_then(script):
     assert ran["curve"][-1] == min(ran["curve"])
 
 
+def test_what_is_counted_up(script):
+    evaluation = """net.eval()
+        correct = 0
+        with torch.no_grad():
+            for i in range(4):
+                correct += (net(test_x[i::4]).argmax(1) == test_y[i::4]).sum().item()
+        curve.append(correct)"""
+    made = script(training(evaluation))
+    assert made.added(early_stopping)[2] == "    if correct > best:"
+    ran = made.run(early_stopping)
+    assert ran["correct"] == max(ran["curve"]), "counted anew at the end"
+
+
 @pytest.mark.parametrize(
     ("evaluation", "name"),
     [

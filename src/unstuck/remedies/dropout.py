@@ -103,7 +103,8 @@ def _behind(script: Script, layer: Layer, p: float) -> list[Edit]:
     """
     if script.sites("module") and _is_made(script, layer):
         made = script.module(layer.name)
-        if in_sequential(made.source, made.call):
+        beside = isinstance(made.source.parents[made.call], (ast.List, ast.Tuple))  # of what goes into one
+        if beside or in_sequential(made.source, made.call):
             name, imports = in_torch(made.source, "torch.nn.Dropout")
             _, end = made.source.span(made.call)
             return [*imports, Edit(made.source.file, end, end, f", {name}({literal(p)})")]

@@ -13,7 +13,7 @@ from unstuck.source import Edit, EditError, Source
 from unstuck.verdict import Verdict
 
 _LOWER = re.compile(r"loss|err|mse|mae|rmse|nll|ppl|perplexity|bce", re.I)
-_HIGHER = re.compile(r"acc|score|r2|f1|auc|iou|dice", re.I)
+_HIGHER = re.compile(r"acc|score|r2|f1|auc|iou|dice|correct|hits|right", re.I)
 _HELD_OUT = re.compile(r"val|test|dev|eval|hold", re.I)
 _TRAINING = re.compile(r"(^|_)(tr|train|training)(_|$)|^best", re.I)
 _REPEATED = 6  # lines of an evaluation that may be written a second time
@@ -115,12 +115,12 @@ def _block(source: Source, statement: ast.stmt) -> list[ast.stmt]:
 
 
 def _given(source: Source, statement: ast.stmt) -> list[str]:
-    """Names that a statement, or one within it, gives a number: not those that only count up within a loop."""
+    """Names that a statement, or one within it, gives a number: within a loop of its own only those that count up there."""
     stored = [n for n in ast.walk(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
     plain = [n for n in stored if isinstance(source.statement_of(n), (ast.Assign, ast.AnnAssign, ast.AugAssign))]
-    inner = (ast.For, ast.While, ast.FunctionDef)
-    outside = [n for n in plain if not any(isinstance(a, inner) and a in ast.walk(statement) for a in source.around(n))]
-    return [n.id for n in outside]
+    inside = set(ast.walk(statement))
+    loops = {n: any(isinstance(a, (ast.For, ast.While)) and a in inside for a in source.around(n)) for n in plain}
+    return [n.id for n in plain if not loops[n] or isinstance(source.statement_of(n), ast.AugAssign)]
 
 
 def _again(source: Source, statements: list[ast.stmt]) -> list[str]:
