@@ -109,6 +109,14 @@ def test_in_a_list(script):
     torch.testing.assert_close(net[2](x), x + net[2][0](x).tanh())
 
 
+def test_the_first_layer_too(script):
+    made = script(
+        net="net = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 3))",
+        **chain(4, 4, 3, names=["net.0", "net.2"]),
+    )
+    assert made.added(residual)[-1] == "net = nn.Sequential(Residual(nn.Linear(4, 4), nn.Tanh()), nn.Linear(4, 3))"
+
+
 def test_none_that_gives_as_much_as_it_takes(script):
     with pytest.raises(EditError, match="as much as it takes"):
         residual(script(**chain(4, 8, 16, 3, names=["net.0", "net.2", "net.4"])))

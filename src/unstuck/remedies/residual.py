@@ -58,7 +58,13 @@ def _square(script: Script) -> list[Layer]:
         weights = [shape for shape in shapes if len(shape) >= 2]
         known = [record.layers[name].out_shape for name in layer.inputs if name in record.layers]
         same = all(shape == layer.out_shape for shape in known)
-        if weights and weights[0][0] == weights[0][1] and layer.inputs and same and not _is_passed(script, layer):
+        if (
+            weights
+            and weights[0][0] == weights[0][1]
+            and (layer.inputs or layer.op == "linear")
+            and same
+            and not _is_passed(script, layer)
+        ):
             found.append(layer)
     return found
 
