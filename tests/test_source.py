@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import shutil
+import subprocess
 import textwrap
 import traceback
 
 import pytest
 
-from unstuck.source import Edit, EditError, Source, argument, called, compiled, edited, number_in, own_files
+from unstuck.source import Edit, EditError, Source, argument, called, compiled, diff, edited, number_in, own_files
 
 
 def source(text, file="train.py"):
@@ -454,6 +456,21 @@ def line_of_failure(code):
         assert "".join(traceback.format_exception(error))
         return traceback.extract_tb(error.__traceback__)[-1].lineno
     raise AssertionError("it does not fail")
+
+
+@pytest.mark.skipif(shutil.which("patch") is None, reason="patch isn't there")
+@pytest.mark.parametrize(
+    "text", ["a = 1\nb = 2\n", "a = 1\r\nb = 2\r\n", "a = 1\nb = 2", "a = '\x0c'\r\nb = 2", "b = 2"]
+)
+def test_a_diff_is_of_the_lines_as_they_are(tmp_path, text):
+    made = Source("train.py", text)
+    changed = edited(made, [made.replace(number, "3") for number in made.nodes(ast.Constant) if made.of(number) == "2"])
+    assert changed == text.replace("2", "3")
+    told = diff(made, changed, name="train.py")
+    assert [line[0] for line in told.split("\n")[3:] if line and line[0] in "+-"] == ["-", "+"], "nothing else changes"
+    (tmp_path / "train.py").write_bytes(text.encode())
+    subprocess.run(["patch", "-p1", "--binary", "-s"], input=told.encode(), cwd=tmp_path, check=True)
+    assert (tmp_path / "train.py").read_bytes() == changed.encode()
 
 
 def test_lines_are_numbered_as_in_the_original():

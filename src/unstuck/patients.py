@@ -5,7 +5,6 @@ The treatment asks only for what stands here, so that a script and a training in
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -14,7 +13,7 @@ from typing import Any, Protocol
 from unstuck._discover import find
 from unstuck.evidence import Record
 from unstuck.program import Script, edits_of
-from unstuck.source import Edit, Source, edited
+from unstuck.source import Edit, diff, edited
 from unstuck.trials.job import Job
 from unstuck.trials.visit import Treatment
 
@@ -118,8 +117,8 @@ class ScriptPatient:
         edits = self._edits(treatment)
         texts = {file: edited(self.program.source(file), edits) for file in dict.fromkeys(e.file for e in edits)}
         sources = {file: self.program.source(file) for file in texts}
-        diff = "".join(_diff(sources[file], text) for file, text in texts.items())
-        return Written(edits, {file: source.digest for file, source in sources.items()}, texts, diff)
+        changes = "".join(diff(sources[file], text, name=os.path.relpath(file)) for file, text in texts.items())
+        return Written(edits, {file: source.digest for file, source in sources.items()}, texts, changes)
 
     def _edits(self, treatment: Treatment) -> tuple[Edit, ...]:
         if not treatment:
@@ -129,9 +128,3 @@ class ScriptPatient:
         for file in {e.file for e in edits}:
             edited(self.program.source(file), edits)
         return tuple(edits)
-
-
-def _diff(source: Source, text: str) -> str:
-    name = os.path.relpath(source.file)
-    lines = source.text.replace("\n", source.newline).splitlines(keepends=True)
-    return "".join(difflib.unified_diff(lines, text.splitlines(keepends=True), f"a/{name}", f"b/{name}"))

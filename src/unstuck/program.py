@@ -395,6 +395,11 @@ class Script:
         calls = [c for c in calls if len(c.args) >= 2]
         _, backward = self.statement("backward")
         calls = [c for c in calls if source.function(c) is source.function(backward)] or calls
+        loop = source.loops(backward)[:1]
+        calls = [c for c in calls if source.loops(c)[:1] == loop] or calls  # evaluation calls it, too
+        if any(c.lineno <= backward.lineno for c in calls) and source.function(calls[0]) is source.function(backward):
+            last = max((source.statement_of(c) for c in calls if c.lineno <= backward.lineno), key=lambda s: s.lineno)
+            calls = [c for c in calls if source.statement_of(c) is last]
         if len(calls) != 1:
             return None
         first, second = calls[0].args[:2]

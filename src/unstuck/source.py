@@ -9,6 +9,7 @@ original, so that whatever is recorded of it is named as it was before.
 from __future__ import annotations
 
 import ast
+import difflib
 import functools
 import hashlib
 import itertools
@@ -25,6 +26,7 @@ _N = TypeVar("_N", bound=ast.AST)
 Loop = ast.For | ast.While
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 _BOM = "\ufeff"
+_LINE = re.compile(r"[^\n]*\n|[^\n]+")
 
 
 class EditError(UnstuckError, ValueError):
@@ -71,7 +73,7 @@ class Source:
             self.tree = ast.parse(self.text.removeprefix(_BOM))
         except (SyntaxError, ValueError) as error:
             raise EditError(f"{file}: line {getattr(error, 'lineno', 1)} is no Python: {error}") from None
-        self._bytes = re.findall(r"[^\n]*\n|[^\n]+", self.text.removeprefix(_BOM))
+        self._bytes = _LINE.findall(self.text.removeprefix(_BOM))
         self._lines = [len(self.text) - len(self.text.removeprefix(_BOM))]
         for line in self._bytes:
             self._lines.append(self._lines[-1] + len(line))
@@ -487,6 +489,22 @@ def edited(source: Source, edits: Iterable[Edit]) -> str:
     text, _ = _put_together(source, _in_order(edits))
     _parsed(source, text)
     return text.replace("\n", source.newline)
+
+
+def diff(source: Source, text: str, *, name: str) -> str:
+    """A unified diff from a file to what `edited` made of it, with the line ends of each, as `patch -p1` takes it.
+
+    Args:
+        source: The file.
+        text: What `edited` made of it.
+        name: The file's path in the diff.
+    """
+    before, after = ([*map(_ended, _LINE.findall(t))] for t in (source.text.replace("\n", source.newline), text))
+    return "".join(difflib.unified_diff(before, after, f"a/{name}", f"b/{name}"))
+
+
+def _ended(line: str) -> str:
+    return line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n"
 
 
 def compiled(source: Source, edits: Iterable[Edit], *, filename: str | None = None) -> CodeType:

@@ -20,7 +20,7 @@ OPTIMIZERS = ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "LBFGS")
 OPS = {
     "Linear": "linear", "Conv1d": "conv", "Conv2d": "conv", "ReLU": "relu", "LeakyReLU": "leaky_relu", "ELU": "elu",
     "Tanh": "tanh", "Sigmoid": "sigmoid", "Softmax": "softmax", "LogSoftmax": "log_softmax", "Dropout": "dropout",
-    "BatchNorm1d": "batch_norm", "LayerNorm": "layer_norm", "Flatten": "flatten", "LSTM": "lstm",
+    "BatchNorm1d": "batch_norm", "LayerNorm": "layer_norm", "Flatten": "flatten", "LSTM": "lstm", "GRU": "gru", "RNN": "rnn",
 }  # fmt: skip
 LOSSES = {
     "CrossEntropyLoss": "cross_entropy", "NLLLoss": "nll_loss", "MSELoss": "mse_loss", "L1Loss": "l1_loss",
@@ -62,6 +62,12 @@ class Written(Script):
             changed = edited(source, edits)
             lines += list(difflib.unified_diff(source.text.splitlines(), changed.splitlines(), lineterm="", n=0))[2:]
         return [line for line in lines if not line.startswith("@@")]
+
+    def run(self, remedy: Callable[..., Any], **settings: Any) -> dict[str, Any]:
+        """What the script's variables are when it has run with the change."""
+        names: dict[str, Any] = {"__name__": "__main__"}
+        exec(compiled(self.main, remedy(self, **settings)), names)
+        return names
 
     def added(self, remedy: Callable[..., Any], **settings: Any) -> list[str]:
         """Lines that a remedy adds, where it takes none away that isn't changed."""
@@ -171,7 +177,7 @@ class Text:
             of = ast.unparse(call.func)
             if (
                 isinstance(call.func, ast.Attribute)
-                and name in ("backward", "step", "zero_grad", "eval")
+                and name in ("backward", "step", "zero_grad", "eval", "train")
                 and "sched" not in of
             ):
                 yield {"what": name, "line": call.lineno}
@@ -186,7 +192,8 @@ class Text:
     def _of_call(self, call: ast.Call) -> list[Layer]:
         of = ast.unparse(call.func).removeprefix("self.")
         if of in self.made:
-            return [self._of_module(p) for p in self.made if p == of or p.startswith(f"{of}.")]
+            here = [self._of_module(p) for p in self.made if p == of or p.startswith(f"{of}.")]
+            return [dataclasses.replace(layer, site=f"train.py:{call.lineno}") for layer in here]
         name, site = last(call), f"train.py:{call.lineno}"
         return [Layer(f"{site} {name}", name, self.root, site)] if name in FUNCTIONS else []
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from unstuck.evidence import Event, Layer, Record
 from unstuck.remedies.activation import activation, propose
 from unstuck.source import EditError
 
@@ -106,7 +107,59 @@ def test_none_between_layers(script):
         activation(script(net="net = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 3), nn.Softmax(1))"))
 
 
+@pytest.mark.parametrize(
+    ("net", "becomes"),
+    [
+        (
+            "nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 3), nn.Linear(3, 3))",
+            "nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 3), nn.ReLU(), nn.Linear(3, 3))",
+        ),
+        (
+            "nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(), nn.Linear(8, 3))",
+            "nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(), nn.Linear(8, 3))",
+        ),
+    ],
+)
+def test_where_there_is_none(script, net, becomes):
+    made = script(net=f"net = {net}")
+    assert made.added(activation, to="relu", added=True) == [f"net = {becomes}"]
+    made.run(activation, to="relu", added=True)
+
+
+def test_where_there_is_none_in_a_class(script):
+    made = script(network("return self.fc3(self.fc2(self.fc1(x)))"))
+    assert made.added(activation, to="relu", added=True) == [
+        "        return self.fc3(torch.relu(self.fc2(torch.relu(self.fc1(x)))))"
+    ]
+    assert made.added(activation, to="gelu", added=True) == [
+        "        return self.fc3(F.gelu(self.fc2(F.gelu(self.fc1(x)))))"
+    ]
+    assert made.added(activation, to="prelu", added=True) == [
+        "        self.fc1 = nn.Sequential(nn.Linear(4, 8), nn.PReLU())",
+        "        self.fc2 = nn.Sequential(nn.Linear(8, 8), nn.PReLU())",
+    ]
+
+
+def test_where_none_is_missing(script):
+    with pytest.raises(EditError, match="between all"):
+        activation(script(), to="relu", added=True)
+
+
+def test_hidden_and_last_layer_made_at_once(script):
+    made = script(net="def linear(a, b):\n    return nn.Linear(a, b)\nnet = nn.Sequential(linear(4, 8), linear(8, 3))")
+    layers = [Layer(f"net.{i}", "linear", "Linear", "train.py:11", (), ("w",)) for i in (0, 1)]
+    site = {"what": "module", "file": made.path, "line": 7, "root": "Sequential", "name": "Linear"}
+    events = [Event(0, "site", "", {**site, "path": path}) for path in ("0", "1")]
+    made.record = Record.of({}, layers=layers, events=events)
+    with pytest.raises(EditError, match="by one call"):
+        activation(made, to="relu", added=True)
+
+
 def test_what_is_tried(script, found):
+    assert propose(script(), found("missing-nonlinearity")) == [
+        {"to": "relu", "added": True},
+        {"to": "tanh", "added": True},
+    ]
     assert propose(script(), found()) == [{"to": "relu"}, {"to": "tanh"}]
     dead = script(net="net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))")
     assert propose(dead, found()) == [{"to": "leaky_relu"}, {"to": "elu"}]

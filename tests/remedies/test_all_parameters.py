@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from unstuck.evidence import Layer, Parameter
 from unstuck.remedies.all_parameters import all_parameters
 from unstuck.source import EditError
 
@@ -41,6 +42,14 @@ def test_a_network_of_a_trainer(script):
                 self.opt = optim.Adam(self.net[1].parameters())
     """)
     assert made.added(all_parameters) == ["        self.opt = optim.Adam(self.net.parameters())"]
+
+
+def test_another_network_that_takes_part(script):
+    layers = [Layer("0", "linear", model="encoder"), Layer("1", "linear", model="net")]
+    parameters = [Parameter("encoder.weight", (4, 4), ("0",), optimizers=()), Parameter("net.weight", (4, 4), ("1",))]
+    made = script(data="encoder = nn.Linear(4, 4)", layers=layers, parameters=parameters)
+    line = "optimizer = torch.optim.SGD([*net.parameters(), *encoder.parameters()], lr=0.1)"
+    assert made.added(all_parameters) == [line]
 
 
 def test_given_already(script):

@@ -70,13 +70,29 @@ def test_a_number_in_slices(script):
     assert made.added(batch_size) == ["for i in range(0, 1024, 32):", "    xb, yb = x[i : i + 32], y[i : i + 32]"]
 
 
+def test_with_the_rate_that_goes_with_it(script):
+    made = script("""
+        import torch
+        from torch.utils.data import DataLoader
+        batches = DataLoader(data, batch_size=512)
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    """, batch=512)  # fmt: skip
+    assert made.added(batch_size, size=32, rate=0.01) == [
+        "batches = DataLoader(data, batch_size=32)",
+        "optimizer = torch.optim.SGD(net.parameters(), lr=0.01)",
+    ]
+
+
 def test_all_samples_at_once(script):
     with pytest.raises(EditError, match="batch size"):
         batch_size(script(batch=512))
 
 
 def test_what_is_tried(script, found):
-    assert propose(script(batch=2), found("batch-too-small")) == [{"size": 32}]
-    assert propose(script(batch=6), found("batch-too-small")) == [{"size": 48}]
-    assert propose(script(batch=512), found("batch-too-large")) == [{"size": 32}]
+    assert propose(script(batch=2), found("batch-too-small")) == [{"size": 32}, {"size": 32, "rate": 1.6}]
+    assert propose(script(batch=6), found("batch-too-small"))[0] == {"size": 48}
+    assert propose(script(batch=512), found("batch-too-large")) == [{"size": 32}, {"size": 32, "rate": 0.00625}]
+    adam = script(batch=512, optimizer="torch.optim.Adam(net.parameters(), lr=0.1)")
+    assert propose(adam, found("batch-too-large"))[1] == {"size": 32, "rate": 0.025}, "by the root"
+    assert propose(script(batch=512, series={("lr", ""): [], ("batch_size", ""): [512]}), found()) == [{"size": 32}]
     assert propose(script(batch=64), found("undertrained")) == []

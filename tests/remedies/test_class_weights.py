@@ -48,6 +48,50 @@ def test_torch_is_imported(script):
     assert made.added(class_weights, **WEIGHTS)[0] == "import torch"
 
 
+@pytest.mark.parametrize(
+    ("data", "moved", "device"),
+    [
+        ("device = 'cuda'", ".to(device)", "device"),
+        ("", ".to('cuda')", '"cuda"'),
+        ("", ".cuda()", '"cuda"'),
+        ("cuda = torch.cuda.is_available()", ".cuda() if cuda else net", "y.device"),
+    ],
+)
+def test_on_the_device_of_the_network(script, data, moved, device):
+    made = script(data=data, net=f"net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)){moved}")
+    line = f"    loss = F.cross_entropy(net(x), y, weight=torch.tensor([0.5, 2], device={device}))"
+    assert made.added(class_weights, **WEIGHTS) == [line]
+
+
+def test_a_criterion_on_the_device_of_the_network(script):
+    given = {"data": "device = pick()\ncriterion = nn.CrossEntropyLoss()", "loss": "criterion(net(x), y)"}
+    made = script(net="net = nn.Linear(4, 3).to(device)", **given)
+    line = "criterion = nn.CrossEntropyLoss(weight=torch.tensor([0.5, 2], device=device))"
+    assert made.added(class_weights, **WEIGHTS) == [line]
+    made = script(net="net = nn.Linear(4, 3)\nif torch.cuda.is_available():\n    net.cuda()", **given)
+    with pytest.raises(EditError, match="which device"):
+        class_weights(made, **WEIGHTS)
+
+
+def test_a_device_that_is_not_known_where_the_criterion_is_made(script):
+    made = script("""
+        import torch
+        from torch import nn
+        criterion = nn.CrossEntropyLoss()
+
+        def main(device):
+            net = nn.Linear(4, 3).to(device)
+            optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+            for x, y in batches:
+                loss = criterion(net(x), y)
+                loss.backward()
+
+        main("cuda")
+    """)
+    with pytest.raises(EditError, match="which device"):
+        class_weights(made, **WEIGHTS)
+
+
 def test_other_losses_take_none(script):
     with pytest.raises(EditError, match="mse_loss takes no weights"):
         class_weights(script(loss="F.mse_loss(net(x), y)"), **WEIGHTS)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from unstuck.evidence import Optimizer
 from unstuck.remedies.gradient_clipping import gradient_clipping, propose
 from unstuck.source import EditError
 
@@ -43,7 +44,32 @@ def test_a_step_in_a_function(script, step, name):
         train(optimizer)
     """)
     numbers = f'[p for group in {name}.param_groups for p in group["params"]]'
-    assert made.diff(gradient_clipping) == [f"+    torch.nn.utils.clip_grad_norm_({numbers}, 1)"]
+    unscaled = ["+    scaler.unscale_(opt)"] * step.startswith("scaler")
+    assert made.diff(gradient_clipping) == [*unscaled, f"+    torch.nn.utils.clip_grad_norm_({numbers}, 1)"]
+
+
+def test_within_what_the_step_calls(script):
+    made = script("""
+        import torch
+
+        def closure():
+            loss = net(x).mean()
+            loss.backward()
+            return loss
+
+        net = torch.nn.Linear(4, 3)
+        optimizer = torch.optim.LBFGS(net.parameters())
+        for i in range(3):
+            optimizer.step(closure)
+    """, optimizers=[Optimizer("LBFGS", closure=True)])  # fmt: skip
+    assert made.added(gradient_clipping)[0].startswith("    torch.nn.utils.clip_grad_norm_(")
+    assert made.main.text[: gradient_clipping(made)[0].start].endswith("loss.backward()\n")
+
+
+def test_values(script):
+    assert script().added(gradient_clipping, value=0.5) == ["    nn.utils.clip_grad_value_(net.parameters(), 0.5)"]
+    largest = max(p.grad.abs().max() for p in script().run(gradient_clipping, value=1e-3)["net"].parameters())
+    assert largest.item() == pytest.approx(1e-3)
 
 
 def test_groups_of_parameters(script):
@@ -81,4 +107,6 @@ def test_parameters_without_names(script):
 
 def test_what_is_tried(script, found):
     assert propose(script(), found()) == [{"norm": 1.0}]
+    series = {("grad_norm", ""): [5.0] * 3, ("grad_max", "w"): [0.1, 0.2, 9.0]}
+    assert propose(script(series=series), found("exploding-gradient")) == [{"norm": 1.0}, {"norm": 5.0}, {"value": 0.2}]
     assert propose(script(series={("grad_norm", ""): [0.01, 0.02, 1e9]}), found()) == [{"norm": 1.0}, {"norm": 0.02}]

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
+from unstuck.evidence import Layer
 from unstuck.remedies.initialization import SCHEMES, initialization, propose
 from unstuck.source import EditError
 
@@ -25,7 +27,68 @@ def test_as_torch_draws(script):
 
 
 def test_each_scheme_can_be_written(script):
-    assert len({tuple(script().added(initialization, scheme=s)) for s in SCHEMES}) == len(SCHEMES)
+    schemes = [s for s in SCHEMES if s != "identity"]
+    assert len({tuple(script(inputs={}).added(initialization, scheme=s)) for s in schemes}) == len(schemes)
+
+
+RECURRENT = """
+    import torch
+    from torch import nn
+    torch.manual_seed(0)
+    net = nn.{cell}(4, 8)
+    optimizer = torch.optim.Adam(net.parameters())
+"""
+
+
+def test_an_orthogonal_recurrence_gate_by_gate(script):
+    made = script(RECURRENT.format(cell="LSTM"), layers=[Layer("lstm", "lstm")], models=[])
+    assert made.added(initialization, scheme="orthogonal")[1:3] == [
+        '    if "weight_hh" in name:',
+        "        for gate in parameter.data.split(parameter.shape[1]):",
+    ]
+    weight = made.run(initialization, scheme="orthogonal")["net"].weight_hh_l0.data
+    for gate in weight.split(8):
+        torch.testing.assert_close(gate @ gate.T, torch.eye(8))
+
+
+def test_a_recurrence_that_leaves_the_state_as_it_is(script):
+    made = script(RECURRENT.format(cell="RNN"), layers=[Layer("rnn", "rnn")], models=[])
+    net = made.run(initialization, scheme="identity")["net"]
+    assert torch.equal(net.weight_hh_l0.data, torch.eye(8))
+    assert not net.bias_hh_l0.any()
+    with pytest.raises(EditError, match="without gates"):
+        initialization(script(RECURRENT.format(cell="GRU"), layers=[Layer("gru", "gru")], models=[]), scheme="identity")
+    with pytest.raises(EditError, match="no recurrent layer"):
+        initialization(script(), scheme="identity")
+
+
+def test_by_the_data(script):
+    net = "net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3))\nfor p in net.parameters():\n    p.data *= 100"
+    made = script(net=net, inputs={}, optimizer="torch.optim.SGD(net.parameters(), lr=0.0)")
+    assert made.added(initialization, scheme="lsuv")[-3:] == [
+        "    net(x[:256])",
+        "for hook in hooks:",
+        "    hook.remove()",
+    ]
+    ran = made.run(initialization, scheme="lsuv")
+    with torch.no_grad():
+        first = ran["net"][0](ran["x"])
+        assert first.std().item() == pytest.approx(1, abs=1e-5)
+        assert ran["net"](ran["x"]).std().item() == pytest.approx(1, abs=1e-5)
+
+
+def test_by_the_data_of_a_loader(script):
+    made = script("""
+        import torch
+        from torch.utils.data import DataLoader
+        device = "cpu"
+        net = torch.nn.Linear(4, 3).to(device)
+        batches = DataLoader(data, batch_size=8)
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    """)
+    assert "    net(next(iter(batches))[0].to(device))" in made.added(initialization, scheme="lsuv")
+    with pytest.raises(EditError, match="no DataLoader"):
+        initialization(script(), scheme="lsuv")
 
 
 def test_in_a_method(script):
@@ -95,3 +158,6 @@ def test_what_is_tried(script, found):
     assert propose(script(), found()) == [{"scheme": "glorot"}, {"scheme": "default"}], "there is a tanh"
     relu = script(net="net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))")
     assert propose(relu, found())[0] == {"scheme": "he"}
+    assert propose(relu, found("bad-initialization"))[-1] == {"scheme": "lsuv"}
+    recurrent = script(layers=[Layer("rnn", "rnn", parameters=("w", "v")), Layer("fc", "linear", parameters=("u",))])
+    assert propose(recurrent, found()) == [{"scheme": s} for s in ("orthogonal", "identity", "default")]

@@ -68,6 +68,42 @@ def test_a_class_that_holds_its_optimizer(script):
     assert made.diff(learning_rate, rate=0.01) == ["-            lr=self.lr,", "+            lr=0.01,"]
 
 
+@pytest.mark.parametrize(
+    ("given", "becomes"),
+    [
+        ('[{"params": a}, {"params": b, "lr": 0.01}], lr=0.1', '[{"params": a}, {"params": b, "lr": 0.02}], lr=0.2'),
+        ('[{"params": a, "lr": 0.1}, {"params": b, "lr": 0.01}]', '[{"params": a, "lr": 0.2}, {"params": b, "lr": 0.02}]'),
+        ('[{"params": a, "lr": 0.1}, {"params": b}], 1', '[{"params": a, "lr": 0.2}, {"params": b}], 2'),
+    ],
+)  # fmt: skip
+def test_groups_keep_the_ratios_of_their_rates(script, given, becomes):
+    made = script(optimizer=f"torch.optim.SGD({given})")
+    assert made.added(learning_rate, rate=0.2) == [f"optimizer = torch.optim.SGD({becomes})"]
+
+
+def test_groups_by_a_name(script):
+    data = 'lr = 0.1\ngroups = [{"params": a, "lr": lr}, {"params": b, "lr": 0.01}]'
+    made = script(data=data, optimizer="torch.optim.SGD(groups)")
+    assert made.added(learning_rate, rate=0.2) == [
+        "lr = 0.2",
+        'groups = [{"params": a, "lr": lr}, {"params": b, "lr": 0.02}]',
+    ]
+    with pytest.raises(EditError, match="plain numbers"):
+        learning_rate(script(optimizer='torch.optim.SGD([{"params": a, "lr": rate / 2}])'), rate=0.2)
+
+
+def test_a_schedule_that_rises_to_a_rate_of_its_own(script):
+    made = script("""
+        import torch
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.4, total_steps=100)
+    """)
+    site = {"what": "schedule", "file": made.path, "line": 3, "name": "OneCycleLR", "trained": True}
+    made = script(made.main.text, events=[Event(0, "site", "", site)])
+    line = "scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.8, total_steps=100)"
+    assert made.added(learning_rate, rate=0.2) == [line], "as much more as is asked for"
+
+
 def test_the_second_of_two_optimizers(script):
     made = script("""
         from torch import optim

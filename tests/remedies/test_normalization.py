@@ -55,6 +55,25 @@ def test_there_is_none(script):
         normalization(script(net="net = nn.Sequential(nn.Linear(4, 3), nn.Softmax(1))"))
 
 
+@pytest.mark.parametrize(
+    ("net", "becomes"),
+    [
+        (
+            "nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))",
+            "nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.ReLU(), nn.Linear(8, 3))",
+        ),
+        (
+            "nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(num_features=8, momentum=0.01), nn.Flatten(), nn.Linear(8, 3))",
+            "nn.Sequential(nn.Conv2d(1, 8, 3), nn.GroupNorm(1, 8), nn.Flatten(), nn.Linear(8, 3))",
+        ),
+    ],
+)
+def test_in_place_of_batch_norm(script, net, becomes):
+    assert script(net=f"net = {net}").added(normalization, kind="layer") == [f"net = {becomes}"]
+
+
 def test_what_is_tried(script, found):
     assert propose(script(batch=32), found()) == [{"kind": "batch"}]
     assert propose(script(batch=2), found()) == [{"kind": "layer"}]
+    normed = script(net="net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))")
+    assert propose(normed, found()) == [{"kind": "layer"}]

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from unstuck.evidence import Event
+from unstuck.evidence import Event, Optimizer
 from unstuck.remedies.optimizer import optimizer, propose
+from unstuck.source import EditError
 
 
 @pytest.mark.parametrize(
@@ -37,6 +38,19 @@ def test_sgd_with_momentum(script):
         optimizer, to="SGD", rate=0.1, momentum=0.9, nesterov=True
     )
     assert made == ["optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, nesterov=True)"]
+
+
+def test_groups_with_rates_of_their_own(script):
+    with pytest.raises(EditError, match="rates of their own"):
+        optimizer(script(optimizer='torch.optim.SGD([{"params": net.parameters(), "lr": 0.1}], lr=0.2)'))
+
+
+def test_adamw_where_adam_decays_weights(script, found):
+    adam = [Optimizer("Adam", settings={"weight_decay": 0.1, "lr": 0.02})]
+    made = script(optimizer="torch.optim.Adam(net.parameters(), lr=0.02, weight_decay=0.1)", optimizers=adam)
+    assert propose(made, found()) == [{"to": "AdamW", "rate": 0.02}]
+    line = "optimizer = torch.optim.AdamW(net.parameters(), lr=0.02, weight_decay=0.1)"
+    assert made.added(optimizer, to="AdamW", rate=0.02) == [line]
 
 
 def test_what_is_tried(script, found):

@@ -37,6 +37,30 @@ def test_numbers_where_no_variable_holds_them(script):
         standardize_input(script(inputs={"variable": "", "mean": [0.0] * 33, "std": [1.0] * 33}))
 
 
+@pytest.mark.parametrize(
+    ("data", "net", "device"),
+    [
+        ("device = 'cpu'\nx, y = load()", "net = nn.Linear(2, 1).to(device)", "device"),
+        ("x, y = load()", "net = nn.Linear(2, 1).to('cuda')", '"cuda"'),
+        ("x, y = load()", "net = nn.Linear(2, 1).cuda()", '"cuda"'),
+        (
+            "x, y = load()\ncuda = torch.cuda.is_available()",
+            "net = nn.Linear(2, 1).cuda() if cuda else nn.Linear(2, 1)",
+            "next(net.parameters()).device",
+        ),
+        ("args = parse()\nx, y = load()", "net = nn.Linear(2, 1).to(args.device)", "args.device"),
+    ],
+)
+def test_on_the_device_of_the_network(script, data, net, device):
+    made = script(data=data, net=net, inputs={})
+    assert made.added(standardize_input)[0] == f"mean, std = x.mean(0).to({device}), x.std(0).to({device})"
+    made = script(data=data, net=net, inputs={"variable": ""})
+    assert (
+        made.added(standardize_input)[0]
+        == f"mean, std = torch.tensor([1, 2], device={device}), torch.tensor([3, 1], device={device})"
+    )
+
+
 def test_numbers_in_a_function(script):
     made = script("""
         import torch

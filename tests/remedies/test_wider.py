@@ -17,6 +17,14 @@ from unstuck.source import EditError
             "nn.Sequential(nn.Linear(4, out_features=8), nn.BatchNorm1d(8), nn.Linear(8, 3))",
             "nn.Sequential(nn.Linear(4, out_features=32), nn.BatchNorm1d(32), nn.Linear(32, 3))",
         ),
+        (
+            "nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 16, 3), nn.Flatten(), nn.Linear(64, 3))",
+            "nn.Sequential(nn.Conv2d(1, 32, 3), nn.BatchNorm2d(32), nn.ReLU(), nn.Conv2d(32, 16, 3), nn.Flatten(), nn.Linear(64, 3))",
+        ),
+        (
+            "nn.Sequential(nn.Embedding(100, 8), nn.LSTM(8, 16), nn.Linear(16, 3))",
+            "nn.Sequential(nn.Embedding(100, 32), nn.LSTM(32, 64), nn.Linear(64, 3))",
+        ),
     ],
 )
 def test_a_sequential_on_one_line(script, net, becomes):
@@ -68,6 +76,7 @@ def test_the_argument_of_a_class(script):
         "nn.Sequential(nn.Linear(4, a), nn.Linear(a, 3))",
         "nn.Sequential(nn.Linear(4, 16), nn.Flatten(), nn.Linear(32, 3))",
         "nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(a), nn.Linear(8, 3))",
+        "nn.Sequential(nn.Conv2d(4, 8, 1), nn.Conv2d(8, 8, 3, groups=8))",
     ],
 )
 def test_sizes_that_are_not_known(script, net):

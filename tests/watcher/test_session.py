@@ -882,18 +882,21 @@ def test_a_teacher_asked_without_gradients_is_no_evaluation(watched, order):
         assert record.happened("eval") == record.happened("mode") == []
 
 
-def test_an_average_of_the_weights_is_evaluated_in_their_stead(watched):
+@pytest.mark.parametrize("steps", [2, 50])
+def test_an_average_of_the_weights_is_evaluated_in_their_stead(watched, steps):
+    """However it comes that the steps before it are sampled or not."""
+
     def training():
         model = mlp()
         averaged = torch.optim.swa_utils.AveragedModel(model)
         for _ in range(3):
-            train(model, torch.optim.SGD(model.parameters(), lr=0.1), F.cross_entropy, steps=2)
+            train(model, torch.optim.SGD(model.parameters(), lr=0.1), F.cross_entropy, steps=steps)
             averaged.update_parameters(model)
             x, y = batch()
             with torch.no_grad():
                 F.cross_entropy(averaged(x), y)
 
-    assert len(watched(training).series("eval_loss")) == 3
+    assert len(watched(training, budget=1.0 if steps == 2 else 0.0).series("eval_loss")) == 3
 
 
 @pytest.mark.parametrize(("copied", "told"), [(True, True), (False, False)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from unstuck.program import Script
+from unstuck.program import Made, Script
 from unstuck.source import Edit, EditError, argument
 from unstuck.verdict import Verdict
 
@@ -19,7 +19,7 @@ def propose(script: Script, verdict: Verdict) -> list[dict[str, Any]]:
 
 
 def all_parameters(script: Script) -> list[Edit]:
-    """The optimizer is given all parameters of the network.
+    """The optimizer is given all parameters of the network, and of others that take part and are in no optimizer.
 
     Args:
         script: The script.
@@ -34,10 +34,29 @@ def all_parameters(script: Script) -> list[Edit]:
     given = argument(made.call, "params", 0)
     if given is None:
         raise EditError("it can't be told what the optimizer is given")
-    whole = f"{script.model}.parameters()"
+    names = [script.model, *_left_out(script, made)]
+    whole = (
+        f"{names[0]}.parameters()" if len(names) == 1 else f"[{', '.join(f'*{name}.parameters()' for name in names)}]"
+    )
     if made.source.of(given) == whole:
         raise EditError("the optimizer is given all parameters of the network already")
     return [made.source.replace(given, whole)]
+
+
+def _left_out(script: Script, made: Made) -> list[str]:
+    """Other networks that take part in training, known by name where the optimizer is made, of which it holds nothing."""
+    record, source = script.record, made.source
+    networks = {layer.name: layer.model for layer in record.program.layers}
+    missing = [p for p in record.program.parameters if p.used and p.trainable and not p.optimizers]
+    names = dict.fromkeys(networks.get(layer, "") for p in missing for layer in p.layers)
+    here = source.function(made.statement)
+    return [
+        name
+        for name in names
+        if name.isidentifier()
+        and name != script.model
+        and any(s.lineno < made.statement.lineno and source.function(s) is here for s in source.binds(name))
+    ]
 
 
 def treat(training: Training, record: Record) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import math
 from typing import TYPE_CHECKING, Any
 
 from unstuck.program import Script
+from unstuck.remedies._text import literal
+from unstuck.remedies.learning_rate import learning_rate
 from unstuck.source import Edit, EditError, Loop, Source, argument, number_in
 from unstuck.verdict import Verdict
 
@@ -17,23 +20,46 @@ _COUNTS = frozenset({"range", "trange", "arange", "split", "randint", "choice", 
 
 
 def propose(script: Script, verdict: Verdict) -> list[dict[str, Any]]:
-    """32 where batches are large or tiny."""
+    """32 where batches are large or tiny; then with the rate that goes with it."""
     size = script.record.series("batch_size").median()
     causes = {f.cause for f in verdict.findings}
     if "batch-too-small" in causes:
-        return [{"size": int(min(64, max(32, 8 * size)))}]
-    return [{"size": 32}] if size >= 128 else []
+        other = int(min(64, max(32, 8 * size)))
+    elif size >= 128:
+        other = 32
+    else:
+        return []
+    rate = script.record.series("lr").median()
+    made = script.record.program.optimizers
+    if not rate > 0 or not made:
+        return [{"size": other}]
+    ratio = other / size
+    scaled = rate * (ratio if made[0].kind in ("SGD", "hand-written") else math.sqrt(ratio))
+    return [{"size": other}, {"size": other, "rate": float(literal(scaled))}]
 
 
-def batch_size(script: Script, *, size: int = 32) -> list[Edit]:
-    """The batch size, of a loader or of a loop written by hand.
+def batch_size(script: Script, *, size: int = 32, rate: float = 0.0) -> list[Edit]:
+    """The batch size, of a loader or of a loop written by hand; with it the rate, where one is given.
+
+    Steps by SGD go as far in a pass when the rate is in proportion to the batch (Goyal et al. 2017), those of Adam when it is to its
+    root (Malladi et al. 2022).
 
     Args:
         script: The script.
         size: Samples in a batch.
+        rate: The rate that goes with it; 0 for the script's own.
 
     Returns:
         The edits.
+
+    Raises:
+        EditError: It can't be told where it is set.
+    """  # noqa: DOC502
+    return _size(script, size) + (learning_rate(script, rate=rate) if rate else [])
+
+
+def _size(script: Script, size: int) -> list[Edit]:
+    """The batch size.
 
     Raises:
         EditError: It can't be told where it is set.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import functools
 from typing import TYPE_CHECKING, Any
@@ -9,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unstuck.program import Script
+from unstuck.remedies._network import device_at
 from unstuck.remedies._text import in_torch, literals
-from unstuck.source import Edit, EditError
+from unstuck.source import Edit, EditError, Source
 from unstuck.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -58,8 +60,26 @@ def class_weights(script: Script, *, weights: list[float]) -> list[Edit]:
     source, call = (criteria[0].source, criteria[0].call) if criteria else script.loss_call()
     position = None if name in _BINARY else 0 if criteria else 2
     tensor, imports = in_torch(source, "torch.tensor")
-    text = f"{tensor}({literals(numbers)})"
+    text = f"{tensor}({literals(numbers)}{_device(script, source, call, of_target=not criteria)})"
     return [*imports, source.keyword(call, keyword, text, position=position)]
+
+
+def _device(script: Script, source: Source, call: ast.Call, *, of_target: bool) -> str:
+    """The argument that makes weights where the network is: on the device of the targets, where these are at hand.
+
+    Raises:
+        EditError: It isn't known on which device that is.
+    """
+    target = call.args[1] if of_target and len(call.args) > 1 else None
+    try:
+        device = device_at(script, source, call)
+    except EditError:
+        if not isinstance(target, ast.Name):
+            raise
+        device = f"{target.id}.device"
+    if device.startswith("next(") and isinstance(target, ast.Name):
+        device = f"{target.id}.device"
+    return f", device={device}" if device else ""
 
 
 def treat(training: Training, record: Record, *, weights: list[float]) -> None:

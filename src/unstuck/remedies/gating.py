@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 from typing import TYPE_CHECKING, Any
 
-from unstuck.program import Script
+from unstuck.program import Made, Script
 from unstuck.remedies._text import in_torch
-from unstuck.source import Edit, EditError, argument
+from unstuck.source import Edit, EditError
 from unstuck.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -15,21 +16,23 @@ if TYPE_CHECKING:
 
 
 def propose(script: Script, verdict: Verdict) -> list[dict[str, Any]]:
-    """GRU in place of a simple recurrence; open forget gates for an LSTM."""
+    """GRU, then LSTM in place of a simple recurrence; open forget gates for an LSTM, then by the length of what it is to remember."""
     ops = {layer.op for layer in script.record.program.layers}
-    found = [{"to": "GRU"}] if ops & {"rnn", "rnn_cell"} else []
-    return found + ([{"to": "open"}] if ops & {"lstm", "lstm_cell"} else [])
+    found = [{"to": "GRU"}, {"to": "LSTM"}] if ops & {"rnn", "rnn_cell"} else []
+    return found + ([{"to": "open"}, {"to": "chrono"}] if ops & {"lstm", "lstm_cell"} else [])
 
 
 def gating(script: Script, *, to: str = "GRU") -> list[Edit]:
-    """A GRU (Cho et al. 2014) in place of a simple recurrent layer, which it is called like; or an LSTM's forget gates opened.
+    """A gated cell in place of a simple recurrent layer, or an LSTM's forget gates opened.
 
-    A forget gate with a bias of 1 keeps what it has (Gers et al. 2000, Jozefowicz et al. 2015), so that gradients get through from the
-    start.
+    A GRU (Cho et al. 2014) is called like the simple layer; an LSTM (Hochreiter and Schmidhuber 1997) where nothing but its output is
+    made use of, as its state is another. A forget gate with a bias of 1 keeps what it has (Gers et al. 2000, Jozefowicz et al. 2015), so
+    that gradients get through from the start. By the chrono rule (Tallec and Ollivier 2018) gates forget over all spans of time up to the
+    sequences' length.
 
     Args:
         script: The script.
-        to: GRU, or open.
+        to: GRU, LSTM, open, or chrono.
 
     Returns:
         The edits.
@@ -37,6 +40,8 @@ def gating(script: Script, *, to: str = "GRU") -> list[Edit]:
     Raises:
         EditError: There is no such layer that is made by a plain call.
     """
+    if to == "chrono":
+        return _chrono(script)
     if to == "open":
         lines = [
             f"for name, parameter in {script.model}.named_parameters():",
@@ -47,15 +52,80 @@ def gating(script: Script, *, to: str = "GRU") -> list[Edit]:
         return script.before_optimizer(lines, rank=1)
     edits: list[Edit] = []
     for made in script.modules("RNN", "RNNCell"):
-        if argument(made.call, "nonlinearity") is not None:
-            raise EditError("a nonlinearity is chosen for the recurrent layer, which a gated one doesn't have")
-        kind = made.callee.rpartition(".")[2].replace("RNN", to)
+        if to == "LSTM":
+            _only_output(script, made)
+        edits += _without_nonlinearity(made)
+        kind = str(made.event["name"]).replace("RNN", to)
         name, imports = in_torch(made.source, f"torch.nn.{kind}")
         prefix = made.callee.rpartition(".")[0]
         edits += [*imports, made.source.replace(made.call.func, f"{prefix}.{kind}" if prefix else name)]
     if not edits:
         raise EditError("there is no simple recurrent layer")
     return edits
+
+
+def _without_nonlinearity(made: Made) -> list[Edit]:
+    """Takes away the argument that a gated layer doesn't have.
+
+    Raises:
+        EditError: It is among arguments that have no names.
+    """
+    source, call = made.source, made.call
+    if any(k.arg is None for k in call.keywords) or any(isinstance(a, ast.Starred) for a in call.args):
+        raise EditError("a nonlinearity may be among the arguments that the recurrent layer is given as a whole")
+    if len(call.args) > 3 and str(made.event["name"]) == "RNN":
+        raise EditError("the recurrent layer is given its nonlinearity by its place")
+    given = next((k for k in call.keywords if k.arg == "nonlinearity"), None)
+    if given is None:
+        return []
+    before = [*call.args, *(k.value for k in call.keywords[: call.keywords.index(given)])]
+    return [Edit(source.file, source.span(before[-1])[1], source.span(given)[1], "")]
+
+
+def _only_output(script: Script, made: Made) -> None:
+    """Sees to it that of what a layer gives only the output is made use of, and that it is given no state.
+
+    Raises:
+        EditError: It isn't so, or it can't be told.
+    """
+    source = made.source
+    calls = [c for c in source.nodes(ast.Call) if made.target and source.of(c.func) == made.target]
+    for call in calls:
+        outer = source.parents[call]
+        first = isinstance(outer, ast.Subscript) and source.of(outer.slice) == "0"
+        target = outer.targets[0] if isinstance(outer, ast.Assign) else None
+        state = target.elts[1] if isinstance(target, ast.Tuple) and len(target.elts) == 2 else None
+        read = {
+            n.id for n in ast.walk(source.function(call)) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)
+        }
+        unused = isinstance(state, ast.Name) and state.id not in read
+        if len(call.args) != 1 or not (first or unused):
+            raise EditError("the state of the recurrent layer is made use of, and that of an LSTM is another")
+    if not calls or str(made.event["name"]) != "RNN":
+        raise EditError("it isn't known where the recurrent layer is called")
+
+
+def _chrono(script: Script) -> list[Edit]:
+    """Biases of the forget gates drawn by the length of the sequences, those of the input gates against them.
+
+    Raises:
+        EditError: There is no LSTM, or the length of the sequences isn't known.
+    """
+    shapes = [
+        layer.out_shape for layer in script.record.program.layers if layer.op == "lstm" and len(layer.out_shape) == 3
+    ]
+    if not shapes:
+        raise EditError("there is no LSTM that gives sequences of a known length")
+    batch = script.record.series("batch_size").median()
+    length = shapes[0][1] if shapes[0][0] == batch else shapes[0][0]
+    log, imports = in_torch(script.place, "torch.log")
+    rand = log.removesuffix("log") + "rand"
+    lines = [
+        f"for name, parameter in {script.model}.named_parameters():", '    if "bias_ih" in name:', "        size = len(parameter) // 4",
+        f"        forget = {log}(1 + {max(1, length - 2)} * {rand}(size, device=parameter.device))",
+        "        parameter.data[size : 2 * size] = forget", "        parameter.data[:size] = -forget",
+    ]  # fmt: skip
+    return [*imports, *script.before_optimizer(lines, rank=1)]
 
 
 def treat(training: Training, record: Record, *, to: str = "GRU") -> None:

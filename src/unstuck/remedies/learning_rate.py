@@ -6,7 +6,7 @@ import ast
 import math
 from typing import TYPE_CHECKING, Any
 
-from unstuck.program import Script
+from unstuck.program import Made, Script
 from unstuck.remedies._text import literal
 from unstuck.rules._learning import progress
 from unstuck.rules._probes import trial
@@ -21,6 +21,7 @@ _DOWN = frozenset({"learning-rate-too-high", "non-finite", "exploding-gradient",
 _UP = frozenset({"learning-rate-too-low", "undertrained", "vanishing-gradient", "ill-conditioned", "batch-too-large"})
 _MORE = 0.05  # of the way from chance to perfect, that an experiment must bring to be gone by
 
+_PEAKS = {"OneCycleLR": {"max_lr": 1}, "CyclicLR": {"base_lr": 1, "max_lr": 2}}
 _NAMES = ("lr", "learning_rate", "LR", "LEARNING_RATE", "eta", "step_size")
 
 
@@ -49,7 +50,8 @@ def learning_rate(script: Script, *, rate: float, optimizer: int = 0) -> list[Ed
     """The optimizer's rate, or that of an update written by hand.
 
     A rate means nothing by itself: what suits depends on the optimizer, on the scale of inputs and loss, and on the curvature. Where
-    schedules change it, they start from the new one.
+    schedules change it, they start from the new one; those that rise to a rate of their own are given another. Where groups of parameters
+    have rates of their own, these keep their ratios.
 
     Args:
         script: The script.
@@ -64,6 +66,12 @@ def learning_rate(script: Script, *, rate: float, optimizer: int = 0) -> list[Ed
     """
     if script.sites("optimizer"):
         made = script.optimizer(optimizer)
+        peaks = _peaks(script, rate) if optimizer == 0 else []
+        if peaks:
+            return peaks
+        groups = rates_of_groups(script, made, rate)
+        if groups:
+            return groups
         given = argument(made.call, "lr", 1)
         number = made.source.constant(given) if given is not None else None
         if number is not None:
@@ -75,6 +83,61 @@ def learning_rate(script: Script, *, rate: float, optimizer: int = 0) -> list[Ed
         if found is not None:
             return [source.replace(found, literal(rate))]
     raise EditError("it can't be told where the rate is set")
+
+
+def rates_of_groups(script: Script, made: Made, rate: float) -> list[Edit]:
+    """Other rates of groups of parameters that have rates of their own, and of the others; empty where there are none.
+
+    Args:
+        script: The script.
+        made: The optimizer.
+        rate: The new rate of the first group; those of the others keep their ratios to it.
+
+    Returns:
+        The edits.
+
+    Raises:
+        EditError: The rates aren't plain numbers.
+    """
+    source, given = made.source, argument(made.call, "params", 0)
+    if isinstance(given, ast.Name) and len(assigned := source.assigned(given.id)) == 1:
+        given = assigned[0].value
+    groups = [g for g in given.elts if isinstance(g, ast.Dict)] if isinstance(given, (ast.List, ast.Tuple)) else []
+    own = [_of_key(group, "lr") for group in groups]
+    whole = argument(made.call, "lr", 1)
+    if not any(own):
+        return []
+    rates = [value or whole for value in own] + [whole] * (whole is not None)
+    numbers = [source.constant(value) if value is not None else None for value in rates]
+    first = number_in(numbers[0]) if numbers[0] is not None else None
+    if not first or any(number is None for number in numbers):
+        raise EditError("the rates of groups of parameters aren't plain numbers")
+    edits = [source.replace(n, literal(rate / first * (number_in(n) or 0))) for n in numbers if n is not None]
+    return list(dict.fromkeys(edits))
+
+
+def _of_key(group: ast.Dict, name: str) -> ast.expr | None:
+    pairs = zip(group.keys, group.values, strict=True)
+    return next((value for key, value in pairs if isinstance(key, ast.Constant) and key.value == name), None)
+
+
+def _peaks(script: Script, rate: float) -> list[Edit]:
+    """Other rates for a schedule that rises to one of its own, whatever the optimizer's is; empty where there is no such schedule.
+
+    Raises:
+        EditError: They aren't plain numbers.
+    """
+    found = [e for e in script.sites("schedule") if e.data.get("name") in _PEAKS]
+    usual = script.record.series("lr").median()
+    edits: list[Edit] = []
+    for made in map(script.made, found[:1]):
+        for name, position in _PEAKS[str(made.event["name"])].items():
+            given = argument(made.call, name, position)
+            number = made.source.constant(given) if given is not None else None
+            if number is None or not usual > 0:
+                raise EditError("the schedule's own rates aren't plain numbers")
+            edits.append(made.source.replace(number, literal(rate / usual * (number_in(number) or 0))))
+    return edits
 
 
 def _rate_by_hand(source: Source, place: ast.AST) -> ast.expr | None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from unstuck.program import Script
 from unstuck.remedies._text import literal
-from unstuck.source import Edit, EditError
+from unstuck.source import Edit, EditError, argument
 from unstuck.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -17,19 +17,22 @@ _POSITIONS = {"SGD": 2, "RMSprop": 5}
 
 
 def propose(script: Script, verdict: Verdict) -> list[dict[str, Any]]:
-    """0.9 for SGD without any; none for SGD with some."""
+    """0.9 for SGD without any, then Nesterov's; none for SGD with some."""
     made = script.record.program.optimizers
     if not made or made[0].kind != "SGD":
         return []
-    return [{"momentum": 0.0 if float(made[0].settings.get("momentum") or 0.0) > 0 else 0.9}]
+    if float(made[0].settings.get("momentum") or 0.0) > 0:
+        return [{"momentum": 0.0}]
+    return [{"momentum": 0.9}, {"momentum": 0.9, "nesterov": True}]
 
 
-def momentum(script: Script, *, momentum: float = 0.9) -> list[Edit]:
+def momentum(script: Script, *, momentum: float = 0.9, nesterov: bool = False) -> list[Edit]:
     """The momentum of the script's optimizer: steps go on where gradients agree, 1 / (1 - momentum) times as far in the end.
 
     Args:
         script: The script.
         momentum: From 0 to less than 1.
+        nesterov: Take the gradient where the momentum leads to (Sutskever et al. 2013); of SGD alone.
 
     Returns:
         The edits.
@@ -41,7 +44,13 @@ def momentum(script: Script, *, momentum: float = 0.9) -> list[Edit]:
     kind = str(made.event.get("name"))
     if kind not in _POSITIONS:
         raise EditError(f"{kind} takes no momentum")
-    return [made.source.keyword(made.call, "momentum", literal(momentum), position=_POSITIONS[kind])]
+    if nesterov and kind != "SGD":
+        raise EditError(f"{kind} has no momentum of Nesterov's")
+    given = argument(made.call, "nesterov", 5)
+    nesterovs = [made.source.keyword(made.call, "nesterov", "True", position=5)] if nesterov else []
+    if momentum == 0 and given is not None:  # it takes some
+        nesterovs = [made.source.replace(given, "False")]
+    return [made.source.keyword(made.call, "momentum", literal(momentum), position=_POSITIONS[kind]), *nesterovs]
 
 
 def treat(training: Training, record: Record, *, momentum: float = 0.9) -> None:

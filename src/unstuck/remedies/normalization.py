@@ -21,13 +21,18 @@ _KINDS = {
 
 
 def propose(script: Script, verdict: Verdict) -> list[dict[str, Any]]:
-    """Batch norm; layer norm where batches are tiny."""
+    """Batch norm; layer norm where batches are tiny, or where there is batch norm already."""
+    if any(layer.op == "batch_norm" for layer in script.record.program.layers):
+        return [{"kind": "layer"}]
     size = script.record.series("batch_size").median()
     return [{"kind": "batch"}] if size >= 8 else [{"kind": "layer"}]
 
 
 def normalization(script: Script, *, kind: str = "batch") -> list[Edit]:
     """Batch norm (Ioffe and Szegedy 2015) or layer norm (Ba et al. 2016) behind every hidden linear layer and convolution.
+
+    Where there is batch norm, layer norm takes its place: it is the same in training and evaluation, and for batches of any size. Behind
+    convolutions that is group norm with one group (Wu and He 2018).
 
     Args:
         script: The script.
@@ -39,6 +44,8 @@ def normalization(script: Script, *, kind: str = "batch") -> list[Edit]:
     Raises:
         EditError: There is no hidden layer that is made by a plain call.
     """
+    if kind == "layer" and (instead := _instead(script)):
+        return instead
     edits: dict[Edit, None] = {}
     weighted = [layer for layer in script.record.program.layers if layer.parameters and layer.module in _KINDS]
     for layer in weighted[:-1]:
@@ -60,6 +67,31 @@ def normalization(script: Script, *, kind: str = "batch") -> list[Edit]:
         edits.update(dict.fromkeys(change))
     if not edits:
         raise EditError("there is no hidden layer to normalise")
+    return list(edits)
+
+
+def _instead(script: Script) -> list[Edit]:
+    """Layer norm in place of batch norm; empty where there is none.
+
+    Raises:
+        EditError: The size of one isn't known.
+    """
+    edits: dict[Edit, None] = {}
+    for made in script.modules("BatchNorm1d", "BatchNorm2d", "BatchNorm3d"):
+        size = argument(made.call, "num_features", 0)
+        if size is None:
+            raise EditError(f"the size of a batch norm on line {made.call.lineno} isn't known")
+        path = str(made.event["path"])
+        shapes = [
+            layer.out_shape
+            for layer in script.record.program.layers
+            if layer.op == "batch_norm" and layer.name.endswith(path)
+        ]
+        flat = len(shapes[0]) == 2 if shapes and shapes[0] else made.event["name"] == "BatchNorm1d"
+        name, imports = in_torch(made.source, f"torch.nn.{'LayerNorm' if flat else 'GroupNorm'}")
+        text = made.source.of(size)
+        edit = made.source.replace(made.call, f"{name}({text})" if flat else f"{name}(1, {text})")
+        edits.update(dict.fromkeys([*imports, edit]))
     return list(edits)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from unstuck.program import Script
 from unstuck.remedies._text import literal, renamed
+from unstuck.remedies.learning_rate import rates_of_groups
 from unstuck.rules._probes import probe
 from unstuck.source import Edit, EditError, argument
 from unstuck.verdict import Verdict
@@ -18,8 +19,10 @@ if TYPE_CHECKING:
 
 
 def propose(script: Script, verdict: Verdict) -> list[dict[str, Any]]:
-    """Adam where it isn't yet, at the rate that did best in the experiment, else at 0.001 and 0.01."""
+    """Adam where it isn't yet, at the rate that did best in the experiment, else at 0.001 and 0.01; AdamW where Adam decays weights."""
     made = script.record.program.optimizers
+    if made and made[0].kind == "Adam" and float(made[0].settings.get("weight_decay") or 0.0) > 0:
+        return [{"to": "AdamW", "rate": float(made[0].settings.get("lr") or 1e-3)}]
     if not made or made[0].kind in ("Adam", "AdamW", "LBFGS"):
         return []
     tried = probe(script.record, "from-start")
@@ -49,10 +52,13 @@ def optimizer(
         The edits.
 
     Raises:
-        EditError: The optimizer isn't made by a plain call.
-    """  # noqa: DOC502
+        EditError: The optimizer isn't made by a plain call, or groups of parameters have rates of their own.
+    """
     made = script.optimizer()
     source = made.source
+    groups = rates_of_groups(script, made, rate)
+    if groups:
+        raise EditError("groups of parameters have rates of their own, which are for this optimizer")
     name, imports = renamed(source, made.call, to, dotted=f"torch.optim.{to}")
     given = argument(made.call, "params", 0)
     parts = [source.of(given) if given is not None else f"{script.model}.parameters()", f"lr={literal(rate)}"]

@@ -25,6 +25,8 @@ def propose(script: Script, verdict: Verdict) -> list[dict[str, Any]]:
 def reduction(script: Script) -> list[Edit]:
     """The loss is the mean over samples: by the argument of the loss function, else divided by their number.
 
+    A mean that is added up over several calls of backward before a step is divided by how many these are.
+
     Args:
         script: The script.
 
@@ -37,22 +39,42 @@ def reduction(script: Script) -> list[Edit]:
     for made in script.modules(
         "MSELoss", "L1Loss", "CrossEntropyLoss", "NLLLoss", "BCELoss", "BCEWithLogitsLoss", "SmoothL1Loss"
     ):
-        if argument(made.call, "reduction") is not None:
+        if _is_sum(argument(made.call, "reduction")):
             return [made.source.keyword(made.call, "reduction", '"mean"')]
     if script.loss.name != "hand-written":
         source, call = script.loss_call()
-        if argument(call, "reduction") is not None:
+        if _is_sum(argument(call, "reduction")):
             return [source.keyword(call, "reduction", '"mean"')]
     source, line = script.at(script.loss.site)
     sums = [n for n in ast.walk(source.statement(line)) if isinstance(n, ast.Call) and _sums_all(source, n)]
     if len(sums) == 1:
         _, end = source.span(sums[0].func)
         return [Edit(source.file, end - 3, end, "mean")]
+    if script.loss.reduction == "mean":
+        return _accumulated(script)
     size = script.record.series("batch_size").median()
     count = math.prod(script.loss.output_shape) if script.loss.output_shape else int(size) if size > 0 else 1
     if count == 1:
         raise EditError("it isn't known over how many samples the loss is")
     return script.loss_over(str(count))
+
+
+def _is_sum(given: ast.expr | None) -> bool:
+    return given is not None and not (isinstance(given, ast.Constant) and given.value in ("mean", "none"))
+
+
+def _accumulated(script: Script) -> list[Edit]:
+    """A mean over the calls of backward before a step.
+
+    Raises:
+        EditError: There is one, or they are divided already.
+    """
+    made = script.record.program.optimizers
+    calls = round(made[0].backwards_per_step) if made else 1
+    _, backward = script.statement("backward")
+    if calls < 2 or any(isinstance(n, ast.Div) for n in ast.walk(backward)):
+        raise EditError("the loss is a mean already")
+    return script.loss_over(str(calls))
 
 
 def _sums_all(source: Source, call: ast.Call) -> bool:

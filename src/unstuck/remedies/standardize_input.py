@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from unstuck.program import Script
+from unstuck.remedies._network import device_at
 from unstuck.remedies._text import in_torch, literal, literals
 from unstuck.source import Edit, EditError
 from unstuck.verdict import Verdict
@@ -66,13 +67,23 @@ def _numbers(script: Script, found: Mapping[str, Any], by: str) -> tuple[str, st
     mean, std = source.free("mean", "input_mean"), source.free("std", "input_std")
     made = script.optimizer() if script.sites("optimizer") else script.root()
     given = [s for s in source.binds(name) if s.lineno < made.statement.lineno]
+    device = device_at(script, source, made.statement)
+    moved = f".to({device})" if device else ""
     if given and source is script.main and source.function(made.statement) is source.tree:
-        return mean, std, [f"{mean}, {std} = {name}.mean(0), {name}.std(0)", f"{std}[{std} == 0] = 1"]
+        return (
+            mean,
+            std,
+            [
+                f"{mean}, {std} = {name}.mean(0){moved}, {name}.std(0){moved}",
+                f"{std}[{std} == 0] = 1",
+            ],
+        )
     if len(found["mean"]) > _WRITTEN:
         raise EditError(f"there are {len(found['mean'])} features, and it isn't known which variable holds them")
     tensor, _ = in_torch(source, "torch.tensor")
     stds = [s or 1.0 for s in found["std"]]
-    return mean, std, [f"{mean}, {std} = {tensor}({literals(found['mean'])}), {tensor}({literals(stds)})"]
+    on = f", device={device}" if device else ""
+    return mean, std, [f"{mean}, {std} = {tensor}({literals(found['mean'])}{on}), {tensor}({literals(stds)}{on})"]
 
 
 def _of_variable(script: Script, name: str, by: str) -> list[Edit]:

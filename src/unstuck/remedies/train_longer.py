@@ -38,13 +38,13 @@ def train_longer(script: Script, *, times: float = 3) -> list[Edit]:
     """
     source, loops = script.loops()
     for loop in reversed(loops):
-        bound = _bound(loop)
+        bound = bound_of(loop)
         if bound is not None:
             return [_more(source, bound, times)]
     raise EditError("training is in no loop that counts up to a number")
 
 
-def _bound(loop: ast.For | ast.While) -> ast.expr | None:
+def bound_of(loop: ast.For | ast.While) -> ast.expr | None:
     """What a loop counts up to."""
     if isinstance(loop, ast.While):
         test = loop.test

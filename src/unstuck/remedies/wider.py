@@ -13,7 +13,13 @@ if TYPE_CHECKING:
     from unstuck.evidence import Record
     from unstuck.training import Training
 
-_NORMS = {"BatchNorm1d": "num_features", "LayerNorm": "normalized_shape"}
+_NORMS = {"BatchNorm1d": "num_features", "BatchNorm2d": "num_features", "LayerNorm": "normalized_shape"}
+_ENDS = {
+    "Linear": ("in_features", "out_features"), "Embedding": ("num_embeddings", "embedding_dim"),
+    **dict.fromkeys(("Conv1d", "Conv2d", "Conv3d"), ("in_channels", "out_channels")),
+    **dict.fromkeys(("RNN", "LSTM", "GRU"), ("input_size", "hidden_size")),
+}  # fmt: skip
+"""What layers call the sizes of what they are given and what they give, their first two arguments."""
 
 
 def propose(script: Script, verdict: Verdict) -> list[dict[str, Any]]:
@@ -22,7 +28,7 @@ def propose(script: Script, verdict: Verdict) -> list[dict[str, Any]]:
 
 
 def wider(script: Script, *, times: float = 4) -> list[Edit]:
-    """Hidden linear layers of several times the size.
+    """Hidden layers of several times the size: dense, convolutional and recurrent ones.
 
     Args:
         script: The script.
@@ -34,7 +40,7 @@ def wider(script: Script, *, times: float = 4) -> list[Edit]:
     Raises:
         EditError: The sizes aren't plain numbers that one layer's output and the next one's input have in common.
     """
-    made = script.modules("Linear", *_NORMS)
+    made = script.modules(*_ENDS, *_NORMS)
     edits: dict[Edit, None] = {}
     between: list[Made] = []
     before: Made | None = None
@@ -42,7 +48,7 @@ def wider(script: Script, *, times: float = 4) -> list[Edit]:
         if one.event["name"] in _NORMS:
             between.append(one)
             continue
-        if before is not None:
+        if before is not None and argument(one.call, "groups") is None:
             edits.update(dict.fromkeys(_joined(before, between, one, times)))
         before, between = one, []
     if not edits:
@@ -53,9 +59,9 @@ def wider(script: Script, *, times: float = 4) -> list[Edit]:
 def _joined(before: Made, between: list[Made], after: Made, times: float) -> list[Edit]:
     """Another size of what one layer gives, norms keep, and the next takes."""
     ends = [
-        (before, "out_features", 1),
+        (before, _ENDS[before.event["name"]][1], 1),
         *((norm, _NORMS[norm.event["name"]], 0) for norm in between),
-        (after, "in_features", 0),
+        (after, _ENDS[after.event["name"]][0], 0),
     ]
     edits, sizes = [], set()
     for one, name, position in ends:

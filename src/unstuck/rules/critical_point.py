@@ -67,7 +67,7 @@ def critical_point(
         evidence=[
             Evidence("grad_norm", "", int(norms.steps[-1]), norms.last), Evidence("hessian_bottom", "", record.steps, bottom)
         ],
-        treated_by=("escape", "momentum", "optimizer", "initialization") if saddle else ("initialization", "optimizer"),
+        treated_by=("escape", "momentum", "optimizer", "initialization") if saddle else ("initialization", "optimizer", "escape"),
     )  # fmt: skip
 
 

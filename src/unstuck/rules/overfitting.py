@@ -61,7 +61,7 @@ def overfitting(
         0.8,
         f"{says}; the evaluation score falls by {number(fell)}" if fell > drop else says,
         evidence=[Evidence("eval_loss", "", int(losses.steps[i]), float(losses.values[i])) for i in (best, -1)],
-        treated_by=("dropout", "weight-decay"),
+        treated_by=("dropout", "weight-decay", "early-stopping", "wider", "l1"),
     )
 
 

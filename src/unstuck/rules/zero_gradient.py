@@ -67,7 +67,7 @@ def zero_gradient(record: Record, *, samples: float = 0.9, solved: float = 1e-4)
         f"every gradient is exactly zero from step 0 on{because}; {learning.words()}",
         layers=[blame[1]] if blame else [],
         evidence=[Evidence("grad_rms", layers[-1].weights[0].name, max(0, learning.end - 1), 0.0)],
-        treated_by=("output-loss", "activation"),
+        treated_by=("output-loss", "smooth-loss", "activation"),
     )
 
 

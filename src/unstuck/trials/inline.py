@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import inspect
 import json
 import random
 import shutil
@@ -92,6 +93,10 @@ def give(training: Training, dose: Dose, record: Record) -> None:
     treat = getattr(sys.modules[get("remedies", dose.remedy).__module__], "treat", None)
     if treat is None:
         raise EditError(f"{dose.remedy} is for scripts only")
+    try:
+        inspect.signature(treat).bind(training, record, **dose.settings)
+    except TypeError:
+        raise EditError(f"{dose} is for scripts only") from None
     treat(training, record, **dose.settings)
 
 

@@ -95,6 +95,10 @@ class Registry:
         if known is None or known() is not module:
             self._new_root(module, name)
 
+    def is_evaluated(self, module: nn.Module) -> bool:
+        """Whether calls without gradients may be an evaluation: of a model that was trained, or of an average of its weights."""
+        return id(module) in self.roots or type(module).__name__ == "AveragedModel"
+
     def model_of(self, module: nn.Module) -> ModelState | None:
         """The model a module belongs to, None for modules without parameters that belong to none."""
         found = self._module_paths.get(id(module))

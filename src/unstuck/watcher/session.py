@@ -250,7 +250,7 @@ class Session:
                 and any(p.requires_grad for p in module.parameters())
             ):
                 self._begin_sample(self.step)
-        elif id(module) in self.registry.roots or self.tracer.on:
+        elif self.registry.is_evaluated(module) or self.tracer.on:
             self.data.eval_batch(self, module)
         self._note_quiet()
 

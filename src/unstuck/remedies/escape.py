@@ -1,0 +1,93 @@
+"""A push off the place where nothing pulls."""
+
+from __future__ import annotations
+
+import ast
+from typing import Any
+
+import numpy as np
+
+from unstuck.program import Script
+from unstuck.remedies._network import parameters_at
+from unstuck.remedies._text import in_torch, literal
+from unstuck.source import Edit, EditError, Loop, Source, called, number_in
+from unstuck.verdict import Verdict
+
+_RESTS = 0.05  # gradient, relative to that at the start, from which on it rests
+_LATEST = 0.5  # share of the run, so that there is time to go on
+
+
+def propose(script: Script, verdict: Verdict) -> list[dict[str, Any]]:
+    """A third of the weights' own size, then three times that, when the gradient has first become small."""
+    norms = script.record.series("grad_norm").finite
+    small = norms.steps[norms.values < _RESTS * norms.first] if len(norms) else []
+    share = min(_LATEST, float(small[0]) / max(1, script.record.steps)) if len(small) else 0.0
+    sizes = [script.record.series("weight_rms", place).finite.last for place in script.record.places("weight_rms")]
+    known = [size for size in sizes if size > 0]
+    size = float(np.median(known)) if known else 0.1
+    return [{"share": round(share, 2), "size": float(literal(factor * size))} for factor in (0.3, 1.0)]
+
+
+def escape(script: Script, *, share: float = 0.0, size: float = 0.1) -> list[Edit]:
+    """Noise is added to the weights once, as large in every direction, and training goes on from there.
+
+    At a saddle the gradient is zero and some ways lead down. Noise has a part along these, and the gradient makes it grow (Jin et al.
+    2017, algorithm 1, who add it whenever the gradient is small; here it is once, at a time that is known from a run without). Off a
+    local minimum it leads only where it is larger than that is wide.
+
+    Args:
+        script: The script.
+        share: When, as a share of the run; 0 for before it.
+        size: Deviation of the noise.
+
+    Returns:
+        The edits.
+
+    Raises:
+        EditError: The loop around backward doesn't count in a way that is understood.
+    """  # noqa: DOC502
+    source, loops = script.loops()
+    loop = loops[-1]
+    no_grad, imports = in_torch(source, "torch.no_grad")
+    noise, _ = in_torch(source, "torch.randn_like")
+    added = [
+        f"with {no_grad}():", f"    for parameter in {parameters_at(script, source, loop)}:",
+        f"        parameter += {literal(size)} * {noise}(parameter)",
+    ]  # fmt: skip
+    if share == 0:
+        return [*imports, source.before(loop, added, rank=3)]
+    counter, at = _when(source, loop, share)
+    lines = [f"if {counter} == {at}:", *(f"    {line}" for line in added)]
+    return [*imports, source.before(loop.body[0], lines)]
+
+
+def _when(source: Source, loop: Loop, share: float) -> tuple[str, str]:
+    """What counts the passes of a loop, and what it is after a share of them.
+
+    Raises:
+        EditError: It isn't known.
+    """
+    counts = loop.iter if isinstance(loop, ast.For) else None
+    if isinstance(counts, ast.Call) and called(counts) == "tqdm" and counts.args:
+        counts = counts.args[0]
+    plain = (
+        isinstance(counts, ast.Call)
+        and called(counts).rpartition(".")[2] in ("range", "trange")
+        and len(counts.args) in (1, 2)
+    )
+    if (
+        not plain
+        or not isinstance(loop, ast.For)
+        or not isinstance(loop.target, ast.Name)
+        or not isinstance(counts, ast.Call)
+    ):
+        raise EditError("training is in no loop that counts its passes")
+    first = number_in(counts.args[0]) if len(counts.args) == 2 else 0.0
+    last = source.constant(counts.args[-1])
+    if first is None or last is None:
+        raise EditError("it isn't known how far the loop around training counts")
+    end = number_in(last) or 0.0
+    at = int(first + round(share * (end - first)))
+    if isinstance(counts.args[-1], ast.Name) and at > first:  # so that it is at the same time of a longer run
+        return loop.target.id, f"{counts.args[-1].id} // {max(1, round(end / at))}"
+    return loop.target.id, str(at)

@@ -1,0 +1,66 @@
+"""A penalty on the size of the weights that makes many of them zero."""
+
+from __future__ import annotations
+
+import ast
+from typing import Any
+
+from unstuck.program import Script
+from unstuck.remedies._network import parameters_at
+from unstuck.remedies._text import literal
+from unstuck.source import Edit, EditError, Source
+from unstuck.verdict import Verdict
+
+
+def propose(script: Script, verdict: Verdict) -> list[dict[str, Any]]:
+    """A small one where it overfits."""
+    return [{"value": 1e-3}, {"value": 1e-4}] if any(f.cause == "overfitting" for f in verdict.findings) else []
+
+
+def l1(script: Script, *, value: float = 1e-4) -> list[Edit]:
+    """The sum of the weights' magnitudes is added to the loss that is trained (Tibshirani 1996), so that what isn't needed becomes zero.
+
+    Args:
+        script: The script.
+        value: How much of it.
+
+    Returns:
+        The edits.
+
+    Raises:
+        EditError: It can't be told what backward is called on.
+    """  # noqa: DOC502
+    source, statement = script.statement("backward")
+    loss = _root(source, statement)
+    penalty = f"{literal(value)} * sum(p.abs().sum() for p in {parameters_at(script, source, statement)})"
+    if isinstance(loss, (ast.Name, ast.Attribute)):
+        name = source.of(loss)
+        return [source.before(statement, [f"{name} = {name} + {penalty}"])]
+    return [source.replace(loss, f"({source.of(loss)} + {penalty})")]
+
+
+def _root(source: Source, statement: ast.stmt) -> ast.expr:
+    """What backward is called on: `loss` of `loss.backward()`, `scaler.scale(loss).backward()` and `(loss / 4).backward()`.
+
+    Raises:
+        EditError: It isn't called plainly.
+    """
+    for call in ast.walk(statement):
+        if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "backward"):
+            continue
+        root = (
+            call.args[0]
+            if source.of(call.func.value) in ("accelerator", "fabric", "self") and call.args
+            else call.func.value
+        )
+        if (
+            isinstance(root, ast.Call)
+            and isinstance(root.func, ast.Attribute)
+            and root.func.attr == "scale"
+            and root.args
+        ):
+            root = root.args[0]
+        if isinstance(root, ast.BinOp) and isinstance(root.op, ast.Div) and isinstance(root.left, ast.Name):
+            root = root.left
+        return root
+    raise EditError("it can't be told what backward is called on")
