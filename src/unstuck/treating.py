@@ -12,7 +12,8 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,7 @@ class Doctor:
         self._tried: set[Treatment] = set()
         self._seed = 0  # of the runs that are compared
         self._checks = CHECKS
+        self._record: Record | None = None  # of the program as it stands
 
     # ------------------------------------------------------------------ the visit
 
@@ -94,7 +96,7 @@ class Doctor:
             return self._over(
                 Verdict("unknown", (), baseline.error or "it could not be run", {}), baseline, why=baseline.error
             )
-        record = Record.read(baseline.record)
+        record = self._record = Record.read(baseline.record)
         verdict = diagnose(record)
         self.patient.see(record)
         if not verdict.loud and verdict.verdict != "unknown":
@@ -188,7 +190,7 @@ class Doctor:
         treatments = {job.key: t for job, t in jobs}
         enough_of_it = skill(outcome) - HELPS / 2
         kept: list[tuple[int, float, tuple[Treatment, Outcome]]] = []
-        for job, without in self.executor.run([job for job, _ in jobs]):
+        for job, without in self._run([job for job, _ in jobs]):
             smaller = treatments[job.key]
             self._tried.add(smaller)
             good = skill(without) >= enough_of_it
@@ -229,9 +231,7 @@ class Doctor:
                 return ""
             return behind(record, self._best[1])
 
-        for job, outcome in self.executor.run(
-            [*([beside] if beside else []), *waiting], enough=enough, hopeless=hopeless
-        ):
+        for job, outcome in self._run([*([beside] if beside else []), *waiting], enough=enough, hopeless=hopeless):
             if job.key not in jobs:
                 left.discard(job.key)
                 continue
@@ -298,7 +298,7 @@ class Doctor:
         ]
         told = {job.key: f"seed {a.seed} {how}" for a, b in jobs for job, how in ((a, "without"), (b, "with it"))}
         got: dict[str, Outcome] = {}
-        for job, outcome in self.executor.run([*(b for _, b in jobs), *(a for a, _ in jobs)]):
+        for job, outcome in self._run([*(b for _, b in jobs), *(a for a, _ in jobs)]):
             got[job.key] = outcome
             self.tell(f"  {told[job.key]}: {_outcome_words(outcome)}")
         return [(got[a.key], got[b.key]) for a, b in jobs]
@@ -389,8 +389,24 @@ class Doctor:
     def _job(self, treatment: Treatment, **given: Any) -> Job:
         return self.patient.job(treatment, limit=self._limit(treatment), **given)
 
+    def _run(
+        self, jobs: Iterable[Job], *, enough: Callable[[Job, Outcome], bool] | None = None, **given: Any
+    ) -> Iterator[tuple[Job, Outcome]]:
+        """Makes jobs; all are measured from the same chance, which is estimated anew in each run."""
+
+        def over(job: Job, outcome: Outcome) -> bool:
+            return enough is not None and enough(job, self._alike(outcome))
+
+        for job, outcome in self.executor.run(jobs, enough=over, **given):
+            yield job, self._alike(outcome)
+
+    def _alike(self, outcome: Outcome) -> Outcome:
+        if self._record is None or self._record.program.task.score != outcome.score:
+            return outcome
+        return replace(outcome, skill=skill_of(self._record, outcome.value))
+
     def _one(self, job: Job) -> Outcome:
-        return next(out for _, out in self.executor.run([job]))
+        return next(out for _, out in self._run([job]))
 
     def _limit(self, treatment: Treatment) -> float:
         times = math.prod(float(d.settings.get("times", 1.0)) for d in treatment if d.remedy == "train-longer")
