@@ -1,4 +1,4 @@
-"""The command line as a user meets it: tests run it as a process, unless nothing comes of it."""
+"""The command line as a user meets it: tests run it as a process, or in this one where it only reads."""
 
 import json
 import os
@@ -34,6 +34,20 @@ BROADCAST = TRAINING.replace("nn.functional.cross_entropy(net(x), y)", "nn.funct
 def unstuck(*args, folder, **options):
     command = [sys.executable, "-m", "unstuck", *map(str, args)]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False, **options)
+
+
+@pytest.fixture
+def unstuck_here(tmp_path, monkeypatch, capfd):
+    """The same in this process, for what runs no script."""
+
+    def run(*args):
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(SystemExit) as ended:
+            main([*map(str, args)])
+        printed = capfd.readouterr()
+        return subprocess.CompletedProcess(args, ended.value.code, printed.out, printed.err)
+
+    return run
 
 
 @pytest.fixture
@@ -123,17 +137,13 @@ def test_exit_codes_and_tracebacks_are_the_scripts_own(script, tmp_path):
         (["explain", "ded-units"], "no cause or rule 'ded-units'; did you mean 'dead-units'?"),
     ],
 )
-def test_misuse_is_one_clear_line_and_exit_code_two(script, tmp_path, monkeypatch, capfd, args, says):
-    """In this process, since nothing comes of it."""
+def test_misuse_is_one_clear_line_and_exit_code_two(script, unstuck_here, args, says):
     script("print('must not run')")
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as ended:
-        main(args)
-    printed = capfd.readouterr()
-    assert ended.value.code == 2
-    assert printed.out == ""
-    assert says in printed.err
-    assert len(printed.err.strip().splitlines()) == 1
+    done = unstuck_here(*args)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert says in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
 
 
 def test_unknown_options_are_refused_before_the_script_and_passed_on_behind_it(script, tmp_path):
@@ -237,23 +247,23 @@ def test_a_saved_run_is_judged_again(saved, tmp_path, name):
     assert (verdict["run"]["steps"], verdict["run"]["seconds"]) == (60, 1.5)
 
 
-def test_it_is_judged_as_a_record_is_in_the_library(saved, tmp_path):
+def test_it_is_judged_as_a_record_is_in_the_library(saved, tmp_path, unstuck_here):
     from unstuck.doctor import diagnose
     from unstuck.report.json import to_json
 
-    unstuck("diagnose", "--quiet", saved, "--json", "r.json", folder=tmp_path)
+    unstuck_here("diagnose", "--quiet", saved, "--json", "r.json")
     expected = to_json(diagnose(Record.read(saved)))
     assert json.loads((tmp_path / "r.json").read_text()) == json.loads(json.dumps(expected))
 
 
-def test_judging_again_leaves_the_record_as_it_is(saved, tmp_path):
+def test_judging_again_leaves_the_record_as_it_is(saved, unstuck_here):
     before = {path.name: path.read_bytes() for path in saved.iterdir()}
-    unstuck("diagnose", saved, folder=tmp_path)
+    unstuck_here("diagnose", saved)
     assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
 
 
-def test_judging_again_with_other_thresholds(saved, tmp_path):
-    done = unstuck("diagnose", saved, "--set", "loss-broadcast.growth=1000", "--json", "r.json", folder=tmp_path)
+def test_judging_again_with_other_thresholds(saved, tmp_path, unstuck_here):
+    done = unstuck_here("diagnose", saved, "--set", "loss-broadcast.growth=1000", "--json", "r.json")
     causes = [finding["cause"] for finding in json.loads((tmp_path / "r.json").read_text())["findings"]]
     assert done.returncode == 0
     assert "loss-broadcast" not in causes
@@ -265,16 +275,16 @@ def test_judging_again_fails_on_a_severity_and_prints_nothing_when_quiet(saved, 
     assert "<html" in (tmp_path / "r.html").read_text()
 
 
-def test_a_folder_of_runs_is_no_record_and_names_the_newest(saved, tmp_path):
+def test_a_folder_of_runs_is_no_record_and_names_the_newest(saved, unstuck_here):
     shutil.copytree(saved, saved.with_name("20240101-000000-old"))
-    done = unstuck("diagnose", ".unstuck", folder=tmp_path)
+    done = unstuck_here("diagnose", ".unstuck")
     assert done.returncode == 2
     assert "is a folder of runs: name one of them, such as '.unstuck/20250304-102231-train'" in done.stderr
 
 
-def test_a_file_that_is_no_record_is_refused(saved, tmp_path):
+def test_a_file_that_is_no_record_is_refused(saved, tmp_path, unstuck_here):
     (tmp_path / "notes.txt").write_text("not a record")
-    done = unstuck("diagnose", "notes.txt", folder=tmp_path)
+    done = unstuck_here("diagnose", "notes.txt")
     assert (done.returncode, done.stdout) == (2, "")
     assert len(done.stderr.splitlines()) == 1
 
@@ -292,15 +302,15 @@ def test_judging_again_takes_little_time(saved, tmp_path):
 # ---------------------------------------------------------------------- what is known
 
 
-def test_explain_is_a_page_on_stdout(tmp_path):
-    done = unstuck("explain", "dead-units", folder=tmp_path)
+def test_explain_is_a_page_on_stdout(unstuck_here):
+    done = unstuck_here("explain", "dead-units")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("dead-units  ReLU-like units are zero on every sample")
 
 
-def test_rules_are_listed_for_people_and_for_programs(tmp_path):
-    shown = unstuck("rules", folder=tmp_path).stdout
-    told = json.loads(unstuck("rules", "--json", folder=tmp_path).stdout)
+def test_rules_are_listed_for_people_and_for_programs(unstuck_here):
+    shown = unstuck_here("rules").stdout
+    told = json.loads(unstuck_here("rules", "--json").stdout)
     assert {"dead-units", "overfitting"} <= {rule["rule"] for rule in told["rules"]}
     assert all(rule["rule"] in shown for rule in told["rules"])
 
