@@ -21,6 +21,7 @@ from unstuck._discover import find
 from unstuck.doctor import diagnose
 from unstuck.evidence import Record
 from unstuck.patients import Patient
+from unstuck.rules._learning import progress
 from unstuck.rules._learning import skill as skill_of
 from unstuck.rules._probes import reachable
 from unstuck.source import EditError
@@ -322,12 +323,17 @@ class Doctor:
             names: Remedies; by default those that the findings call for.
         """
         ranked: dict[Treatment, float] = {}
-        for name, rank in [(n, float(i)) for i, n in enumerate(names)] if names else _wanted(verdict.findings):
+        wanted = dict([(n, float(i)) for i, n in enumerate(names)] if names else _wanted(verdict.findings))
+        broke = progress(record).broke_at is not None
+        if broke and "learning-rate" in wanted:  # whatever else it lacks, it must come to its end
+            wanted["learning-rate"] = min(1.0, wanted["learning-rate"])
+        for name, rank in wanted.items():
+            apart = 0.5 if broke and name == "learning-rate" else 1.5
             kept = tuple(d for d in base if d.remedy != name)
             for i, settings in enumerate(self._proposed(name, verdict, record)):
                 treatment = (*kept, Dose(name, settings))
                 if treatment not in self._tried and self._possible(treatment):
-                    ranked.setdefault(treatment, rank + 1.5 * i)
+                    ranked.setdefault(treatment, rank + apart * i)
         return sorted(ranked, key=lambda t: ranked[t])[:MOST]
 
     def _pairs(self, verdict: Verdict, record: Record, base: Treatment) -> list[Treatment]:
