@@ -33,7 +33,7 @@ from unstuck.trials.visit import Cure, Dose, Prescription, Treatment, Trial, wor
 from unstuck.verdict import Finding, Verdict
 
 WELL = 0.97  # of the way from chance to perfect: no more is looked for
-FINE = 0.85  # of that way: enough where nothing is found any more
+FINE = 0.85  # of that way, or as far as a small reference network comes: enough where nothing is found any more
 HELPS = 0.02  # of that way: the least that a single run must gain to be gone on with
 ROUNDS = 4
 MOST = 6  # treatments in a round
@@ -126,8 +126,9 @@ class Doctor:
 
     def _rounds(self, verdict: Verdict) -> None:
         record = Record.read(self._baseline.record)
-        reference = reachable(record)
-        self._reach = min(WELL, max(0.9, skill_of(record, reference))) if math.isfinite(reference) else WELL
+        reference = skill_of(record, reachable(record))
+        self._reach = min(WELL, max(0.9, reference)) if math.isfinite(reference) else WELL
+        fine = min(FINE, reference) if math.isfinite(reference) else FINE
         for _ in range(ROUNDS):
             if not self._round(verdict, record) or self._over_with:
                 return
@@ -136,7 +137,7 @@ class Doctor:
                 return
             record, first = Record.read(again.record), verdict
             verdict = diagnose(record)
-            if not verdict.loud and skill(self._best[1]) > FINE:
+            if not verdict.loud and skill(self._best[1]) > fine:
                 self._try(self._candidates(first, record, self._best[0])[:FEW])  # what helps only now
                 return
             if verdict.loud:

@@ -86,6 +86,7 @@ class _Teller:
     def __init__(self, stream: Any, *, quiet: bool) -> None:
         self.stream, self.quiet = stream, quiet
         self.status: Any = None
+        self.confirming = False
         self.began = time.perf_counter()
 
     def __enter__(self) -> _Teller:
@@ -106,7 +107,14 @@ class _Teller:
         took = f"{time.perf_counter() - self.began:6.1f} s  "
         if self.status is not None:
             self.status.console.print(took + line, highlight=False, markup=False, soft_wrap=False)
-            self.status.update("trying")
+            confirming = line.startswith("confirming")
+            doing = (
+                "confirming, with fresh seeds"
+                if confirming or self.confirming
+                else "trying what may help; Ctrl-C confirms the best so far"
+            )
+            self.confirming |= confirming
+            self.status.update(doing)
         else:
             say(took + line)
 

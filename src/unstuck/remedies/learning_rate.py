@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _DOWN = frozenset({"learning-rate-too-high", "non-finite", "exploding-gradient", "loss-scale", "batch-too-small"})
 _UP = frozenset({"learning-rate-too-low", "undertrained", "vanishing-gradient", "ill-conditioned", "batch-too-large"})
-_MORE = 0.05  # of the way from chance to perfect, that an experiment must bring to be gone by
+_MORE = 0.05  # of the way from chance to perfect, that an experiment must bring to be gone by; the nearest rate that is as good is the safest
 
 _PEAKS = {"OneCycleLR": {"max_lr": 1}, "CyclicLR": {"base_lr": 1, "max_lr": 2}}
 _NAMES = ("lr", "learning_rate", "LR", "LEARNING_RATE", "eta", "step_size")
@@ -40,7 +40,8 @@ def propose(script: Script, verdict: Verdict) -> list[dict[str, Any]]:
             for f, q in tried.quality.items()
             if f != 1.0 and math.isfinite(q) and (f in factors or not (down or first in _UP))
         }
-        best = max(fitting, key=lambda f: fitting[f], default=0.0)
+        most = max(fitting.values(), default=math.nan)
+        best = min((f for f in fitting if fitting[f] > most - _MORE), key=lambda f: abs(math.log10(f)), default=0.0)
         if best and not fitting[best] < tried.own + _MORE:
             factors = tuple(sorted({*factors, best}, key=lambda f: abs(math.log10(f / best))))[:3]
     return [{"rate": float(literal(rate * factor))} for factor in factors]
