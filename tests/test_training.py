@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 
@@ -118,6 +119,36 @@ def test_treatments_take_hold_in_their_order():
     assert told == ["loss", ("gradients", True), "step", (32, 3)]
     x, y = data(32)
     assert epoch.loss == pytest.approx(float(cross_entropy(net()(x), y).detach()) / 2)
+
+
+def test_treatments_take_hold_around_evaluations_epochs_and_runs():
+    told = []
+
+    @contextlib.contextmanager
+    def doubled(training):
+        with torch.no_grad():
+            training.model[0].bias.add_(1)
+            told.append(training.model.training)
+            try:
+                yield
+            finally:
+                training.model[0].bias.sub_(1)
+
+    x_y = in_batches(*data(32))
+    training = make(batches=x_y, evaluation=x_y, epochs=2)
+    training.around_eval.append(doubled)
+    training.on_epoch.append(lambda training, epoch: told.append(epoch))
+    training.on_end.append(lambda training: told.append("end"))
+    other = training.copy()
+    one, two = training.run()
+    assert told == [False, one, False, two, "end"]
+    weight = training.model[0].bias.detach().clone()
+    training.on_eval.append(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        training.evaluate()
+    torch.testing.assert_close(training.model[0].bias.detach(), weight)
+    assert training.model.training
+    assert [epoch.evaluation for epoch in other.run()] == pytest.approx([one.evaluation, two.evaluation])
 
 
 def test_a_batch_that_is_a_dict_is_computed_by_forward():

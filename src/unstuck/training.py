@@ -63,6 +63,9 @@ class Training:
         on_gradients: Are given the training when the gradients are there, before they are clipped and the optimizer steps.
         on_step: Are given the training behind each step of the optimizer.
         on_eval: Are given the training, and outputs and targets of each batch that is evaluated.
+        around_eval: Are given the training, and return a context manager in which it is evaluated.
+        on_epoch: Are given the training and how the epoch went, when it is over.
+        on_end: Are given the training when all epochs are over.
 
     Args:
         model: The network.
@@ -126,6 +129,9 @@ class Training:
         self.on_gradients: list[Callable[[Training], None]] = []
         self.on_step: list[Callable[[Training], None]] = []
         self.on_eval: list[Callable[[Training, Any, Any], None]] = []
+        self.around_eval: list[Callable[[Training], contextlib.AbstractContextManager[None]]] = []
+        self.on_epoch: list[Callable[[Training, Epoch], None]] = []
+        self.on_end: list[Callable[[Training], None]] = []
         self.places = dict(model.named_modules(remove_duplicate=False))
         """Modules by the paths that they had when the training was made: a treatment may put others in their place, or around them."""
 
@@ -140,7 +146,10 @@ class Training:
         Raises:
             MisuseError: Batches are not what the training takes them to be, or there are none.
         """  # noqa: DOC502
-        return [self._epoch() for _ in range(self.epochs)]
+        found = [self._epoch() for _ in range(self.epochs)]
+        for hook in self.on_end:
+            hook(self)
+        return found
 
     def evaluate(self) -> float:
         """The mean loss of the evaluation's batches, in evaluation mode and without gradients; modes are as before afterwards.
@@ -151,20 +160,30 @@ class Training:
         Raises:
             MisuseError: Batches are not what the training takes them to be.
         """  # noqa: DOC502
+        losses: list[Tensor] = []
+        if self.evaluation is None:
+            return math.nan
+        with self.as_evaluated():
+            for batch in self.evaluation:
+                outputs, targets = self.forward(self.model, batch)
+                losses.append(self.loss(outputs, targets))
+                for hook in self.on_eval:
+                    hook(self, outputs, targets)
+        return float(torch.stack([loss.float().reshape(()) for loss in losses]).mean()) if losses else math.nan
+
+    @contextlib.contextmanager
+    def as_evaluated(self) -> Iterator[None]:
+        """While which the model is as it is evaluated: in evaluation mode, without gradients, with the weights that treatments give it."""
         modes = [(module, module.training) for module in self.model.modules()]
         self.model.eval()
-        losses: list[Tensor] = []
         try:
-            with torch.no_grad():
-                for batch in self.evaluation or ():
-                    outputs, targets = self.forward(self.model, batch)
-                    losses.append(self.loss(outputs, targets))
-                    for hook in self.on_eval:
-                        hook(self, outputs, targets)
+            with torch.no_grad(), contextlib.ExitStack() as around:
+                for hook in self.around_eval:
+                    around.enter_context(hook(self))
+                yield
         finally:
             for module, mode in modes:
                 module.training = mode
-        return float(torch.stack([loss.float().reshape(()) for loss in losses]).mean()) if losses else math.nan
 
     def _epoch(self) -> Epoch:
         total: Any = 0.0  # stays where the model is
@@ -179,6 +198,8 @@ class Training:
             if schedule.each == "epoch":
                 by = [found.loss if math.isnan(found.evaluation) else found.evaluation]
                 schedule.scheduler.step(*by * isinstance(schedule.scheduler, lr_scheduler.ReduceLROnPlateau))
+        for hook in self.on_epoch:
+            hook(self, found)
         return found
 
     def _step(self, batch: Any) -> Tensor:
@@ -239,7 +260,7 @@ class Training:
         """
         found: list[Tensor] = []
         with numbers_kept(), torch.no_grad():
-            for batch in _copied_batches(self.batches, {}):
+            for batch in copied_batches(self.batches, {}):
                 first = _first_argument(self.model, functools.partial(self.forward, self.model, batch))
                 if (
                     not isinstance(first, Tensor)
@@ -275,8 +296,8 @@ class Training:
             new.model = copy.deepcopy(self.model, memo)
         except Exception as error:
             raise MisuseError(f"the model can't be copied: {error}") from error
-        new.batches = _copied_batches(self.batches, memo)
-        new.evaluation = _copied_batches(self.evaluation, memo)
+        new.batches = copied_batches(self.batches, memo)
+        new.evaluation = copied_batches(self.evaluation, memo)
         new.optimizer = _copied_optimizer(self.optimizer, memo)
         for name, value in vars(self).items():
             if name not in ("model", "batches", "evaluation", "optimizer"):
@@ -385,8 +406,16 @@ def _moved(part: Any, device: torch.device) -> Any:
 # ---------------------------------------------------------------------- copies
 
 
-def _copied_batches(batches: Any, memo: dict[int, Any]) -> Any:
-    """The same data; what they are drawn by is copied."""
+def copied_batches(batches: Any, memo: dict[int, Any]) -> Any:
+    """Batches of the same data; what they are drawn by is copied.
+
+    Args:
+        batches: The batches.
+        memo: What has been copied, as for `deepcopy`.
+
+    Returns:
+        The copy; what there is no generator in is shared.
+    """
     if isinstance(batches, DataLoader):
         memo[id(batches.dataset)] = batches.dataset
         new = copy.copy(batches)

@@ -15,7 +15,7 @@ from torch.optim import lr_scheduler
 from torch.utils.data import DataLoader, RandomSampler, SequentialSampler, TensorDataset
 
 from unstuck import _discover
-from unstuck.evidence import Layer, LossCall, Optimizer, Record
+from unstuck.evidence import Layer, LossCall, Optimizer, Parameter, Record
 from unstuck.remedies._training import module_of, parameters_kept, replace, set_rate, wrap
 from unstuck.source import EditError, edited
 from unstuck.training import Training
@@ -50,12 +50,69 @@ LOADER = """
             loss.backward()
             optimizer.step()
 """
+EVALUATED = """
+    import torch
+    import torch.nn.functional as F
+    from torch import nn
+
+    x, y = torch.randn(64, 4), torch.randint(3, (64,))
+    net = nn.Sequential(nn.Linear(4, 64), nn.BatchNorm1d(64), nn.Tanh(), nn.Linear(64, 3))
+    optimizer = torch.optim.SGD(net.parameters(), lr=2.0)
+    for epoch in range(10):
+        net.train()
+        optimizer.zero_grad()
+        loss = F.cross_entropy(net(x[:32]), y[:32])
+        loss.backward()
+        optimizer.step()
+        net.eval()
+        with torch.no_grad():
+            val_loss = F.cross_entropy(net(x[32:]), y[32:]).item()
+"""
+SQUARE = {
+    "net": "net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 3))",
+    "parameters": [Parameter(f"net.{i}.weight", shape) for i, shape in ((0, (8, 4)), (2, (8, 8)), (4, (3, 8)))],
+    "layers": [
+        Layer(f"net.{i}", "linear", "Linear", "train.py:6", (), (f"net.{i}.weight",), (64, 3 if i == 4 else 8)) for i in (0, 2, 4)
+    ],
+}  # fmt: skip
+RECURRENT = """class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.cell, self.head = nn.{kind}(4, 8, batch_first=True), nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.head(self.cell(x)[0][:, -1])
+
+net = Net()"""
+SEQUENCES = {"data": "x, y = torch.randn(64, 5, 4), torch.randint(3, (64,))"}
+
+
+def recurrent(kind):
+    shown = [
+        Layer("cell", kind.lower(), kind, "train.py:9", (), ("cell.weight_ih_l0",), (64, 5, 8)),
+        Layer("head", "linear", "Linear"),
+    ]
+    return {**SEQUENCES, "net": RECURRENT.format(kind=kind), "layers": shown}
+
+
 SETTINGS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("activation", {"to": "relu"}, {}),
     ("activation", {"to": "prelu"}, {}),
     ("initialization", {"scheme": "he"}, {}),
     ("initialization", {"scheme": "glorot"}, {}),
+    ("activation", {"to": "relu", "added": True}, {"net": "net = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 3))"}),
+    ("activation", {"to": "prelu", "added": True}, {"net": "net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))"}),
+    ("initialization", {"scheme": "lecun"}, {}),
     ("initialization", {"scheme": "orthogonal"}, {}),
+    ("initialization", {"scheme": "orthogonal"}, recurrent("GRU")),
+    ("initialization", {"scheme": "identity"}, recurrent("RNN")),
+    ("initialization", {"scheme": "lsuv"}, {"inputs": {}}),
+    ("gating", {"to": "open"}, recurrent("LSTM")),
+    ("gating", {"to": "chrono"}, recurrent("LSTM")),
+    ("residual", {}, SQUARE),
+    ("l1", {"value": 0.01}, {}),
+    ("escape", {"size": 0.2}, {}),
+    ("escape", {"share": 0.3, "size": 0.2}, {}),
     ("initialization", {"scheme": "default"}, {}),
     ("initialization", {"scheme": "zero"}, {}),
     ("learning-rate", {"rate": 0.5}, {}),
@@ -63,10 +120,13 @@ SETTINGS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("optimizer", {"to": "SGD", "rate": 0.02, "momentum": 0.9, "nesterov": True}, {}),
     ("optimizer", {"to": "Adam", "rate": 0.01}, {"optimizer": "torch.optim.SGD(net.parameters(), lr=0.1, weight_decay=0.1)"}),
     ("optimizer", {"to": "Adam", "rate": 0.01}, {"optimizer": "torch.optim.AdamW(net.parameters(), lr=0.1)"}),
+    ("optimizer", {"to": "AdamW", "rate": 0.01}, {"optimizer": "torch.optim.Adam(net.parameters(), lr=0.1, weight_decay=0.1)"}),
     ("train-longer", {"times": 3}, {}),
     ("normalization", {"kind": "batch"}, {}),
     ("normalization", {"kind": "layer"}, {}),
+    ("normalization", {"kind": "layer"}, {"net": "net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))"}),
     ("gradient-clipping", {"norm": 0.1}, {}),
+    ("gradient-clipping", {"value": 0.01}, {}),
     ("output-loss", {"output": "softmax"}, {"loss_call": CLASSES}),
     ("output-loss", {"output": "linear", "loss": "cross_entropy"}, {**SOFTMAX, "loss": "F.nll_loss(net(x), y)", "loss_call": CLASSES}),
     ("output-loss", {"output": "linear"}, {**SOFTMAX, "loss_call": CLASSES}),
@@ -85,9 +145,12 @@ SETTINGS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         "optimizers": [Optimizer("SGD", settings={"weight_decay": 0.5})],
     }),
     ("momentum", {"momentum": 0.9}, {}),
+    ("momentum", {"momentum": 0.9, "nesterov": True}, {}),
+    ("momentum", {"momentum": 0.0}, {"optimizer": "torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, nesterov=True)"}),
     ("momentum", {"momentum": 0.9}, {"optimizer": "torch.optim.RMSprop(net.parameters(), lr=0.01)"}),
     ("schedule", {"kind": "cosine"}, {"meta": {"steps": 10}}),
     ("schedule", {"kind": "linear"}, {"meta": {"steps": 10}}),
+    ("schedule", {"kind": "exponential"}, {"meta": {"steps": 10}}),
     ("warm-up", {"steps": 5}, {}),
     ("unfreeze", {}, {
         "net": "net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3))\nnet[0].requires_grad_(False)",
@@ -146,7 +209,50 @@ def test_it_does_what_the_edits_do(script, name, settings, parts):
     assert len(unchanged) != len(expected) or not all(map(torch.equal, unchanged, expected)), "else nothing is tested"
 
 
-@pytest.mark.parametrize(("name", "settings"), [("batch-size", {"size": 32}), ("shuffle", {})])
+def evaluated(script):
+    """A script that evaluates, and what it makes before its loop as a training."""
+    made = script(EVALUATED)
+    training = as_training(made.main.text)
+    ((x, y),) = training.batches
+    training.batches, training.evaluation = [(x[:32], y[:32])], [(x[32:], y[32:])]
+    return made, training
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "ends_in"),
+    [
+        ("weight-averaging", {"decay": 0.9}, "averaged.module"),
+        ("early-stopping", {}, "net"),
+        ("dropout", {"p": 0.5}, "net"),
+    ],
+)
+def test_where_it_is_evaluated_it_does_what_the_edits_do(script, name, settings, ends_in):
+    made, training = evaluated(script)
+    untreated = training.copy()
+    treat(name, training, made.record, **settings)
+    treated, _ = training.copy(), training.run()
+    held: dict[str, Any] = {}
+    torch.manual_seed(0)
+    exec(edited(made.main, REMEDIES[name](made, **settings)), held)
+    assert training.evaluate() == pytest.approx(held["val_loss"], rel=1e-5)
+    for one, other in zip(training.model.parameters(), eval(f"{ends_in}.parameters()", held), strict=True):
+        torch.testing.assert_close(one, other)
+    stored = [b for b in eval(f"{ends_in}.buffers()", held) if b.is_floating_point()]
+    for one, other in zip((b for b in training.model.buffers() if b.is_floating_point()), stored, strict=True):
+        torch.testing.assert_close(one, other)
+    untreated.run()
+    assert not torch.equal(untreated.model[0].weight, training.model[0].weight), "else nothing is tested"
+    assert treated.evaluate() != training.evaluate()
+    torch.manual_seed(0)
+    exec(made.main.text[: made.main.text.index("for epoch")])  # numbers go on as they did
+    treated.run()
+    assert torch.equal(treated.model[0].weight, training.model[0].weight), "a copy stands for itself"
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("batch-size", {"size": 32}), ("batch-size", {"size": 32, "rate": 0.2}), ("shuffle", {})],
+)
 def test_a_loader_is_changed_as_the_edits_do(script, name, settings):
     made = script(LOADER)
     training = as_training(made.main.text, batches="loader")
@@ -164,16 +270,19 @@ def test_a_loader_is_changed_as_the_edits_do(script, name, settings):
 # ---------------------------------------------------------------------- all of them
 
 
+FOR_SCRIPTS = {"evaluation-scale", "target-scale"}  # what is done to data before they come in batches
+
+
 def test_every_remedy_says_what_it_does_to_a_training():
     for name, edits in REMEDIES.items():
         module = importlib.import_module(edits.__module__)
-        if not hasattr(module, "treat"):
+        assert hasattr(module, "treat") == (name not in FOR_SCRIPTS), name
+        if name in FOR_SCRIPTS:
             continue
         settings = [p for p in inspect.signature(edits).parameters.values() if p.kind is p.KEYWORD_ONLY]
         training, record, *own = inspect.signature(module.treat).parameters.values()
         assert (training.name, record.name) == ("training", "record")
-        known = {p.name: p.default for p in settings}  # a script may be given more: what has no place in a training
-        assert {p.name: p.default for p in own}.items() <= known.items(), name
+        assert {p.name: p.default for p in own} == {p.name: p.default for p in settings}, name
         assert module.treat.__doc__
 
 
@@ -221,6 +330,24 @@ def test_wider_layers_are_joined_and_trained():
         treat("wider", made(nn.Linear(4, 3)), NOTHING)
 
 
+def test_wider_and_narrower_layers_of_other_kinds():
+    net = nn.Sequential(
+        nn.Conv2d(1, 4, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(4, eps=0.1), nn.Conv2d(4, 6, 1), nn.Flatten(), nn.Linear(24, 3)
+    )  # fmt: skip
+    training = made(net, batches=[(torch.randn(8, 1, 4, 4), torch.randint(3, (8,)))])
+    treat("wider", training, NOTHING, times=0.5)
+    assert (net[0].out_channels, net[1].num_features, net[2].in_channels, net[2].out_channels) == (2, 2, 2, 6)
+    assert (net[0].stride, net[0].bias, net[1].eps) == ((2, 2), None, 0.1)
+    assert is_whole(training)
+    training.run()
+    training = made(Reads(nn.RNN, nonlinearity="relu"), batches=[(torch.randn(16, 5, 4), torch.randint(3, (16,)))])
+    treat("wider", training, NOTHING, times=2)
+    assert (training.model.cell.hidden_size, training.model.head.in_features) == (16, 16)
+    assert (training.model.cell.nonlinearity, training.model.cell.batch_first) == ("relu", True)
+    assert is_whole(training)
+    training.run()
+
+
 class Reads(nn.Module):
     def __init__(self, kind, **settings):
         super().__init__()
@@ -242,6 +369,14 @@ def test_gates():
         treat("gating", made(Reads(nn.RNN, nonlinearity="relu"), batches=batches), NOTHING, to="GRU")
     with pytest.raises(EditError, match="no simple recurrent layer"):
         treat("gating", training, NOTHING, to="GRU")
+    training = made(Reads(nn.RNN, num_layers=2), batches=batches)
+    treat("gating", training, NOTHING, to="LSTM")
+    output, hidden = training.copy().model.cell(batches[0][0])
+    assert torch.equal(output[:, -1], hidden[-1]), "a hidden state as the simple layer's"
+    training.run()
+    cell = made(nn.Sequential(nn.RNNCell(4, 8), nn.Linear(8, 3)))
+    with pytest.raises(EditError, match="made use of"):
+        treat("gating", cell, NOTHING, to="LSTM")
     training = made(Reads(nn.LSTM), batches=batches)
     treat("gating", training, NOTHING, to="open")
     assert training.model.cell.bias_ih_l0[8:16].tolist() == [1.0] * 8
@@ -360,7 +495,16 @@ def test_groups_that_are_not_decayed_stay_so():
         ("mode", {}, "in training mode already"),
         ("unfreeze", {}, "no parameter is frozen"),
         ("all-parameters", {}, "given all parameters"),
-        ("dropout", {"p": 0.5}, "no dropout layer of another share than 0.5"),
+        ("dropout", {"p": 0.0}, "no dropout layer of another share than 0"),
+        ("dropout", {"p": 0.5}, "neither dropout nor a hidden activation"),
+        ("mode", {"of": "evaluation"}, "in evaluation mode already"),
+        ("weight-averaging", {}, "evaluates nothing"),
+        ("early-stopping", {}, "evaluates nothing"),
+        ("residual", {}, "as much as it takes"),
+        ("reduction", {}, "a mean already"),
+        ("smooth-loss", {}, "cross_entropy is no loss of overlap"),
+        ("initialization", {"scheme": "identity"}, "no recurrent layer"),
+        ("gating", {"to": "chrono"}, "no LSTM"),
         ("momentum", {}, "Adam takes no momentum"),
         ("shape", {}, "of different size"),
         ("learning-rate", {"rate": 0.1, "optimizer": 1}, "one optimizer only"),
@@ -396,6 +540,106 @@ def test_inputs_are_standardised_once_and_in_copies_too():
         treat("standardize-input", made(nn.Embedding(9, 3), batches=[(torch.arange(3), torch.arange(3))]), NOTHING)
 
 
+@pytest.mark.parametrize("order", [("weight-averaging", "early-stopping"), ("early-stopping", "weight-averaging")])
+def test_the_best_of_averages_is_kept_with_its_weights(script, order):
+    made, training = evaluated(script)
+    for name in order:
+        treat(name, training, made.record, **({"decay": 0.5} if name == "weight-averaging" else {}))
+    for _ in range(2):  # a second run begins another average, and looks for another best
+        epochs = training.run()
+        assert training.evaluate() == pytest.approx(min(epoch.evaluation for epoch in epochs))
+        assert training.evaluate() < epochs[-1].evaluation
+
+
+def dice(p, y):
+    return 1 - 2 * (p * y).sum() / (p.sum() + y.sum() + 1e-6)
+
+
+class DiceOfLogits(nn.Module):
+    def forward(self, outputs, targets):
+        return dice(outputs.sigmoid(), targets)
+
+
+@pytest.mark.parametrize(
+    ("loss", "output", "kind"),
+    [
+        (dice, {"min": 0.1, "max": 0.9}, "binary_cross_entropy"),
+        (dice, {"min": -2.0, "max": 3.0}, "binary_cross_entropy_with_logits"),
+        (DiceOfLogits(), {"min": 0.1, "max": 0.9}, "binary_cross_entropy_with_logits"),
+    ],
+)
+def test_cross_entropy_is_trained_beside_overlap(loss, output, kind):
+    record = Record.of({}, losses=[LossCall("hand-written", output=output)])
+    training = made(nn.Linear(4, 3), loss=loss)
+    treat("smooth-loss", training, record)
+    p, y = torch.rand(5, 3), torch.randint(2, (5, 3))
+    expected = loss(p, y) + getattr(nn.functional, kind)(p, y.float())
+    torch.testing.assert_close(training.loss(p, y), expected)
+    with torch.no_grad():
+        torch.testing.assert_close(training.loss(p, y), loss(p, y))
+    with pytest.raises(EditError, match="isn't known as one of overlap"):
+        treat("smooth-loss", made(loss=lambda outputs, targets: (outputs - targets).abs().mean()), record)
+
+
+def test_dropout_behind_functions_and_shared_modules():
+    named = [
+        Layer("model.0", "linear", "Linear"),
+        Layer("model.1", "tanh", "Tanh"),
+        Layer("model.2", "linear", "Linear"),
+    ]
+    training = made()
+    training.model.eval()
+    treat("dropout", training, Record.of({}, layers=named), p=0.5)
+    assert [m.training for m in training.model.modules() if isinstance(m, nn.Dropout)] == [True], "it is for training"
+    function = [named[0], Layer("net.py:9 tanh", "tanh", "Functional"), named[2]]
+    with pytest.raises(EditError, match="is a function that the model calls"):
+        treat("dropout", made(), Record.of({}, layers=function), p=0.5)
+    shared = [
+        Layer("model.0", "conv", "Conv2d"),
+        Layer("model.1", "tanh", "Tanh"),
+        named[0],
+        Layer("model.1 after model.0", "tanh"),
+        named[2],
+    ]
+    with pytest.raises(EditError, match="stands behind several layers"):
+        treat("dropout", made(), Record.of({}, layers=shared), p=0.5)
+    with pytest.raises(EditError, match="no module whose share could be set"):
+        treat("dropout", made(), Record.of({}, layers=[Layer("net.py:9 dropout", "dropout", "Functional")]), p=0.5)
+
+
+def test_group_norm_in_place_of_batch_norm_of_images():
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 3))
+    training = made(net, batches=[(torch.randn(8, 1, 4, 4), torch.randint(3, (8,)))])
+    treat("normalization", training, NOTHING, kind="layer")
+    assert (type(net[1]), net[1].num_groups, net[1].num_channels) == (nn.GroupNorm, 1, 4)
+    assert is_whole(training)
+    training.run()
+
+
+def test_a_layer_outside_of_a_sequential_is_not_passed():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc1, self.fc2 = nn.Linear(4, 4), nn.Linear(4, 3)
+
+        def forward(self, x):
+            return self.fc2(self.fc1(x).relu())
+
+    layers = [
+        Layer(f"net.{name}", "linear", "Linear", "", (), (f"{name}.weight",), (64, width)) for name, width in (("fc1", 4), ("fc2", 3))
+    ]  # fmt: skip
+    record = Record.of({}, layers=layers, parameters=[Parameter("fc1.weight", (4, 4)), Parameter("fc2.weight", (3, 4))])
+    with pytest.raises(EditError, match="'fc1' stands in no Sequential"):
+        treat("residual", made(Net()), record)
+
+
+def test_nesterov_where_momentum_is_damped():
+    net = nn.Linear(4, 3)
+    training = made(net, optimizer=torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, dampening=0.1))
+    with pytest.raises(EditError, match="damped"):
+        treat("momentum", training, NOTHING, nesterov=True)
+
+
 # ---------------------------------------------------------------------- rates
 
 
@@ -419,6 +663,7 @@ def rates(training):
         (lr_scheduler.CosineAnnealingLR, {"T_max": 4}), (lr_scheduler.LambdaLR, {"lr_lambda": lambda step: 1 / (1 + step)}),
         (lr_scheduler.LinearLR, {"total_iters": 3}), (lr_scheduler.StepLR, {"step_size": 2}),
         (lr_scheduler.OneCycleLR, {"max_lr": [1.0, 0.1], "total_steps": 8}),
+        (lr_scheduler.CyclicLR, {"base_lr": [0.1, 0.01], "max_lr": [1.0, 0.1], "step_size_up": 2, "cycle_momentum": False}),
     ],
 )  # fmt: skip
 def test_schedules_go_on_from_another_rate(kind, settings):
@@ -427,6 +672,14 @@ def test_schedules_go_on_from_another_rate(kind, settings):
         training = scheduled(kind, **settings).copy()
         treat(name, training, NOTHING, rate=2.0 * float(training.optimizer.param_groups[0]["initial_lr"]), **more)
         torch.testing.assert_close(rates(training), 2 * usual, msg=f"{name} {kind.__name__}")
+
+
+def test_a_schedule_that_rises_to_a_rate_of_its_own():
+    usual = rates(scheduled(lr_scheduler.OneCycleLR, max_lr=[1.0, 0.1], total_steps=8))
+    training = scheduled(lr_scheduler.OneCycleLR, max_lr=[1.0, 0.1], total_steps=8)
+    record = Record.of({("lr", ""): [0.5] * 3})
+    treat("learning-rate", training, record, rate=0.05)  # a tenth of what it was in the run
+    torch.testing.assert_close(rates(training), 0.1 * usual)
 
 
 def test_a_rate_of_zero_is_set():

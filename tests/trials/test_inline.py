@@ -157,6 +157,20 @@ def test_doses_are_given_in_their_order_to_a_training_of_its_own(executor):
     assert before.optimizer.param_groups[0]["lr"] == 0.5
 
 
+def test_early_stopping_is_scored_by_its_best_evaluation(executor):
+    def start():
+        training = make(rate=3.0, epochs=8)
+        x, y = problem()
+        training.batches = [(x[:16], (y[:16] + 1) % 3)]  # which leads away from what is evaluated
+        return training
+
+    (plain,) = done(executor, job(start))
+    (best,) = done(executor, job(start, treatment=(Dose("early-stopping"),), record=Record.of({})))
+    evaluations = Record.read(best.record).series("eval_loss").finite.values
+    assert evaluations[-1] == pytest.approx(min(evaluations)), "it is evaluated again, in place of the last"
+    assert evaluations[-1] < Record.read(plain.record).series("eval_loss").finite.last
+
+
 def test_a_remedy_that_is_for_scripts_only(monkeypatch):
     from unstuck.remedies import mode
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -25,11 +25,27 @@ def module_of(training: Training, layer: Layer) -> nn.Module:
     Raises:
         EditError: The layer is none of the model's modules.
     """
-    name = layer.name.partition(" after ")[0]  # "relu after fc2": one module in several places
-    paths = [path for path in training.places if path and (name == path or name.endswith(f".{path}"))]
+    paths = _paths(training, layer)
     if not paths:
         raise EditError(f"{layer.name!r} is no module of the model")
     return training.places[max(paths, key=len)]
+
+
+def _paths(training: Training, layer: Layer) -> list[str]:
+    name = layer.name.partition(" after ")[0]  # "relu after fc2": one module in several places
+    return [path for path in training.places if path and (name == path or name.endswith(f".{path}"))]
+
+
+def modules_of(training: Training, layers: Sequence[Layer]) -> list[nn.Module]:
+    """The modules of layers, each once.
+
+    Raises:
+        EditError: One is a function that `forward` calls.
+    """
+    for layer in layers:
+        if not _paths(training, layer):
+            raise EditError(f"{layer.name!r} is a function that the model calls, and no module that could be replaced")
+    return list({id(m): m for m in (module_of(training, layer) for layer in layers)}.values())
 
 
 def replace(training: Training, old: nn.Module, new: nn.Module) -> None:
@@ -102,14 +118,16 @@ def set_rate(training: Training, rate: float) -> None:
     if any("lr" not in group for group in groups):
         raise EditError(f"{type(training.optimizer).__name__} has no rate")
     first = float(groups[0].get("initial_lr", groups[0]["lr"]))
+    times = rate / first if first > 0 else math.nan
     for group in groups:
         own = float(group.get("initial_lr", group["lr"]))
-        times = rate / first if first > 0 else math.nan
         for name in ("lr", "initial_lr", "max_lr", "min_lr"):  # the last two are those of OneCycleLR
             if name in group:
                 group[name] = float(group[name]) * times if own > 0 and first > 0 else rate
     for schedule in training.schedules:
         _begin_at(schedule.scheduler, training)
+        if hasattr(schedule.scheduler, "max_lrs") and first > 0:  # of CyclicLR
+            schedule.scheduler.max_lrs = [peak * times for peak in schedule.scheduler.max_lrs]
 
 
 def _begin_at(scheduler: Any, training: Training) -> None:
@@ -164,6 +182,13 @@ def samples_of(training: Training) -> tuple[Tensor, Tensor]:
 
 
 # ---------------------------------------------------------------------- outputs
+
+
+class Residual(nn.Sequential):
+    """Modules that add to their input what they make of it."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return input + super().forward(input)
 
 
 class Changed:

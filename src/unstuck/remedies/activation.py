@@ -51,12 +51,10 @@ def activation(script: Script, *, to: str = "relu", added: bool = False) -> list
 
     Raises:
         EditError: There is none between layers, or it can't be told where one is.
-    """
+    """  # noqa: DOC502
     if added:
         return _between(script, to)
-    layers = [layer for layer in _hidden(script.record) if layer.op != to]
-    if not layers:
-        raise EditError("there is no other activation between layers")
+    layers = _others(script.record, to)
     edits: dict[Edit, None] = {}
     for layer in layers:
         edits.update(
@@ -73,6 +71,18 @@ def _hidden(record: Record) -> list[Layer]:
     weighted = [i for i, layer in enumerate(layers) if layer.parameters]
     last = weighted[-1] if weighted else -1
     return [layer for layer in layers[:last] if layer.op in _REPLACED and layer.role == "hidden"]
+
+
+def _others(record: Record, to: str) -> list[Layer]:
+    """Other activations between the layers.
+
+    Raises:
+        EditError: There are none.
+    """
+    layers = [layer for layer in _hidden(record) if layer.op != to]
+    if not layers:
+        raise EditError("there is no other activation between layers")
+    return layers
 
 
 def _of_module(script: Script, layer: Layer, to: str) -> list[Edit]:
@@ -117,18 +127,20 @@ def _between(script: Script, to: str) -> list[Edit]:
 
     Raises:
         EditError: There are none, or it can't be told where one is.
-    """
+    """  # noqa: DOC502
     edits: dict[Edit, None] = {}
-    for layer in _unbent(script):
+    for layer in _unbent(script.record):
         edits.update(dict.fromkeys(_behind(script, layer, to)))
-    if not edits:
-        raise EditError("there is an activation between all linear layers")
     return list(edits)
 
 
-def _unbent(script: Script) -> list[Layer]:
-    """Layers that an activation is missing behind: linear ones, and norms that follow them."""
-    record, found = script.record, {}
+def _unbent(record: Record) -> list[Layer]:
+    """Layers that an activation is missing behind: linear ones, and norms that follow them.
+
+    Raises:
+        EditError: There are none.
+    """
+    found: dict[str, Layer] = {}
     order = [layer for layer in record.program.layers if layer.role != "loss"]
     linked = any(layer.inputs for layer in order)
     before = {b.name: [a] for a, b in itertools.pairwise(order)}
@@ -148,6 +160,8 @@ def _unbent(script: Script) -> list[Layer]:
             if source.op not in _BENDS_NOTHING:
                 break
             norm = source if source.op in NORMS else norm
+    if not found:
+        raise EditError("there is an activation between all linear layers")
     return list(found.values())
 
 
@@ -183,22 +197,18 @@ def _last_name(function: ast.Attribute | ast.Name) -> str:
     return function.attr if isinstance(function, ast.Attribute) else function.id
 
 
-def treat(training: Training, record: Record, *, to: str = "relu") -> None:
-    """Puts one activation in the place of all others between the layers.
+def treat(training: Training, record: Record, *, to: str = "relu", added: bool = False) -> None:
+    """Puts one activation in the place of all others between the layers, or where there is none.
 
     Raises:
-        EditError: There is none, or one is a function that `forward` calls.
-    """
+        EditError: There is none, or what it goes by is a function that `forward` calls.
+    """  # noqa: DOC502
     from torch import nn
 
-    from unstuck.remedies._training import module_of, parameters_kept, replace
+    from unstuck.remedies._training import modules_of, parameters_kept, replace, wrap
 
-    layers = [layer for layer in _hidden(record) if layer.op != to]
-    if not layers:
-        raise EditError("there is no other activation between layers")
-    functions = [layer.name for layer in layers if layer.module not in _MODULES]
-    if functions:
-        raise EditError(f"{functions[0]!r} is a function that the model calls, and no module that could be replaced")
+    found = modules_of(training, _unbent(record) if added else _others(record, to))
     with parameters_kept(training):  # prelu has a weight
-        for module in {id(m): m for m in (module_of(training, layer) for layer in layers)}.values():
-            replace(training, module, getattr(nn, CLASSES[to])())
+        for module in found:
+            new = getattr(nn, CLASSES[to])()
+            wrap(training, module, new) if added else replace(training, module, new)

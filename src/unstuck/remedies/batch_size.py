@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from unstuck.program import Script
 from unstuck.remedies._text import literal
 from unstuck.remedies.learning_rate import learning_rate
+from unstuck.remedies.learning_rate import treat as treat_rate
 from unstuck.source import Edit, EditError, Loop, Source, argument, number_in
 from unstuck.verdict import Verdict
 
@@ -109,8 +110,8 @@ def _refuse() -> list[Edit]:
     raise EditError("it can't be told where the batch size is set")
 
 
-def treat(training: Training, record: Record, *, size: int = 32) -> None:
-    """Batches of another size, of a loader or of a list.
+def treat(training: Training, record: Record, *, size: int = 32, rate: float = 0.0) -> None:
+    """Batches of another size, of a loader or of a list; with it the rate, where one is given.
 
     Raises:
         EditError: They are made by something else.
@@ -124,3 +125,5 @@ def treat(training: Training, record: Record, *, size: int = 32) -> None:
     else:
         inputs, targets = samples_of(training)
         training.batches = list(zip(inputs.split(size), targets.split(size), strict=True))
+    if rate:
+        treat_rate(training, record, rate=rate)

@@ -77,12 +77,10 @@ def _put_in(script: Script, p: float) -> list[Edit]:
 
     Raises:
         EditError: There are none, or it can't be told where they are or how training is told from evaluation.
-    """
+    """  # noqa: DOC502
     edits: dict[Edit, None] = {}
-    for layer in _dense(script):
+    for layer in _dense(script.record):
         edits.update(dict.fromkeys(_behind(script, layer, p)))
-    if not edits:
-        raise EditError(f"there is no dropout of another share than {literal(p)}, and no hidden activation")
     if not script.sites("eval"):
         edits.update(dict.fromkeys(mode(script, of="evaluation")))
     elif not script.sites("train"):
@@ -90,12 +88,18 @@ def _put_in(script: Script, p: float) -> list[Edit]:
     return list(edits)
 
 
-def _dense(script: Script) -> list[Layer]:
-    """Activations of hidden dense layers; else the last activation before the output."""
-    layers = [layer for layer in script.record.program.layers if layer.role != "loss"]
+def _dense(record: Record) -> list[Layer]:
+    """Activations of hidden dense layers; else the last activation before the output.
+
+    Raises:
+        EditError: There are none.
+    """
+    layers = [layer for layer in record.program.layers if layer.role != "loss"]
     weighted = [i for i, layer in enumerate(layers) if layer.op in LINEAR]
     hidden = [i for i, layer in enumerate(layers[: weighted[-1]] if weighted else []) if layer.op in _ACTIVATIONS]
     before = {i: layers[max((w for w in weighted if w < i), default=i)].op for i in hidden}
+    if not hidden:
+        raise EditError("there is neither dropout nor a hidden activation")
     return [layers[i] for i in hidden if before[i] == "linear"] or [layers[i] for i in hidden[-1:]]
 
 
@@ -135,13 +139,47 @@ def _is_made(script: Script, layer: Layer) -> bool:
 
 
 def treat(training: Training, record: Record, *, p: float = 0.0) -> None:
-    """The share of units that every dropout layer leaves out.
+    """The share of units that every dropout layer leaves out; where there are none, they are put in.
 
     Raises:
-        EditError: There is no layer of another share.
+        EditError: There is no layer of another share, and none can be put in.
     """
-    found = [m for m in training.model.modules() if type(m).__name__ in _MODULES and getattr(m, "p", p) != p]
+    own = [m for m in training.model.modules() if type(m).__name__ in _MODULES]
+    functions = [
+        layer.name for layer in record.program.layers if layer.op == "dropout" and layer.module not in _MODULES
+    ]
+    if functions and not own:
+        raise EditError(f"{functions[0]!r} is a function that the model calls, and no module whose share could be set")
+    if not own and p > 0:
+        _put_behind(training, record, p)
+        return
+    found = [m for m in own if getattr(m, "p", p) != p]
     if not found:
         raise EditError(f"there is no dropout layer of another share than {literal(p)}")
     for module in found:
         setattr(module, "p", p)  # noqa: B010 - of some kind of dropout
+
+
+def _put_behind(training: Training, record: Record, p: float) -> None:
+    """Puts dropout behind activations.
+
+    Raises:
+        EditError: There are none, or one is a function, or a module that convolutions have in common with dense layers.
+    """
+    from torch import nn
+
+    from unstuck.remedies._training import modules_of, wrap
+
+    behind = _dense(record)
+    found = modules_of(training, behind)
+    others = [layer for layer in record.program.layers if layer.op in _ACTIVATIONS and layer not in behind]
+    if {_module_name(layer) for layer in behind} & {_module_name(layer) for layer in others}:
+        raise EditError("one activation stands behind several layers, not all of which are to have dropout")
+    for module in found:
+        dropout = nn.Dropout(p)
+        wrap(training, module, dropout)
+        dropout.train()  # also in a model that is trained in evaluation mode
+
+
+def _module_name(layer: Layer) -> str:
+    return layer.name.partition(" after ")[0]

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import ast
+import copy
+import math
 import re
 import textwrap
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unstuck.program import Script
 from unstuck.remedies._network import Evaluations, evaluations, outermost_loop
 from unstuck.source import Edit, EditError, Source
 from unstuck.verdict import Verdict
+
+if TYPE_CHECKING:
+    from unstuck.evidence import Record
+    from unstuck.training import Epoch, Training
 
 _LOWER = re.compile(r"loss|err|mse|mae|rmse|nll|ppl|perplexity|bce", re.I)
 _HIGHER = re.compile(r"acc|score|r2|f1|auc|iou|dice|correct|hits|right", re.I)
@@ -46,14 +52,14 @@ def early_stopping(script: Script) -> list[Edit]:
     lower = _LOWER.search(name) is not None
     best = source.free("best", f"best_{name}")
     state = source.free("best_state", "best_weights")
-    copy = f"copy.deepcopy({script.model}.state_dict())"
+    copied = f"copy.deepcopy({script.model}.state_dict())"
     restored = [f"{script.model}.load_state_dict({state})"]
     if not any(s.lineno > (loop.end_lineno or 0) for s in found.statements):
         restored += _again(source, within)
-    lines = [f"if {name} {'<' if lower else '>'} {best}:", f"    {best}, {state} = {name}, {copy}"]
+    lines = [f"if {name} {'<' if lower else '>'} {best}:", f"    {best}, {state} = {name}, {copied}"]
     return [
         *source.imports("copy", "import copy"),
-        source.before(loop, [f'{best}, {state} = float("{"" if lower else "-"}inf"), {copy}'], rank=2),
+        source.before(loop, [f'{best}, {state} = float("{"" if lower else "-"}inf"), {copied}'], rank=2),
         source.after(last, lines), source.after(loop, restored),
     ]  # fmt: skip
 
@@ -140,3 +146,37 @@ def _again(source: Source, statements: list[ast.stmt]) -> list[str]:
     if len(lines) > _REPEATED or any(source.of(n.target) not in begun for n in added):
         raise EditError("nothing is evaluated after training, and the evaluation is too long to be written twice")
     return lines
+
+
+def treat(training: Training, record: Record) -> None:
+    """The weights with the lowest loss in evaluation are put back when training is over, and evaluated again.
+
+    Raises:
+        EditError: Nothing is evaluated.
+    """
+    if training.evaluation is None:
+        raise EditError("the training evaluates nothing")
+    best = _Best()
+    training.on_epoch.append(best.look)
+    training.on_end.append(best.put_back)
+
+
+class _Best:
+    """What the model held at its best evaluation."""
+
+    def __init__(self) -> None:
+        self.loss = math.inf
+        self.state: dict[str, Any] = {}
+
+    def look(self, training: Training, epoch: Epoch) -> None:
+        """Keeps it where an epoch's evaluation was better than all before."""
+        if epoch.evaluation < self.loss:
+            with training.as_evaluated():
+                self.loss, self.state = epoch.evaluation, copy.deepcopy(training.model.state_dict())
+
+    def put_back(self, training: Training) -> None:
+        """Gives it back to the model; what is trained after that begins anew."""
+        if self.state:
+            training.model.load_state_dict(self.state)
+            training.evaluate()
+        self.loss, self.state = math.inf, {}

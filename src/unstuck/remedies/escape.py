@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +12,10 @@ from unstuck.remedies._network import parameters_at
 from unstuck.remedies._text import in_torch, literal
 from unstuck.source import Edit, EditError, Loop, Source, called, number_in
 from unstuck.verdict import Verdict
+
+if TYPE_CHECKING:
+    from unstuck.evidence import Record
+    from unstuck.training import Training
 
 _RESTS = 0.05  # gradient, relative to that at the start, from which on it rests
 _LATEST = 0.5  # share of the run, so that there is time to go on
@@ -91,3 +95,37 @@ def _when(source: Source, loop: Loop, share: float) -> tuple[str, str]:
     if isinstance(counts.args[-1], ast.Name) and at > first:  # so that it is at the same time of a longer run
         return loop.target.id, f"{counts.args[-1].id} // {max(1, round(end / at))}"
     return loop.target.id, str(at)
+
+
+def treat(training: Training, record: Record, *, share: float = 0.0, size: float = 0.1) -> None:
+    """Noise is added to the weights once."""
+    push = _Push(share, size, record.steps)
+    if share == 0:
+        push.give(training)
+    else:
+        training.on_step.append(push)
+
+
+class _Push:
+    """Adds noise behind a step.
+
+    Args:
+        share: Behind which, as a share of the run.
+        size: Deviation of the noise.
+        usual: Steps of a run, where batches can't be counted.
+    """
+
+    def __init__(self, share: float, size: float, usual: int) -> None:
+        self.share, self.size, self.usual, self.steps = share, size, usual, 0
+
+    def __call__(self, training: Training) -> None:
+        self.steps += 1
+        if self.steps == max(1, round(self.share * (training.steps or self.usual))):
+            self.give(training)
+
+    def give(self, training: Training) -> None:
+        """Adds it."""
+        import torch
+
+        for parameter in training.model.parameters():
+            parameter.data += self.size * torch.randn_like(parameter)

@@ -11,6 +11,8 @@ from unstuck.source import Edit, EditError
 from unstuck.verdict import Verdict
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from unstuck.evidence import Record
     from unstuck.training import Training
 
@@ -110,14 +112,8 @@ def _chrono(script: Script) -> list[Edit]:
 
     Raises:
         EditError: There is no LSTM, or the length of the sequences isn't known.
-    """
-    shapes = [
-        layer.out_shape for layer in script.record.program.layers if layer.op == "lstm" and len(layer.out_shape) == 3
-    ]
-    if not shapes:
-        raise EditError("there is no LSTM that gives sequences of a known length")
-    batch = script.record.series("batch_size").median()
-    length = shapes[0][1] if shapes[0][0] == batch else shapes[0][0]
+    """  # noqa: DOC502
+    length = _length(script.record)
     log, imports = in_torch(script.place, "torch.log")
     rand = log.removesuffix("log") + "rand"
     lines = [
@@ -128,33 +124,74 @@ def _chrono(script: Script) -> list[Edit]:
     return [*imports, *script.before_optimizer(lines, rank=1)]
 
 
-def treat(training: Training, record: Record, *, to: str = "GRU") -> None:
-    """A GRU in place of each simple recurrent layer, or an LSTM's forget gates opened.
+def _length(record: Record) -> int:
+    """Of the sequences that an LSTM is given.
 
     Raises:
-        EditError: There is none, or a simple one has another nonlinearity than tanh.
+        EditError: There is no LSTM, or it isn't known.
+    """
+    shapes = [layer.out_shape for layer in record.program.layers if layer.op == "lstm" and len(layer.out_shape) == 3]
+    if not shapes:
+        raise EditError("there is no LSTM that gives sequences of a known length")
+    return shapes[0][1] if shapes[0][0] == record.series("batch_size").median() else shapes[0][0]
+
+
+def treat(training: Training, record: Record, *, to: str = "GRU") -> None:
+    """A gated layer in place of each simple recurrent one, or an LSTM's gates opened.
+
+    An LSTM gives its hidden state where the simple layer did, and keeps its cell's to itself.
+
+    Raises:
+        EditError: There is none, or a simple one has another nonlinearity than tanh, or is called step by step.
     """
     from torch import nn
 
     from unstuck.remedies._training import parameters_kept, replace
 
-    if to == "open":
-        biases = [p for name, p in training.model.named_parameters() if "bias_ih" in name]
-        for bias in biases:
-            size = len(bias) // 4
-            bias.data[size : 2 * size] = 1.0
-        if not biases:
-            raise EditError("there is no LSTM whose gates have a bias")
+    if to in ("open", "chrono"):
+        _open(training.model, _length(record) if to == "chrono" else None)
         return
     found = [m for m in training.model.modules() if isinstance(m, (nn.RNN, nn.RNNCell))]
     if not found:
         raise EditError("there is no simple recurrent layer")
     if any(m.nonlinearity != "tanh" for m in found):
         raise EditError("a nonlinearity is chosen for the recurrent layer, which a gated one doesn't have")
+    if to == "LSTM" and any(isinstance(m, nn.RNNCell) for m in found):
+        raise EditError("the state of the recurrent layer is made use of, and that of an LSTM is another")
     with parameters_kept(training):
         for m in found:
             if isinstance(m, nn.RNNCell):
                 replace(training, m, nn.GRUCell(m.input_size, m.hidden_size, bias=m.bias))
                 continue
             kept = ("num_layers", "bias", "batch_first", "dropout", "bidirectional")
-            replace(training, m, nn.GRU(m.input_size, m.hidden_size, **{name: getattr(m, name) for name in kept}))
+            new = getattr(nn, to)(m.input_size, m.hidden_size, **{name: getattr(m, name) for name in kept})
+            if to == "LSTM":
+                new.register_forward_hook(_hidden_alone)
+            replace(training, m, new)
+
+
+def _hidden_alone(module: nn.Module, args: Any, output: Any) -> Any:
+    return output[0], output[1][0]
+
+
+def _open(model: nn.Module, length: int | None) -> None:
+    """Biases of an LSTM's forget gates of 1, or drawn by the length of the sequences.
+
+    Raises:
+        EditError: There is no LSTM whose gates have a bias.
+    """
+    import torch
+    from torch import nn
+
+    layers = [m for m in model.modules() if isinstance(m, (nn.LSTM, nn.LSTMCell))]
+    biases = [p for m in layers for name, p in m.named_parameters() if "bias_ih" in name]
+    if not biases:
+        raise EditError("there is no LSTM whose gates have a bias")
+    for bias in biases:
+        size = len(bias) // 4
+        if length is None:
+            bias.data[size : 2 * size] = 1.0
+        else:
+            forget = torch.log(1 + max(1, length - 2) * torch.rand(size, device=bias.device))
+            bias.data[size : 2 * size] = forget
+            bias.data[:size] = -forget

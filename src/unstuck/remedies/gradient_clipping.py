@@ -92,6 +92,25 @@ def _by_hand(script: Script, name: str, limit: str) -> list[Edit]:
     return [*imports, source.after(backward, [f"{clip}({given}, {limit})"])]
 
 
-def treat(training: Training, record: Record, *, norm: float = 1.0) -> None:
-    """The gradient's norm cut to a limit before each step; a lower limit that there is stays."""
-    training.clip = norm if training.clip is None else min(norm, training.clip)
+def treat(training: Training, record: Record, *, norm: float = 1.0, value: float = 0.0) -> None:
+    """The gradient's norm, or each number of it, cut to a limit before each step; a lower limit of the norm that there is stays."""
+    if value:
+        training.on_gradients.append(_Cut(value))
+    else:
+        training.clip = norm if training.clip is None else min(norm, training.clip)
+
+
+class _Cut:
+    """Cuts each number of the gradients.
+
+    Args:
+        value: The limit.
+    """
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def __call__(self, training: Training) -> None:
+        from torch.nn.utils import clip_grad_value_
+
+        clip_grad_value_([p for group in training.optimizer.param_groups for p in group["params"]], self.value)

@@ -14,6 +14,8 @@ from unstuck.source import Edit, EditError, Source
 from unstuck.verdict import Verdict
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from unstuck.evidence import Record
     from unstuck.training import Training
 
@@ -60,8 +62,7 @@ def initialization(script: Script, *, scheme: str = "he") -> list[Edit]:
     Raises:
         EditError: It can't be told where the weights are made.
     """  # noqa: DOC502
-    recurs = any(layer.op in _RECURRENT for layer in script.record.program.layers)
-    if scheme == "identity" or (scheme == "orthogonal" and recurs):
+    if _is_of_recurrence(script.record, scheme):
         return _of_recurrence(script, scheme)
     if scheme == "lsuv":
         return _by_data(script)
@@ -93,17 +94,20 @@ def _of_modules(script: Script, scheme: str) -> list[Edit]:
     return [*imports, *script.before_optimizer(lines, rank=1)]
 
 
+def _is_of_recurrence(record: Record, scheme: str) -> bool:
+    recurs = any(layer.op in _RECURRENT for layer in record.program.layers)
+    return scheme == "identity" or (scheme == "orthogonal" and recurs)
+
+
 def _of_recurrence(script: Script, scheme: str) -> list[Edit]:
     """What a hidden state is multiplied by from step to step: orthogonal, or the identity and no bias.
 
     Raises:
         EditError: There is no recurrent layer, or one with gates, whose state the identity would not keep.
     """
-    ops = {layer.op for layer in script.record.program.layers} & _RECURRENT
-    if not script.is_module or not ops:
+    if not script.is_module:
         raise EditError("there is no recurrent layer")
-    if scheme == "identity" and not ops <= {"rnn", "rnn_cell"}:
-        raise EditError("the identity is for recurrent layers without gates")
+    _check_recurrence(script.record, scheme)
     nn, imports = in_torch(script.place, "torch.nn.init")
     lines = [f"for name, parameter in {script.model}.named_parameters():", '    if "weight_hh" in name:']
     if scheme == "identity":
@@ -114,6 +118,19 @@ def _of_recurrence(script: Script, scheme: str) -> list[Edit]:
             f"            {nn}.orthogonal_(gate)",
         ]
     return [*imports, *script.before_optimizer(lines, rank=1)]
+
+
+def _check_recurrence(record: Record, scheme: str) -> None:
+    """Sees to it that there are recurrent layers that are drawn so.
+
+    Raises:
+        EditError: There is none, or one with gates, whose state the identity would not keep.
+    """
+    ops = {layer.op for layer in record.program.layers} & _RECURRENT
+    if not ops:
+        raise EditError("there is no recurrent layer")
+    if scheme == "identity" and not ops <= {"rnn", "rnn_cell"}:
+        raise EditError("the identity is for recurrent layers without gates")
 
 
 def _by_data(script: Script) -> list[Edit]:
@@ -195,7 +212,7 @@ def _of_optimizer(script: Script, gain: float) -> list[Edit]:
 
 
 def treat(training: Training, record: Record, *, scheme: str = "he") -> None:
-    """Draws the weights anew.
+    """Draws the weights anew, or scales them by what they give of a batch.
 
     Raises:
         EditError: The model has no layers of a kind that is drawn so.
@@ -203,17 +220,59 @@ def treat(training: Training, record: Record, *, scheme: str = "he") -> None:
     from torch import nn
     from torch.nn import init
 
+    if _is_of_recurrence(record, scheme):
+        _check_recurrence(record, scheme)
+        _draw_recurrence(training.model, scheme)
+        return
     drawn: list[Any] = [m for m in training.model.modules() if isinstance(m, (nn.Linear, nn.Conv1d, nn.Conv2d))]
     if scheme == "default":
         drawn = [m for m in training.model.modules() if hasattr(m, "reset_parameters")]
     if not drawn:
         raise EditError("the model has no layers whose weights could be drawn anew")
+    if scheme == "lsuv":
+        _scale_by_data(training, drawn)
+        return
     draw: dict[str, Callable[[Any], object]] = {
         "he": lambda m: init.kaiming_normal_(m.weight, nonlinearity="relu"), "glorot": lambda m: init.xavier_uniform_(m.weight),
-        "orthogonal": lambda m: init.orthogonal_(m.weight), "zero": lambda m: init.zeros_(m.weight),
-        "default": lambda m: m.reset_parameters(),
+        "lecun": lambda m: init.kaiming_normal_(m.weight, nonlinearity="linear"), "orthogonal": lambda m: init.orthogonal_(m.weight),
+        "zero": lambda m: init.zeros_(m.weight), "default": lambda m: m.reset_parameters(),
     }  # fmt: skip
     for module in drawn:
         draw[scheme](module)
         if scheme != "default" and module.bias is not None:
             init.zeros_(module.bias)
+
+
+def _draw_recurrence(model: nn.Module, scheme: str) -> None:
+    from torch.nn import init
+
+    for name, parameter in model.named_parameters():
+        if "weight_hh" in name and scheme == "identity":
+            init.eye_(parameter)
+        elif "weight_hh" in name:
+            for gate in parameter.data.split(parameter.shape[1]):
+                init.orthogonal_(gate)
+        elif scheme == "identity" and "bias_" in name:
+            init.zeros_(parameter)
+
+
+def _scale_by_data(training: Training, layers: list[Any]) -> None:
+    """Weights and biases divided by the deviation of what they give of the first batch, which is drawn without a trace."""
+    import torch
+
+    from unstuck.training import copied_batches, numbers_kept
+
+    hooks = [layer.register_forward_hook(_rescaled) for layer in layers]
+    try:
+        with numbers_kept(), torch.no_grad():
+            training.forward(training.model, next(iter(copied_batches(training.batches, {}))))
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _rescaled(layer: nn.Module, args: Any, output: Tensor) -> Tensor:
+    std = output.std()
+    for parameter in layer.parameters():
+        parameter /= std
+    return output / std

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import ast
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unstuck.program import Script
 from unstuck.remedies._network import parameters_at
 from unstuck.remedies._text import literal
 from unstuck.source import Edit, EditError, Source
 from unstuck.verdict import Verdict
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from unstuck.evidence import Record
+    from unstuck.training import Training
 
 
 def propose(script: Script, verdict: Verdict) -> list[dict[str, Any]]:
@@ -64,3 +70,22 @@ def _root(source: Source, statement: ast.stmt) -> ast.expr:
             root = root.left
         return root
     raise EditError("it can't be told what backward is called on")
+
+
+def treat(training: Training, record: Record, *, value: float = 1e-4) -> None:
+    """The sum of the weights' magnitudes is added to the loss that is trained."""
+    training.on_loss.append(_L1(value))
+
+
+class _L1:
+    """Adds it.
+
+    Args:
+        value: How much of it.
+    """
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def __call__(self, training: Training, loss: Tensor) -> Tensor:
+        return loss + self.value * sum(p.abs().sum() for p in training.model.parameters())

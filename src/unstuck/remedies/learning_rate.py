@@ -165,7 +165,7 @@ def _unsigned(number: ast.expr) -> ast.expr:
 
 
 def treat(training: Training, record: Record, *, rate: float, optimizer: int = 0) -> None:
-    """The optimizer's rate; those of further groups in proportion.
+    """The optimizer's rate, or of a schedule with rates of its own these; those of further groups in proportion.
 
     Raises:
         EditError: The optimizer has no rate, or another than the only one is asked for.
@@ -174,4 +174,7 @@ def treat(training: Training, record: Record, *, rate: float, optimizer: int = 0
 
     if optimizer:
         raise EditError("there is one optimizer only")
+    usual = record.series("lr").median()
+    if usual > 0 and any(type(s.scheduler).__name__ in _PEAKS for s in training.schedules):
+        rate *= training.optimizer.param_groups[0]["initial_lr"] / usual
     set_rate(training, rate)

@@ -106,12 +106,14 @@ def _of_passes(script: Script, source: Source, inner: Loop, outer: Loop) -> bool
     return not within and source.function(outer) is source.function(inner)
 
 
-def treat(training: Training, record: Record) -> None:
+def treat(training: Training, record: Record, *, of: str = "training") -> None:
     """The model is trained in training mode.
 
     Raises:
-        EditError: It is already.
+        EditError: It is already; or evaluation is meant, for which a training has a mode of its own.
     """
+    if of == "evaluation":
+        raise EditError("the model is evaluated in evaluation mode already")
     if all(module.training for module in training.model.modules()):
         raise EditError("the model is in training mode already")
     training.model.train()

@@ -39,13 +39,10 @@ def momentum(script: Script, *, momentum: float = 0.9, nesterov: bool = False) -
 
     Raises:
         EditError: The optimizer isn't made by a plain call, or takes no momentum.
-    """
+    """  # noqa: DOC502
     made = script.optimizer()
     kind = str(made.event.get("name"))
-    if kind not in _POSITIONS:
-        raise EditError(f"{kind} takes no momentum")
-    if nesterov and kind != "SGD":
-        raise EditError(f"{kind} has no momentum of Nesterov's")
+    _check(kind, nesterov)
     given = argument(made.call, "nesterov", 5)
     nesterovs = [made.source.keyword(made.call, "nesterov", "True", position=5)] if nesterov else []
     if momentum == 0 and given is not None:  # it takes some
@@ -53,16 +50,31 @@ def momentum(script: Script, *, momentum: float = 0.9, nesterov: bool = False) -
     return [made.source.keyword(made.call, "momentum", literal(momentum), position=_POSITIONS[kind]), *nesterovs]
 
 
-def treat(training: Training, record: Record, *, momentum: float = 0.9) -> None:
+def _check(kind: str, nesterov: bool) -> None:
+    """Sees to it that a kind of optimizer takes it.
+
+    Raises:
+        EditError: It doesn't.
+    """
+    if kind not in _POSITIONS:
+        raise EditError(f"{kind} takes no momentum")
+    if nesterov and kind != "SGD":
+        raise EditError(f"{kind} has no momentum of Nesterov's")
+
+
+def treat(training: Training, record: Record, *, momentum: float = 0.9, nesterov: bool = False) -> None:
     """The momentum of the optimizer.
 
     Raises:
-        EditError: It takes none.
+        EditError: It takes none, or damps it, which Nesterov's doesn't allow.
     """
-    kind = type(training.optimizer).__name__
-    if kind not in _POSITIONS:
-        raise EditError(f"{kind} takes no momentum")
-    for group in training.optimizer.param_groups:
+    kind, groups = type(training.optimizer).__name__, training.optimizer.param_groups
+    _check(kind, nesterov)
+    if nesterov and any(group["dampening"] for group in groups):
+        raise EditError("the momentum is damped, and that of Nesterov's is not")
+    for group in groups:
         group["momentum"] = momentum
+        if nesterov or (momentum == 0 and kind == "SGD"):
+            group["nesterov"] = nesterov
     if kind == "RMSprop":  # makes room for it once, when it first steps
         training.optimizer.state.clear()

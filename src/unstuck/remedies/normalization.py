@@ -10,7 +10,7 @@ from unstuck.source import Edit, EditError, argument
 from unstuck.verdict import Verdict
 
 if TYPE_CHECKING:
-    from unstuck.evidence import Record
+    from unstuck.evidence import Layer, Record
     from unstuck.training import Training
 
 _KINDS = {
@@ -82,12 +82,8 @@ def _instead(script: Script) -> list[Edit]:
         if size is None:
             raise EditError(f"the size of a batch norm on line {made.call.lineno} isn't known")
         path = str(made.event["path"])
-        shapes = [
-            layer.out_shape
-            for layer in script.record.program.layers
-            if layer.op == "batch_norm" and layer.name.endswith(path)
-        ]
-        flat = len(shapes[0]) == 2 if shapes and shapes[0] else made.event["name"] == "BatchNorm1d"
+        norms = [layer for layer in script.record.program.layers if layer.op == "batch_norm"]
+        flat = _is_flat([layer for layer in norms if layer.name.endswith(path)], made.event["name"])
         name, imports = in_torch(made.source, f"torch.nn.{'LayerNorm' if flat else 'GroupNorm'}")
         text = made.source.of(size)
         edit = made.source.replace(made.call, f"{name}({text})" if flat else f"{name}(1, {text})")
@@ -95,8 +91,14 @@ def _instead(script: Script) -> list[Edit]:
     return list(edits)
 
 
+def _is_flat(layers: list[Layer], kind: str) -> bool:
+    """Whether a batch norm is given vectors, and not sequences or images."""
+    shape = layers[0].out_shape if layers else ()
+    return len(shape) == 2 if shape else kind == "BatchNorm1d"
+
+
 def treat(training: Training, record: Record, *, kind: str = "batch") -> None:
-    """Batch norm or layer norm behind every hidden linear layer and convolution.
+    """Batch norm or layer norm behind every hidden linear layer and convolution, or layer norm in place of batch norm.
 
     Raises:
         EditError: There is none that is a module, or layer norm is to stand behind a convolution.
@@ -105,6 +107,8 @@ def treat(training: Training, record: Record, *, kind: str = "batch") -> None:
 
     from unstuck.remedies._training import module_of, parameters_kept, wrap
 
+    if kind == "layer" and _replaced(training, record):
+        return
     weighted = [layer for layer in record.program.layers if layer.parameters and layer.module in _KINDS]
     if len(weighted) < 2:
         raise EditError("there is no hidden layer to normalise")
@@ -115,3 +119,21 @@ def treat(training: Training, record: Record, *, kind: str = "batch") -> None:
         for module, name in hidden.values():
             norm, size = _KINDS[name]
             wrap(training, module, getattr(nn, "LayerNorm" if kind == "layer" else norm)(getattr(module, size)))
+
+
+def _replaced(training: Training, record: Record) -> bool:
+    """Puts layer norm in the place of batch norm; whether there is any."""
+    from torch import nn
+
+    from unstuck.remedies._training import module_of, parameters_kept, replace
+
+    norms = [m for m in training.model.modules() if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d))]
+    known = [
+        (layer, module_of(training, layer)) for layer in record.program.layers if layer.op == "batch_norm" and norms
+    ]
+    with parameters_kept(training):
+        for norm in norms:
+            flat = _is_flat([layer for layer, module in known if module is norm], type(norm).__name__)
+            new = nn.LayerNorm(norm.num_features) if flat else nn.GroupNorm(1, norm.num_features)
+            replace(training, norm, new)
+    return bool(norms)

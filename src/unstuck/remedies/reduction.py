@@ -13,7 +13,7 @@ from unstuck.source import Edit, EditError, Source, argument, called
 from unstuck.verdict import Verdict
 
 if TYPE_CHECKING:
-    from unstuck.evidence import Record
+    from unstuck.evidence import LossCall, Record
     from unstuck.training import Training
 
 
@@ -35,7 +35,7 @@ def reduction(script: Script) -> list[Edit]:
 
     Raises:
         EditError: It can't be told where the loss is computed, or over how many samples.
-    """
+    """  # noqa: DOC502
     for made in script.modules(
         "MSELoss", "L1Loss", "CrossEntropyLoss", "NLLLoss", "BCELoss", "BCEWithLogitsLoss", "SmoothL1Loss"
     ):
@@ -52,11 +52,20 @@ def reduction(script: Script) -> list[Edit]:
         return [Edit(source.file, end - 3, end, "mean")]
     if script.loss.reduction == "mean":
         return _accumulated(script)
-    size = script.record.series("batch_size").median()
-    count = math.prod(script.loss.output_shape) if script.loss.output_shape else int(size) if size > 0 else 1
+    return script.loss_over(str(_count(script.record, script.loss)))
+
+
+def _count(record: Record, call: LossCall) -> int:
+    """Over how many samples the loss is.
+
+    Raises:
+        EditError: It isn't known.
+    """
+    size = record.series("batch_size").median()
+    count = math.prod(call.output_shape) if call.output_shape else int(size) if size > 0 else 1
     if count == 1:
         raise EditError("it isn't known over how many samples the loss is")
-    return script.loss_over(str(count))
+    return count
 
 
 def _is_sum(given: ast.expr | None) -> bool:
@@ -92,7 +101,7 @@ def treat(training: Training, record: Record) -> None:
     """The loss is the mean over samples: by its argument, else divided by their number.
 
     Raises:
-        EditError: It isn't known over how many samples it is.
+        EditError: It is already, or it isn't known over how many samples it is.
     """
     from unstuck.remedies._training import Over, loss_of
 
@@ -104,8 +113,7 @@ def treat(training: Training, record: Record) -> None:
     if isinstance(loss, functools.partial) and "reduction" in loss.keywords:
         training.loss = functools.partial(loss, reduction="mean")
         return
-    size = record.series("batch_size").median()
-    count = math.prod(call.output_shape) if call.output_shape else int(size) if size > 0 else 1
-    if count == 1:
-        raise EditError("it isn't known over how many samples the loss is")
+    if call.reduction == "mean":
+        raise EditError("the loss is a mean already")
+    count = _count(record, call)
     training.on_loss.append(Over(count))

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import ast
-from typing import Any
+import itertools
+from typing import TYPE_CHECKING, Any
 
-from unstuck.evidence import Layer
+from unstuck.evidence import Layer, Record
 from unstuck.program import Script
 from unstuck.remedies._text import in_torch
 from unstuck.rules._depth import LINEAR
 from unstuck.source import Edit, EditError, Source, called
 from unstuck.verdict import Verdict
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from unstuck.training import Training
 
 _WEIGHTED = frozenset({"Linear", "Conv1d", "Conv2d", "Conv3d"})
 _FOLLOW = frozenset({
@@ -38,19 +44,20 @@ def residual(script: Script) -> list[Edit]:
 
     Raises:
         EditError: There is no such layer, or it can't be told where it is made or called.
-    """
-    layers = _square(script)
-    if not layers:
-        raise EditError("no hidden layer gives as much as it takes")
+    """  # noqa: DOC502
+    layers = _square(script.record)
     edits: dict[Edit, None] = {}
     for layer in layers:
         edits.update(dict.fromkeys(_around_call(script, layer) or _around_modules(script, layer)))
     return list(edits)
 
 
-def _square(script: Script) -> list[Layer]:
-    """Hidden layers with a weight of as many outputs as inputs, and an output of its input's shape."""
-    record = script.record
+def _square(record: Record) -> list[Layer]:
+    """Hidden layers with a weight of as many outputs as inputs, and an output of its input's shape.
+
+    Raises:
+        EditError: There are none.
+    """
     weighted = [layer for layer in record.program.layers if layer.op in LINEAR and layer.role != "loss"]
     found = []
     for layer in weighted[:-1]:
@@ -63,18 +70,20 @@ def _square(script: Script) -> list[Layer]:
             and weights[0][0] == weights[0][1]
             and (layer.inputs or layer.op == "linear")
             and same
-            and not _is_passed(script, layer)
+            and not _is_passed(record, layer)
         ):
             found.append(layer)
+    if not found:
+        raise EditError("no hidden layer gives as much as it takes")
     return found
 
 
-def _is_passed(script: Script, layer: Layer) -> bool:
+def _is_passed(record: Record, layer: Layer) -> bool:
     """Whether something is added to a layer's output already, before the next layer with weights."""
     todo, seen = [layer.name], set()
     while todo:
         name = todo.pop()
-        for other in script.record.program.layers:
+        for other in record.program.layers:
             if name in other.inputs and other.name not in seen:
                 seen.add(other.name)
                 if other.op == "add" and len(other.inputs) > 1:
@@ -127,7 +136,7 @@ def _all_square(script: Script, source: Source, statement: ast.stmt) -> None:
     Raises:
         EditError: It calls one.
     """
-    square = {layer.name for layer in _square(script)}
+    square = {layer.name for layer in _square(script.record)}
     lines = range(statement.lineno, (statement.end_lineno or statement.lineno) + 1)
     for layer in script.record.program.layers:
         if layer.op not in LINEAR or layer.name in square:
@@ -153,7 +162,7 @@ def _around_modules(script: Script, layer: Layer) -> list[Edit]:
     if made.call not in beside:
         raise EditError(f"{layer.name!r} stands in no Sequential, and is not called as in `x = f(x)`")
     for other in script.record.program.layers:  # the same call may make others
-        if other.op in LINEAR and other is not layer and other.name not in {s.name for s in _square(script)}:
+        if other.op in LINEAR and other is not layer and other.name not in {s.name for s in _square(script.record)}:
             try:
                 same = script.module(other.name).call is made.call
             except EditError:
@@ -193,3 +202,34 @@ def _blank(source: Source, statement: ast.stmt) -> list[str]:
     before = source.before(statement, [""]).start
     text = source.text[:before]
     return [""] * (2 - min(2, len(text) - len(text.rstrip("\n")) - 1)) if text.strip() else []
+
+
+def treat(training: Training, record: Record) -> None:
+    """Every hidden layer in a `Sequential` that gives as much as it takes adds to its input, with what follows it up to the next layer.
+
+    Raises:
+        EditError: There is no such layer, or one stands in no `Sequential`: what `forward` does with it can't be changed.
+    """
+    from unstuck.remedies._training import modules_of
+
+    for module in modules_of(training, _square(record)):
+        if not _add_to_input(training, module):
+            path = next(path for path, known in training.places.items() if known is module)
+            raise EditError(f"{path!r} stands in no Sequential, and what is done with its output can't be changed")
+
+
+def _add_to_input(training: Training, layer: nn.Module) -> bool:
+    """Puts a layer and what follows it in a `Sequential` into one that adds its input; whether it stands in one."""
+    from torch import nn
+
+    from unstuck.remedies._training import Residual
+
+    for parent in list(training.model.modules()):
+        if type(parent) is nn.Sequential and layer in (children := list(parent)):
+            start = children.index(layer)
+            behind = itertools.takewhile(lambda m: type(m).__name__ in _FOLLOW, children[start + 1 :])
+            run = [layer, *behind]
+            children[start : start + len(run)] = [Residual(*run)]
+            parent._modules = {str(i): child for i, child in enumerate(children)}
+            return True
+    return False

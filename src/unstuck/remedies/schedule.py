@@ -105,13 +105,16 @@ def scheduled(script: Script, name: str, arguments: str, *, variable: str = "sch
 
 
 def treat(training: Training, record: Record, *, kind: str = "cosine") -> None:
-    """The rate falls to zero over all steps."""
+    """The rate falls to zero, or to a hundredth, over all steps."""
     from torch.optim import lr_scheduler
 
     from unstuck.remedies._training import schedule_by
 
     steps = max(1, training.steps or record.steps)
-    if kind == "linear":
-        schedule_by(training, lr_scheduler.LinearLR, start_factor=1.0, end_factor=0.0, total_iters=steps)
-    else:
-        schedule_by(training, lr_scheduler.CosineAnnealingLR, T_max=steps)
+    makes: dict[str, tuple[Any, dict[str, float]]] = {
+        "cosine": (lr_scheduler.CosineAnnealingLR, {"T_max": steps}),
+        "linear": (lr_scheduler.LinearLR, {"start_factor": 1.0, "end_factor": 0.0, "total_iters": steps}),
+        "exponential": (lr_scheduler.ExponentialLR, {"gamma": _LAST ** (1 / steps)}),
+    }
+    make, settings = makes[kind]
+    schedule_by(training, make, **settings)

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unstuck.program import Script
 from unstuck.remedies._text import in_torch, reshaped
 from unstuck.source import Edit, EditError, Source, called
 from unstuck.verdict import Verdict
 
+if TYPE_CHECKING:
+    from unstuck.evidence import LossCall, Record
+    from unstuck.training import Training
+
 _OVERLAP = re.compile(r"dice|iou|jaccard|tversky|overlap|intersection|(^|_)inter($|_)", re.I)
 
 
 def propose(script: Script, verdict: Verdict) -> list[dict[str, Any]]:
-    """Where the loss is one of overlap."""
-    try:
-        smooth_loss(script)
-    except EditError:
-        return []
-    return [{}]
+    """Where the loss is the script's own."""
+    return [{}] if script.loss.name == "hand-written" else []
 
 
 def smooth_loss(script: Script) -> list[Edit]:
@@ -37,8 +38,7 @@ def smooth_loss(script: Script) -> list[Edit]:
     Raises:
         EditError: The loss isn't known as one of overlap, or has cross-entropy beside it already.
     """
-    if script.loss.name != "hand-written":
-        raise EditError(f"{script.loss.name} is no loss of overlap")
+    _check_name(script.loss)
     source, whole, output, target = script.loss_by_hand()
     if isinstance(whole, ast.Call) and isinstance(source.parents[whole], ast.BinOp):
         raise EditError("something is added to the loss already")
@@ -46,11 +46,7 @@ def smooth_loss(script: Script) -> list[Edit]:
     names = {n.id for n in ast.walk(whole) if isinstance(n, ast.Name)} | {
         called(c) for c in ast.walk(whole) if isinstance(c, ast.Call)
     }
-    if not any(_OVERLAP.search(name) for name in names) and not _OVERLAP.search(text):
-        raise EditError("the loss isn't known as one of overlap")
-    if re.search(r"cross_entropy|BCE", text):
-        raise EditError("the loss has cross-entropy beside overlap already")
-    kind = "binary_cross_entropy" if _are_probabilities(script, text) else "binary_cross_entropy_with_logits"
+    kind = _beside(script.loss, "\n".join([*names, text]))
     name, imports = in_torch(source, f"torch.nn.functional.{kind}")
     given, truth = source.of(output), source.of(target)
     own, lines = source.of(whole), []
@@ -69,6 +65,29 @@ def smooth_loss(script: Script) -> list[Edit]:
     return [*imports, *put, source.replace(whole, added)]
 
 
+def _check_name(loss: LossCall) -> None:
+    """Sees to it that a loss is hand-written.
+
+    Raises:
+        EditError: It is one of torch's.
+    """
+    if loss.name != "hand-written":
+        raise EditError(f"{loss.name} is no loss of overlap")
+
+
+def _beside(loss: LossCall, text: str) -> str:
+    """The cross-entropy that goes with a loss of that text.
+
+    Raises:
+        EditError: The loss isn't known as one of overlap, or has cross-entropy beside it already.
+    """
+    if not any(_OVERLAP.search(line) for line in text.splitlines()):
+        raise EditError("the loss isn't known as one of overlap")
+    if re.search(r"cross_entropy|BCE", text):
+        raise EditError("the loss has cross-entropy beside overlap already")
+    return "binary_cross_entropy" if _are_probabilities(loss, text) else "binary_cross_entropy_with_logits"
+
+
 def _text(source: Source, whole: ast.expr) -> str:
     """A loss's own text, with that of the function or criterion that computes it, and of the names in it that were given just before."""
     parts = [source.of(whole)]
@@ -80,11 +99,50 @@ def _text(source: Source, whole: ast.expr) -> str:
     return "\n".join(parts)
 
 
-def _are_probabilities(script: Script, text: str) -> bool:
+def _are_probabilities(loss: LossCall, text: str) -> bool:
     """Whether the loss is given probabilities; where it makes them itself it is given logits."""
     if "sigmoid" in text:
         return False
-    lowest, highest = (script.loss.output.get(key) for key in ("min", "max"))
+    lowest, highest = (loss.output.get(key) for key in ("min", "max"))
     if lowest is not None and highest is not None:
         return lowest >= 0 and highest <= 1
-    return script.loss.chain[-1:] == ("sigmoid",)
+    return loss.chain[-1:] == ("sigmoid",)
+
+
+def treat(training: Training, record: Record) -> None:
+    """Binary cross-entropy is added to a loss of overlap where it is trained, not where it is evaluated.
+
+    Raises:
+        EditError: The loss isn't known as one of overlap, or has cross-entropy beside it already.
+    """  # noqa: DOC502
+    from unstuck.remedies._training import loss_of
+
+    call, loss = loss_of(record), training.loss
+    _check_name(call)
+    function = loss if inspect.isroutine(loss) else type(loss)
+    try:
+        text = inspect.getsource(function)
+    except (OSError, TypeError):  # typed at a prompt
+        text = ""
+    training.loss = _WithCrossEntropy(loss, _beside(call, f"{function.__name__}\n{text}"))
+
+
+class _WithCrossEntropy:
+    """A loss beside which cross-entropy is trained.
+
+    Args:
+        loss: The loss.
+        kind: Of cross-entropy, a function in `torch.nn.functional`.
+    """
+
+    def __init__(self, loss: Any, kind: str) -> None:
+        self.loss, self.kind = loss, kind
+
+    def __call__(self, outputs: Any, targets: Any) -> Any:
+        import torch
+        from torch.nn import functional
+
+        own = self.loss(outputs, targets)
+        if not torch.is_grad_enabled():
+            return own
+        return own + getattr(functional, self.kind)(outputs, targets.reshape(outputs.shape).float())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 from typing import TYPE_CHECKING, Any
 
@@ -76,22 +77,21 @@ def _joined(before: Made, between: list[Made], after: Made, times: float) -> lis
 
 
 def treat(training: Training, record: Record, *, times: float = 4) -> None:
-    """Hidden linear layers of several times the size, which are drawn anew.
+    """Hidden layers of several times the size, which are drawn anew.
 
     Raises:
         EditError: No layer's output is the next one's input.
     """
-    from torch import nn
-
     from unstuck.remedies._training import parameters_kept, replace
 
     sizes: dict[int, dict[str, int]] = {}  # of modules, by their ids
-    made: list[Any] = [m for m in training.model.modules() if type(m) in (nn.Linear, nn.BatchNorm1d, nn.LayerNorm)]
-    for start, end in itertools.pairwise(i for i, m in enumerate(made) if type(m) is nn.Linear):
+    made: list[Any] = [m for m in training.model.modules() if type(m).__name__ in (*_ENDS, *_NORMS)]
+    for start, end in itertools.pairwise(i for i, m in enumerate(made) if type(m).__name__ in _ENDS):
+        before, after = made[start], made[end]
         norms = [(m, _NORMS[type(m).__name__]) for m in made[start + 1 : end]]
-        ends = [(made[start], "out_features"), *norms, (made[end], "in_features")]
+        ends = [(before, _ENDS[type(before).__name__][1]), *norms, (after, _ENDS[type(after).__name__][0])]
         held = {_size(getattr(m, name)) for m, name in ends}
-        if len(held) == 1:
+        if len(held) == 1 and getattr(after, "groups", 1) == getattr(before, "groups", 1) == 1:
             size = max(1, round(times * held.pop()))
             for m, name in ends:
                 sizes.setdefault(id(m), {})[name] = size
@@ -111,12 +111,12 @@ def _another(module: Any, sizes: dict[str, int]) -> Any:
     """A module of the same kind, of other sizes."""
     from torch import nn
 
-    if isinstance(module, nn.Linear):
-        own = {"in_features": module.in_features, "out_features": module.out_features, "bias": module.bias is not None}
-        return nn.Linear(**{**own, **sizes})
-    kept = (
-        ("eps", "momentum", "affine", "track_running_stats")
-        if isinstance(module, nn.BatchNorm1d)
-        else ("eps", "elementwise_affine")
-    )
-    return type(module)(**sizes, **{name: getattr(module, name) for name in kept})
+    takes = inspect.signature(nn.RNNBase if isinstance(module, nn.RNNBase) else type(module)).parameters
+    own = {name: getattr(module, name) for name in takes if hasattr(module, name) and name != "mode"}
+    if not own.get("proj_size"):  # LSTM alone takes it
+        own.pop("proj_size", None)
+    if "bias" in own and not isinstance(module.bias, bool):
+        own["bias"] = module.bias is not None
+    if type(module) is nn.RNN:
+        own["nonlinearity"] = module.nonlinearity
+    return type(module)(**{**own, **sizes})

@@ -212,6 +212,7 @@ def _watched(training: Training, job: TrainingJob, path: Path) -> Iterator[Sessi
     session.registry.add_model(training.model, "model")
     session.optimizers.state(training.optimizer)
     training.on_eval.append(lambda training, outputs, targets: session.data.compared_with(targets))
+    training.on_epoch.append(lambda training, epoch: session.guard("eval", session.data.end_eval, session))
     session.attach()
     try:
         yield session
