@@ -225,8 +225,8 @@ def judged(
             next((t for t, good in sorted(result.seen) if good >= goal), math.inf) if top - start > 0.02 else math.inf
         )
         row["methods"][name] = {
-            "best": words(result.best) if result.best else "", "final": list(result.final), "mean": _mean(result.final), "runs": result.runs,
-            "first": first if math.isfinite(first) else None,
+            "best": words(result.best) if result.best else "", "final": list(result.final), "mean": _mean(result.final),
+            "runs": result.runs, "first": first if math.isfinite(first) else None,
         }  # fmt: skip
     return row
 

@@ -277,6 +277,9 @@ class Doctor:
         after = diagnose(Record.read(treated.record)) if treated.record else None
         values = [(a.value, b.value) for a, b in pairs]
         same = all(a.score == b.score and math.isfinite(a.value) and math.isfinite(b.value) for a, b in pairs)
+        same = same and (
+            min(skill(o) for pair in pairs for o in pair) > -1.0 or not math.isfinite(treated.skill)
+        )  # R2 has no floor
         sign = -1.0 if treated.score in LOWER_IS_BETTER else 1.0
         written = self.patient.written(best)
         known = math.isfinite(treated.skill)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _DOWN = frozenset({"learning-rate-too-high", "non-finite", "exploding-gradient", "loss-scale", "batch-too-small"})
 _UP = frozenset({"learning-rate-too-low", "undertrained", "vanishing-gradient", "ill-conditioned", "batch-too-large"})
-_MORE = 0.05  # of the way from chance to perfect, that an experiment must bring to be gone by; the nearest rate that is as good is the safest
+_MORE = 0.05  # of the way from chance to perfect, that an experiment must bring to be gone by; the nearest of those is the safest
 
 _PEAKS = {"OneCycleLR": {"max_lr": 1}, "CyclicLR": {"base_lr": 1, "max_lr": 2}}
 _NAMES = ("lr", "learning_rate", "LR", "LEARNING_RATE", "eta", "step_size")
