@@ -49,6 +49,28 @@ def test_a_variable(script, name):
 
 
 @pytest.mark.parametrize(
+    ("before", "becomes"),
+    [
+        (
+            'p.add_argument("--batch-size", type=int, default=512)',
+            'p.add_argument("--batch-size", type=int, default=32)',
+        ),
+        ("def batches(x, batch_size=512): ...", "def batches(x, batch_size=32): ..."),
+        ("def batches(x, *, size_of_batch=512): ...", "def batches(x, *, size_of_batch=32): ..."),
+    ],
+)
+def test_what_it_is_by_default(script, before, becomes):
+    made = script(LOOP.format(before=before, loop="rows in batches(x)"), batch=512)
+    assert made.added(batch_size, size=32) == [becomes]
+
+
+def test_a_default_that_is_not_in_force_is_left_alone(script):
+    option = 'p.add_argument("--batch-size", type=int, default=64)'
+    with pytest.raises(EditError, match="batch size"):
+        batch_size(script(LOOP.format(before=option, loop="rows in batches(x)").replace("range(512)", "range(5)"), batch=512))
+
+
+@pytest.mark.parametrize(
     ("loop", "becomes"),
     [
         ("rows in torch.randperm(len(x)).split(512)", "rows in torch.randperm(len(x)).split(32)"),

@@ -10,13 +10,14 @@ from unstuck.program import Script
 from unstuck.remedies._text import literal
 from unstuck.remedies.learning_rate import learning_rate
 from unstuck.remedies.learning_rate import treat as treat_rate
-from unstuck.source import Edit, EditError, Loop, Source, argument, number_in
+from unstuck.source import Edit, EditError, Loop, Source, argument, called, number_in
 from unstuck.verdict import Verdict
 
 if TYPE_CHECKING:
     from unstuck.evidence import Record
     from unstuck.training import Training
 
+_OPTIONS = ("add_argument", "option", "Option")  # of argparse, click and typer
 _COUNTS = frozenset({"range", "trange", "arange", "split", "randint", "choice", "sample", "multinomial"})
 
 
@@ -82,15 +83,28 @@ def _size(script: Script, size: int) -> list[Edit]:
 
 
 def _by_name(source: Source, held: float, size: int) -> list[Edit]:
-    """A variable, or an argument of a function, that holds it."""
+    """A variable, an argument of a function or of the command line, or what one is by default, that holds it."""
     for node in source.nodes(ast.Assign):
         names = [t.id.lower() for t in node.targets if isinstance(t, ast.Name)]
         if number_in(node.value) == held and any("batch" in n or n in ("bs", "b", "mb") for n in names):
             return [source.replace(node.value, str(size))]
     for node in source.nodes(ast.Call):
         given = argument(node, "batch_size")
+        words = [str(a.value).lower() for a in node.args if isinstance(a, ast.Constant)]
+        if called(node).rpartition(".")[2] in _OPTIONS and any("batch" in w for w in words):
+            given = argument(node, "default")
         if given is not None and number_in(given) == held:
             return [source.replace(given, str(size))]
+    for node in [*source.nodes(ast.FunctionDef), *source.nodes(ast.Lambda)]:
+        args = node.args
+        placed = [*args.posonlyargs, *args.args]
+        given = [
+            *zip(reversed(placed), reversed(args.defaults), strict=False),
+            *zip(args.kwonlyargs, args.kw_defaults, strict=True),
+        ]
+        for named, default in given:
+            if "batch" in named.arg.lower() and default is not None and number_in(default) == held:
+                return [source.replace(default, str(size))]
     return []
 
 
