@@ -55,6 +55,7 @@ PAIRED = (
 PARTNERS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("initialization", {"scheme": "default"}), ("optimizer", {"to": "Adam", "rate": 0.01}), ("train-longer", {"times": 10}),
 )  # fmt: skip
+BRINGS = {"optimizer": ("learning-rate", "momentum")}  # what a remedy sets as well, and takes the place of
 Tell = Callable[[str], None]
 
 
@@ -82,7 +83,7 @@ class Doctor:
         self.seeds, self.budget, self.tell = seeds, budget, tell
         self.began = time.perf_counter()
         self.trials: list[Trial] = []
-        self._tried: set[Treatment] = set()
+        self._tried: set[frozenset[Dose]] = set()  # in whatever order they are given
         self._seed = 0  # of the runs that are compared
         self._checks = CHECKS
         self._record: Record | None = None  # of the program as it stands
@@ -162,7 +163,7 @@ class Doctor:
         treatment, was = self._best
         seed, self._checks = self._checks, self._checks + 1
         check = self._job(treatment, seed=seed, probe_budget=SHARE)
-        self._try(self._around(treatment, record), beside=check)
+        self._try(self._around(treatment, record), beside=check, least=2 * HELPS)
         again = self._one(check)  # from the log
         if self._best[0] == treatment and skill(again) < skill(was) - HELPS:
             self._seed, self._best = seed, (treatment, again)
@@ -180,7 +181,7 @@ class Doctor:
                 around.append((*base[:i], other, *base[i + 1 :]))
             elif own > 0:
                 around.append((*base, Dose("learning-rate", {"rate": float(f"{own * factor:.3g}")})))
-        return [t for t in around if t not in self._tried and self._possible(t)]
+        return [t for t in around if frozenset(t) not in self._tried and self._possible(t)]
 
     def _prune(self) -> None:
         """Takes out what the best can do without: what helped at first may not be needed beside what came later."""
@@ -188,13 +189,15 @@ class Doctor:
         if len(treatment) < 2 or self._spent:
             return
         lesser = [(*treatment[:i], *treatment[i + 1 :]) for i in range(len(treatment) - 1)]
-        jobs = [(self._job(t, seed=self._seed), t) for t in lesser if t not in self._tried and self._possible(t)]
+        jobs = [
+            (self._job(t, seed=self._seed), t) for t in lesser if frozenset(t) not in self._tried and self._possible(t)
+        ]
         treatments = {job.key: t for job, t in jobs}
         enough_of_it = skill(outcome) - HELPS / 2
         kept: list[tuple[int, float, tuple[Treatment, Outcome]]] = []
         for job, without in self._run([job for job, _ in jobs]):
             smaller = treatments[job.key]
-            self._tried.add(smaller)
+            self._tried.add(frozenset(smaller))
             good = skill(without) >= enough_of_it
             self.trials.append(Trial(smaller, (without.value,), gained(self._baseline, without), without.seconds, good))
             self.tell(f"{'- ' if good else '  '}{words(smaller)}: {_outcome_words(without)}")
@@ -204,18 +207,19 @@ class Doctor:
             *_, self._best = min(kept, key=lambda k: k[:2])
             self._prune()
 
-    def _try(self, treatments: Sequence[Treatment], *, beside: Job | None = None) -> bool:
+    def _try(self, treatments: Sequence[Treatment], *, beside: Job | None = None, least: float = HELPS) -> bool:
         """A run of each, of one seed; the best becomes the one to go on with. Whether one helps.
 
         Args:
             treatments: In the order in which they are tried.
             beside: A run that is made beside them, whatever comes of them.
+            least: Gain from which on one helps.
         """
         before = self._best[1]
         jobs: dict[str, Treatment] = {}
         waiting: list[Job] = []
         for treatment in treatments:
-            self._tried.add(treatment)
+            self._tried.add(frozenset(treatment))
             job = self._job(treatment, seed=self._seed)
             if job.key not in jobs:
                 jobs[job.key] = treatment
@@ -241,7 +245,7 @@ class Doctor:
             treatment = jobs[job.key]
             self._outcomes[treatment] = outcome
             gain = gained(before, outcome)
-            better = gain > HELPS and skill(outcome) > skill(self._best[1])
+            better = gain > least and skill(outcome) > skill(self._best[1])
             self.trials.append(Trial(treatment, (outcome.value,), gain, outcome.seconds, better, outcome.error))
             self.tell(f"{'+ ' if better else '  '}{words(treatment)}: {_outcome_words(outcome)}")
             if better:
@@ -333,10 +337,10 @@ class Doctor:
             wanted["learning-rate"] = min(1.0, wanted["learning-rate"])
         for name, rank in wanted.items():
             apart = 0.5 if broke and name == "learning-rate" else 1.5
-            kept = tuple(d for d in base if d.remedy != name)
+            kept = tuple(d for d in base if d.remedy != name and d.remedy not in BRINGS.get(name, ()))
             for i, settings in enumerate(self._proposed(name, verdict, record)):
                 treatment = (*kept, Dose(name, settings))
-                if treatment not in self._tried and self._possible(treatment):
+                if frozenset(treatment) not in self._tried and self._possible(treatment):
                     ranked.setdefault(treatment, rank + apart * i)
         return sorted(ranked, key=lambda t: ranked[t])[:MOST]
 
@@ -359,7 +363,7 @@ class Doctor:
         pairs += [(a, b) for a in list(firsts)[:2] for b in [*list(firsts)[1:3], *usual]] + faster
         given = {d.remedy for d in base}
         fitting = [(*base, a, b) for a, b in pairs if a.remedy != b.remedy and not {a.remedy, b.remedy} & given]
-        return [t for t in dict.fromkeys(fitting) if t not in self._tried and self._possible(t)][:MOST]
+        return [t for t in dict.fromkeys(fitting) if frozenset(t) not in self._tried and self._possible(t)][:MOST]
 
     def _beside(self, treatment: Treatment, *, most: int = 2) -> list[Dose]:
         """What the run that had a treatment calls for beside it."""
@@ -389,7 +393,7 @@ class Doctor:
         try:
             self.patient.check(treatment)
         except EditError as error:
-            self._tried.add(treatment)
+            self._tried.add(frozenset(treatment))
             self.trials.append(Trial(treatment, why_not=str(error)))
             return False
         return True
