@@ -178,6 +178,22 @@ def test_where_nothing_helps_what_helps_many_is_tried_last(visit):
     assert cure.prescription.treatment == (ADAM,)
 
 
+def test_of_those_that_do_as_well_the_one_that_was_to_be_tried_first_is_taken(visit, monkeypatch):
+    found = {names(): (("gradients-accumulate", ("zero-grad", "gradient-clipping", "optimizer")),)}
+    program = Program({names("zero-grad"): 0.99, names("gradient-clipping"): 0.992, names("optimizer"): 0.99}, found)
+    run = program.run
+
+    def the_second_ends_first(jobs, **given):
+        jobs = list(jobs)
+        return run([*jobs[1:2], *jobs[:1], *jobs[2:]], **given)
+
+    monkeypatch.setattr(program, "run", the_second_ends_first, raising=False)
+    cure = visit(program)
+    assert cure.prescription is not None
+    assert cure.prescription.treatment == (ZERO,)
+    assert (names("optimizer"), 0) not in program.runs  # two were enough
+
+
 def test_what_cannot_be_given_is_told(visit):
     cure = visit(Program({}, SICK, impossible=names("zero-grad", "optimizer", "train-longer")))
     assert (cure.prescription, cure.why) == (None, "nothing that was tried helps")

@@ -35,6 +35,7 @@ from unstuck.verdict import Finding, Verdict
 WELL = 0.97  # of the way from chance to perfect: no more is looked for
 FINE = 0.85  # of that way, or as far as a small reference network comes: enough where nothing is found any more
 HELPS = 0.02  # of that way: the least that a single run must gain to be gone on with
+ALIKE = 0.005  # of that way: as good, so that the one that was to be tried first is taken
 ROUNDS = 4
 MOST = 6  # treatments in a round
 FEW = 3  # of which are tried in any case
@@ -226,10 +227,15 @@ class Doctor:
                 waiting.append(job)
         helped = False
         left = {beside.key} if beside else set[str]()
+        places = {job.key: i for i, job in enumerate(waiting)}
+        open_ = set(places.values())
+        at = len(places)  # where the best stands among them
         done = 0
 
         def enough(job: Job, outcome: Outcome) -> bool:
-            good = skill(outcome) > WELL or (done >= FEW and skill(self._best[1]) > self._reach)
+            """None is stopped that began before one that does well: it comes first, and is about to end."""
+            well = skill(self._best[1]) > WELL and at < min(open_, default=len(places))
+            good = well or (done >= FEW and skill(self._best[1]) > self._reach)
             return not left and (good or self._spent)
 
         def hopeless(job: Job, record: Path) -> str:
@@ -242,14 +248,16 @@ class Doctor:
                 left.discard(job.key)
                 continue
             done += 1
-            treatment = jobs[job.key]
+            treatment, place = jobs[job.key], places[job.key]
+            open_.discard(place)
             self._outcomes[treatment] = outcome
             gain = gained(before, outcome)
-            better = gain > least and skill(outcome) > skill(self._best[1])
+            ahead = skill(outcome) - skill(self._best[1])
+            better = gain > least and (ahead > ALIKE or (ahead > -ALIKE and place < at))
             self.trials.append(Trial(treatment, (outcome.value,), gain, outcome.seconds, better, outcome.error))
             self.tell(f"{'+ ' if better else '  '}{words(treatment)}: {_outcome_words(outcome)}")
             if better:
-                self._best, helped = (treatment, outcome), True
+                self._best, helped, at = (treatment, outcome), True, place
         return helped
 
     # ------------------------------------------------------------------ the proof

@@ -67,7 +67,9 @@ def test_what_it_is_by_default(script, before, becomes):
 def test_a_default_that_is_not_in_force_is_left_alone(script):
     option = 'p.add_argument("--batch-size", type=int, default=64)'
     with pytest.raises(EditError, match="batch size"):
-        batch_size(script(LOOP.format(before=option, loop="rows in batches(x)").replace("range(512)", "range(5)"), batch=512))
+        batch_size(
+            script(LOOP.format(before=option, loop="rows in batches(x)").replace("range(512)", "range(5)"), batch=512)
+        )
 
 
 @pytest.mark.parametrize(

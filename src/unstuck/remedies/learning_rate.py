@@ -21,6 +21,7 @@ _DOWN = frozenset({"learning-rate-too-high", "non-finite", "exploding-gradient",
 _UP = frozenset({"learning-rate-too-low", "undertrained", "vanishing-gradient", "ill-conditioned", "batch-too-large"})
 _MORE = 0.05  # of the way from chance to perfect, that an experiment must bring to be gone by; the nearest of those is the safest
 
+_MOST = 0.4  # of what the best brings: few updates flatter large steps (Wu et al. 2018), so a smaller one that brings so much comes first
 _PEAKS = {"OneCycleLR": {"max_lr": 1}, "CyclicLR": {"base_lr": 1, "max_lr": 2}}
 _NAMES = ("lr", "learning_rate", "LR", "LEARNING_RATE", "eta", "step_size")
 
@@ -44,6 +45,9 @@ def propose(script: Script, verdict: Verdict) -> list[dict[str, Any]]:
         best = min((f for f in fitting if fitting[f] > most - _MORE), key=lambda f: abs(math.log10(f)), default=0.0)
         if best and not fitting[best] < tried.own + _MORE:
             factors = tuple(sorted({*factors, best}, key=lambda f: abs(math.log10(f / best))))[:3]
+            nearer = min(fitting, key=lambda f: abs(math.log10(f / best) + math.copysign(1, math.log10(best))))
+            if fitting[nearer] - tried.own > _MOST * (fitting[best] - tried.own):
+                factors = (nearer, *(f for f in factors if f != nearer))[:3]
     return [{"rate": float(literal(rate * factor))} for factor in factors]
 
 
