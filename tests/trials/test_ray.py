@@ -207,11 +207,13 @@ def test_closing_ends_what_is_under_way(made, here, gone):
 @pytest.mark.slow
 def test_what_will_be_wanted_is_made_while_there_is_room_and_not_made_again(made, here):
     executor = made(workers=2)
-    (here / "wait.py").write_text("import os, time\nwhile not os.path.exists('made'):\n    time.sleep(0.01)\n")
+    both = "os.path.exists('made') and os.path.exists('pids')"  # the other worker has made one, and begun the next
+    (here / "wait.py").write_text(f"import os, time\nwhile not ({both}):\n    time.sleep(0.01)\n")
     first = Job(("wait.py",))
     executor.later([*count("a"), Job(("sleep.py",))])
     assert [job for job, _ in executor.run([first])] == [first]  # as it waits for what nobody has asked for yet
-    (here / "pids").unlink() if pids(here) else None
+    assert pids(here)
+    (here / "pids").unlink()
     assert [job for job, _ in executor.run([*count("a", "b")])] == count("a", "b")
     assert counted(here) == ["a", "b"]
     assert not (here / "pids").exists()
