@@ -10,7 +10,7 @@ from typing import Any
 from unstuck.errors import MisuseError
 from unstuck.evidence import LossCall, Record
 from unstuck.patients import Written
-from unstuck.source import EditError
+from unstuck.program import loss_of, with_survey
 from unstuck.training import Training
 from unstuck.trials.inline import TrainingJob
 from unstuck.trials.visit import Treatment
@@ -48,9 +48,7 @@ class TrainingPatient:
 
     def proposing(self, record: Record) -> Program:
         """What remedies propose for: the training, as a run of it was, with what only the surveyed run tells."""
-        kinds = {e.kind for e in record.events}
-        missing = [e for e in self.record.events if e.kind == "inputs" and e.kind not in kinds]
-        return Program(dataclasses.replace(record, events=(*record.events, *missing)))
+        return Program(with_survey(record, self.record))
 
     def check(self, treatment: Treatment) -> None:
         """Whether a treatment can be given.
@@ -89,11 +87,8 @@ class Program:
 
         Raises:
             EditError: There is none.
-        """
-        found = next((call for call in self.record.program.losses if call.trains), None)
-        if found is None:
-            raise EditError("no loss was seen")
-        return found
+        """  # noqa: DOC502
+        return loss_of(self.record)
 
 
 def _copies_of(training: Training) -> Callable[[], Training]:

@@ -397,6 +397,11 @@ class Program:
     ] = ()  # "autocast", "GradScaler", "torch.compile", "DistributedDataParallel", "Lightning", ...
     not_found: tuple[str, ...] = ()  # sentences: "no DataLoader was used, so epochs are unknown"
 
+    @property
+    def main_loss(self) -> LossCall | None:
+        """The loss the run is about, None when none was seen."""
+        return next((call for call in self.losses if call.trains), None)
+
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Program:
         """The program from what `to_json` gave; unknown keys are left out, missing ones have their defaults."""

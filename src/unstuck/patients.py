@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from unstuck._discover import find
 from unstuck.evidence import Record
-from unstuck.program import Script, edits_of
+from unstuck.program import Script, edits_of, with_survey
 from unstuck.source import Edit, diff, edited
 from unstuck.trials.job import Job
 from unstuck.trials.visit import Treatment
@@ -88,9 +88,7 @@ class ScriptPatient:
 
     def proposing(self, record: Record) -> Script:
         """The script, with the record of a run of it, and with what only a surveyed run tells."""
-        kinds = {e.kind for e in record.events}
-        missing = [e for e in self.program.record.events if e.kind in ("site", "inputs") and e.kind not in kinds]
-        return Script(self.command[0], replace(record, events=(*record.events, *missing)), known=self.program)
+        return Script(self.command[0], with_survey(record, self.program.record), known=self.program)
 
     def check(self, treatment: Treatment) -> None:
         """Whether a treatment can be written into the script.

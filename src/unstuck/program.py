@@ -12,7 +12,7 @@ import functools
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -307,11 +307,8 @@ class Script:
 
         Raises:
             EditError: There is none.
-        """
-        found = next((call for call in self.record.program.losses if call.trains), None)
-        if found is None:
-            raise EditError("no loss was seen")
-        return found
+        """  # noqa: DOC502
+        return loss_of(self.record)
 
     def at(self, site: str) -> tuple[Source, int]:
         """The file and line of a site such as "train.py:31".
@@ -449,6 +446,25 @@ class Script:
             return [source.replace(call, f"({source.of(call)} / {text})")]
         name = source.of(statement.targets[0])
         return [source.after(statement, [f"{name} = {name} / {text}"])]
+
+
+def loss_of(record: Record) -> LossCall:
+    """The loss that is trained.
+
+    Raises:
+        EditError: There is none.
+    """
+    found = record.program.main_loss
+    if found is None:
+        raise EditError("no loss was seen")
+    return found
+
+
+def with_survey(record: Record, surveyed: Record) -> Record:
+    """The record of a run, and with it what only a surveyed run of the same program tells: sites and inputs, where it has none."""
+    kinds = {e.kind for e in record.events}
+    missing = [e for e in surveyed.events if e.kind in ("site", "inputs") and e.kind not in kinds]
+    return replace(record, events=(*record.events, *missing))
 
 
 def _target(source: Source, statement: ast.stmt, call: ast.Call) -> str:

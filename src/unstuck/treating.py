@@ -105,7 +105,7 @@ class Doctor:
         if not verdict.loud and verdict.verdict != "unknown":
             return self._over(verdict, baseline, why="nothing is wrong with it")
         self.tell(_said(verdict))
-        best = self._treat(verdict, baseline)
+        best = self._treat(verdict, record, baseline)
         if not best:
             return self._over(verdict, baseline, why="nothing that was tried helps")
         try:
@@ -114,20 +114,19 @@ class Doctor:
             why = f"stopped before it was confirmed: {words(best)} helped with one seed"
             return self._over(verdict, baseline, why=why)
 
-    def _treat(self, verdict: Verdict, baseline: Outcome) -> Treatment:
+    def _treat(self, verdict: Verdict, record: Record, baseline: Outcome) -> Treatment:
         """Rounds of trials, each on top of the best so far; who breaks it off gets the best so far."""
         self._best: tuple[Treatment, Outcome] = ((), baseline)
         self._baseline = baseline
         self._outcomes: dict[Treatment, Outcome] = {}
         try:
-            self._rounds(verdict)
+            self._rounds(verdict, record)
             self._prune()
         except KeyboardInterrupt:
             self.tell("stopped: what is best so far is confirmed")
         return self._best[0]
 
-    def _rounds(self, verdict: Verdict) -> None:
-        record = Record.read(self._baseline.record)
+    def _rounds(self, verdict: Verdict, record: Record) -> None:
         reference = skill_of(record, reachable(record))
         self._reach = min(WELL, max(0.9, reference)) if math.isfinite(reference) else WELL
         fine = min(FINE, reference) if math.isfinite(reference) else FINE
@@ -195,7 +194,7 @@ class Doctor:
         ]
         treatments = {job.key: t for job, t in jobs}
         enough_of_it = skill(outcome) - HELPS / 2
-        kept: list[tuple[int, float, tuple[Treatment, Outcome]]] = []
+        kept: list[tuple[Treatment, Outcome]] = []
         for job, without in self._run([job for job, _ in jobs]):
             smaller = treatments[job.key]
             self._tried.add(frozenset(smaller))
@@ -203,9 +202,9 @@ class Doctor:
             self.trials.append(Trial(smaller, (without.value,), gained(self._baseline, without), without.seconds, good))
             self.tell(f"{'- ' if good else '  '}{words(smaller)}: {_outcome_words(without)}")
             if good:
-                kept.append((len(smaller), -skill(without), (smaller, without)))
+                kept.append((smaller, without))
         if kept:
-            *_, self._best = min(kept, key=lambda k: k[:2])
+            self._best = max(kept, key=lambda k: skill(k[1]))
             self._prune()
 
     def _try(self, treatments: Sequence[Treatment], *, beside: Job | None = None, least: float = HELPS) -> bool:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader
 
-from unstuck.evidence import Layer, LossCall, Record
+from unstuck.evidence import Layer
 from unstuck.source import EditError
 from unstuck.training import Schedule, Training
 
@@ -91,18 +91,6 @@ def given(training: Training, parameters: list[nn.Parameter]) -> list[nn.Paramet
     missing = [p for p in parameters if id(p) not in held]
     training.optimizer.param_groups[0]["params"].extend(missing)
     return missing
-
-
-def loss_of(record: Record) -> LossCall:
-    """The loss that is trained.
-
-    Raises:
-        EditError: There is none.
-    """
-    found = next((call for call in record.program.losses if call.trains), None)
-    if found is None:
-        raise EditError("no loss was seen")
-    return found
 
 
 # ---------------------------------------------------------------------- rates

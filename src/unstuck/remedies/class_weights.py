@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unstuck.program import Script
+from unstuck.program import Script, loss_of
 from unstuck.remedies._network import device_at
 from unstuck.remedies._text import in_torch, literals
 from unstuck.source import Edit, EditError, Source
@@ -89,8 +89,6 @@ def treat(training: Training, record: Record, *, weights: list[float]) -> None:
         EditError: The loss takes no weights, or is a function of the user's own.
     """
     import torch
-
-    from unstuck.remedies._training import loss_of
 
     name, loss = loss_of(record).name, training.loss
     if name not in _CLASSES:

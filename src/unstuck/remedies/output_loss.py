@@ -6,7 +6,7 @@ import ast
 from typing import TYPE_CHECKING, Any
 
 from unstuck.evidence import Layer, LossCall
-from unstuck.program import Script
+from unstuck.program import Script, loss_of
 from unstuck.remedies._text import in_sequential, in_torch, reshaped
 from unstuck.source import Edit, EditError, Source, called
 from unstuck.verdict import Verdict
@@ -223,8 +223,6 @@ def treat(training: Training, record: Record, *, output: str = KEEP, loss: str =
     Raises:
         EditError: Both are of that kind already, or the last activation is a function that `forward` calls.
     """
-    from unstuck.remedies._training import loss_of
-
     call, old = loss_of(record), training.loss
     changed = output != KEEP and _give(training, record, call, output)
     if loss not in (KEEP, call.name):

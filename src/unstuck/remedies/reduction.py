@@ -8,7 +8,7 @@ import functools
 import math
 from typing import TYPE_CHECKING, Any
 
-from unstuck.program import Script
+from unstuck.program import Script, loss_of
 from unstuck.source import Edit, EditError, Source, argument, called
 from unstuck.verdict import Verdict
 
@@ -103,7 +103,7 @@ def treat(training: Training, record: Record) -> None:
     Raises:
         EditError: It is already, or it isn't known over how many samples it is.
     """
-    from unstuck.remedies._training import Over, loss_of
+    from unstuck.remedies._training import Over
 
     loss, call = training.loss, loss_of(record)
     if getattr(loss, "reduction", "mean") != "mean":

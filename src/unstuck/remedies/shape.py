@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from unstuck.program import Script
+from unstuck.program import Script, loss_of
 from unstuck.remedies._text import reshaped
 from unstuck.source import Edit, EditError
 from unstuck.verdict import Verdict
@@ -53,7 +53,7 @@ def treat(training: Training, record: Record) -> None:
     Raises:
         EditError: They are of different size, or of one shape already.
     """
-    from unstuck.remedies._training import Changed, loss_of
+    from unstuck.remedies._training import Changed
 
     loss = loss_of(record)
     if math.prod(loss.output_shape) != math.prod(loss.target_shape):

@@ -7,7 +7,7 @@ import inspect
 import re
 from typing import TYPE_CHECKING, Any
 
-from unstuck.program import Script
+from unstuck.program import Script, loss_of
 from unstuck.remedies._text import in_torch, reshaped
 from unstuck.source import Edit, EditError, Source, called
 from unstuck.verdict import Verdict
@@ -115,8 +115,6 @@ def treat(training: Training, record: Record) -> None:
     Raises:
         EditError: The loss isn't known as one of overlap, or has cross-entropy beside it already.
     """  # noqa: DOC502
-    from unstuck.remedies._training import loss_of
-
     call, loss = loss_of(record), training.loss
     _check_name(call)
     function = loss if inspect.isroutine(loss) else type(loss)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from unstuck.program import Script
+from unstuck.program import Script, loss_of
 from unstuck.remedies._text import literal
 from unstuck.source import Edit, EditError
 from unstuck.verdict import Verdict
@@ -50,7 +50,7 @@ def standardize_target(script: Script, *, mean: float, std: float) -> list[Edit]
 
 def treat(training: Training, record: Record, *, mean: float, std: float) -> None:
     """The model's output is scaled and shifted to the targets' units, and the loss is scaled back."""
-    from unstuck.remedies._training import Output, Over, loss_of
+    from unstuck.remedies._training import Output, Over
 
     training.model.register_forward_hook(Output(_in_units, mean=mean, std=std))
     training.on_loss.append(Over(std if loss_of(record).name in _LINEAR else std * std))

@@ -213,7 +213,7 @@ def late(series: Series, learning: Learning, share: float = 0.5, least: int = 3)
 
 def main_loss(record: Record) -> LossCall | None:
     """The loss the run is about, None when none was seen."""
-    return next((call for call in record.program.losses if call.trains), None)
+    return record.program.main_loss
 
 
 def _is_squared_error(record: Record) -> bool:

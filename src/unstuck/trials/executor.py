@@ -173,10 +173,12 @@ class Processes:
             if job.key in going:
                 going[job.key].job = job
             else:
-                self._running.append(Running(job, self.log.folder / job.key, self._nursery(job)))
+                self._start(job)
         while self._later and len(self._running) < self.workers:
-            job = self._later.popleft()
-            self._running.append(Running(job, self.log.folder / job.key, self._nursery(job)))
+            self._start(self._later.popleft())
+
+    def _start(self, job: Job) -> None:
+        self._running.append(Running(job, self.log.folder / job.key, self._nursery(job)))
 
     def _ended(self) -> list[tuple[Job, Outcome]]:
         """What has ended since."""
