@@ -9,7 +9,6 @@ import os
 import select
 import subprocess
 import sys
-import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -63,8 +62,8 @@ class Nursery:
 
     def __init__(self, modules: Iterable[str] = ()) -> None:
         self.modules = tuple(modules)
-        self.codes: dict[int, int] = {}  # of copies that have ended
-        self._pids: dict[int, int] = {}  # of copies by their orders
+        self.codes: dict[int, int] = {}  # of copies that have ended, by their orders
+        self.pids: dict[int, int] = {}  # of copies that have begun
         self._server: subprocess.Popen[bytes] | None = None
         self._finalizer: Callable[[], Any] | None = None
         self._waiting = b""
@@ -102,6 +101,7 @@ class Nursery:
 
     def _begun(self, environment: dict[str, str]) -> subprocess.Popen[bytes]:
         if self._server is None or self._server.poll() is not None:
+            self._lost()
             given = {k: v for k, v in environment.items() if k not in ("UNSTUCK_RUN", "PYTHONPATH", "MPLBACKEND")}
             if "PYTHONPATH" in os.environ:
                 given["PYTHONPATH"] = os.environ["PYTHONPATH"]
@@ -126,33 +126,23 @@ class Nursery:
         assert server.stdout is not None
         while select.select([server.stdout], [], [], seconds)[0]:
             got = os.read(server.stdout.fileno(), 1 << 16)
-            if not got:  # it is gone, and its copies with it
-                self.codes.update({pid: -9 for pid in self._pids.values() if pid not in self.codes})
-                self._pids.update({order: -order for order in range(1, self._orders + 1) if order not in self._pids})
-                self.codes.update({-order: -9 for order in range(1, self._orders + 1)})
-                time.sleep(min(seconds, 0.05))
-                return
+            if not got:
+                return self._lost()
             *lines, self._waiting = (self._waiting + got).split(b"\n")
             for line in lines:
                 self._heard(json.loads(line))
             seconds = 0.0
 
-    def _heard(self, words: dict[str, Any]) -> None:
+    def _lost(self) -> None:
+        """It is gone, and its copies with it."""
+        self.codes = {order: -9 for order in range(1, self._orders + 1)} | self.codes
+        self._waiting = b""
+
+    def _heard(self, words: dict[str, int]) -> None:
         if "code" in words:
-            self.codes[words["pid"]] = words["code"]
+            self.codes[words["order"]] = words["code"]
         else:
-            self._pids[words["order"]] = words["pid"]
-
-    def pid(self, order: int) -> int:
-        """Number of the process that an order became."""
-        while order not in self._pids:
-            self.listen(1.0)
-        return self._pids[order]
-
-    def known(self, order: int) -> int | None:
-        """Number of the process that an order became, None while it hasn't."""
-        self.listen()
-        return self._pids.get(order)
+            self.pids[words["order"]] = words["pid"]
 
     def close(self) -> None:
         """Ends it, and all copies."""
@@ -180,11 +170,20 @@ class _Copy:
 
     @property
     def pid(self) -> int:
-        return self.nursery.pid(self.order)
+        """Number of the process, once it has begun.
+
+        Raises:
+            ProcessLookupError: It never will.
+        """
+        while self.order not in self.nursery.pids:
+            if self.poll() is not None:
+                raise ProcessLookupError(f"order {self.order} was lost before it began")
+            self.nursery.listen(1.0)
+        return self.nursery.pids[self.order]
 
     def poll(self) -> int | None:
-        pid = self.nursery.known(self.order)
-        return None if pid is None else self.nursery.codes.get(pid)
+        self.nursery.listen()
+        return self.nursery.codes.get(self.order)
 
     def wait(self) -> int:
         while (code := self.poll()) is None:

@@ -2,7 +2,7 @@
 
 It is run as `python nursery.py MODULE...`. Importing torch takes longer than many a trial; here it is imported once. Orders come as
 lines of JSON on standard input, what becomes of them goes out as lines of JSON on standard output: `{"order": 3, "pid": 71}` when a
-copy has begun, `{"pid": 71, "code": 0}` when it has ended. A copy is what a new interpreter would be after `import torch`: its own
+copy has begun, `{"order": 3, "code": 0}` when it has ended. A copy is what a new interpreter would be after `import torch`: its own
 process group, environment, folder and output, no thread, and no random number drawn. When standard input ends, so do all copies.
 """
 
@@ -43,7 +43,7 @@ def _serve(orders: int, answers: int) -> dict[str, Any] | None:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever gives the orders decides
     before = signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
-    alive: set[int] = set()
+    alive: dict[int, int] = {}  # orders, by the numbers of their processes
     waiting = b""
     gc.collect()
     gc.freeze()  # else the copies' collector copies all that torch has made
@@ -74,18 +74,17 @@ def _serve(orders: int, answers: int) -> dict[str, Any] | None:
                 return order
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.setpgid(pid, pid)  # it does so itself as well: whoever is first
-            alive.add(pid)
+            alive[pid] = order["order"]
             _tell(answers, order=order["order"], pid=pid)
 
 
-def _bury(alive: set[int], answers: int) -> None:
+def _bury(alive: dict[int, int], answers: int) -> None:
     """Tells of all copies that have ended."""
     while alive:
         pid, status = os.waitpid(-1, os.WNOHANG)
         if not pid:
             return
-        alive.discard(pid)
-        _tell(answers, pid=pid, code=os.waitstatus_to_exitcode(status))
+        _tell(answers, order=alive.pop(pid), code=os.waitstatus_to_exitcode(status))
 
 
 def _tell(answers: int, **words: int) -> None:
