@@ -127,7 +127,8 @@ class Nursery:
         while select.select([server.stdout], [], [], seconds)[0]:
             got = os.read(server.stdout.fileno(), 1 << 16)
             if not got:
-                return self._lost()
+                self._lost()
+                return
             *lines, self._waiting = (self._waiting + got).split(b"\n")
             for line in lines:
                 self._heard(json.loads(line))
