@@ -18,7 +18,7 @@ def critical_point(
     """The training rests where the gradient vanishes though the loss is high: at a saddle, in a local minimum, or on a plateau.
 
     Told apart:
-        The network is at chance, its gradient is a small part of what it was at the start, and neither a longer nor a shorter
+        The network is at chance, the gradient of several batches is a small part of that at the start, and neither a longer nor a shorter
         step takes the loss down, though it could be lower: from the same start some rate or Adam does better, or a small
         reference network does on samples it never saw. Where nothing does, there may be nothing to learn. The Hessian
         tells which it is: an eigenvalue clearly below zero is a way out that a saddle has (Dauphin et al. 2014), none
@@ -43,7 +43,8 @@ def critical_point(
     if learning.status != "at chance" or alternates(record) or line is None or rates is None or hessian is None:
         return []
     norms = record.series("grad_norm").finite
-    if len(norms) < 5 or not norms.first > 0 or not norms.tail(0.2).median() < small * norms.first:
+    left = number_of(hessian, "gradient") / norms.first if len(norms) and norms.first > 0 else math.nan
+    if not left < small:
         return []
     lower = min(rates.losses.values(), default=math.inf)
     if not number_of(line, "gain") < gain or not lower > (1 - gain) * rates.loss_before:
@@ -56,7 +57,7 @@ def critical_point(
     kind = "a saddle" if saddle else "a plateau" if flat else "a local minimum"
     way = f", the most negative eigenvalue is {number(bottom)}, the largest {number(top)}" if not flat else ""
     says = (
-        f"it rests at {kind}: the gradient is {share(norms.tail(0.2).median() / norms.first)} of that at the start and no step "
+        f"it rests at {kind}: the gradient is {share(left)} of that at the start and no step "
         f"lowers the loss{way}; {learning.words()}"
     )
     return finding(
