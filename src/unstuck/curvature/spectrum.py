@@ -8,8 +8,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from unstuck.curvature.lanczos import Krylov
@@ -97,7 +95,7 @@ def extremes(
     """
     krylov = operator if isinstance(operator, Krylov) else Krylov(operator, seed=seed)
     size = krylov.operator.size
-    if not (top >= 0 and bottom >= 0 and 1 <= top + bottom):
+    if not (top >= 0 and bottom >= 0 and top + bottom >= 1):
         raise MisuseError("ask for at least one eigenvalue")
     if max(top, bottom) > size:
         raise MisuseError(f"{max(top, bottom)} eigenvalues were asked for, and there are {size}")
