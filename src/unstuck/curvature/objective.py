@@ -145,6 +145,13 @@ class Objective:
             raise MisuseError(f"a loss is a tensor with one number in it, and this is {what}; give its mean")
         return loss.reshape(())
 
+    def first(self) -> Objective:
+        """The same with its first batch alone; of this rank, where there are several."""
+        return Objective(
+            self._loss, self.params, self.batches[:1], modules=self.modules, mode=self.mode, seed=self.seed,
+            distributed=self.sharded,
+        )  # fmt: skip
+
     def value(self) -> float:
         """The loss: the mean over all batches."""
         with self.fixed(), torch.no_grad():

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, Protocol, get_args
 
@@ -31,6 +32,13 @@ from unstuck.errors import MisuseError
 
 Way = Literal["reused", "fresh", "forward-over-reverse", "compiled", "difference"]
 MEMORY = 2**30  # bytes that the graph of a gradient may hold to be kept
+SHORTER = (
+    1.0,
+    1 / 256,
+    1 / 1024,
+)  # steps of finite differences; a short one crosses few kinks of ReLU, and rounds more
+GOOD = 0.01  # agreement with finite differences, at which no other step is tried
+SLOW = 2.5  # gradients that a product may take, where finite differences are as good
 
 
 class Operator(Protocol):
@@ -76,15 +84,19 @@ class Hessian:
 
     Args:
         objective: The loss.
-        way: How products are made; "auto" takes the first that works of reused (while its graph fits), fresh and difference.
+        way: How products are made. "auto" takes the first that works of reused (while its graph fits), fresh and difference; and
+            difference, too, where a product takes more than two and a half gradients and the two agree to 1%, as with
+            fused recurrences.
         memory: Bytes that the graph of the gradient may hold for "reused" to be chosen.
-        check: Compare one product with finite differences; it costs four gradients once.
+        check: Compare a product for the first batch with finite differences, at the cost of two to six of its gradients.
 
     Attributes:
         way: The way taken.
-        passed_over: The ways before it that failed, with the reason.
-        error: Relative difference between a product and finite differences, NaN where it wasn't looked at. It holds the error
-            of both: expect about 1e-3 in float32, 1e-6 in float64, and more where a ReLU has its kink.
+        passed_over: The ways before it that weren't, with the reason.
+        error: Relative difference between a product and finite differences, for the step that comes nearest; NaN where it
+            wasn't looked at. It holds the error of both: expect 1e-4 in float32. Where ReLU or pooling makes kinks, finite
+            differences see them and the Hessian doesn't: then it may be large, and a step of that length feels more
+            curvature than the Hessian has.
         products: Made so far.
 
     Raises:
@@ -115,8 +127,8 @@ class Hessian:
         self._compiled: Callable[..., Any] | None = None
         self._plain = True
         self.way: Way = self._chosen(way, memory)
-        if check:
-            self.error = self._difference_from_truth()
+        if check and self.way != "difference":
+            self._check(may_change=way == "auto")
 
     def __matmul__(self, vector: Float[Tensor, " size"]) -> Float[Tensor, " size"]:
         """The product with a vector, in the type and place of the objective's vectors."""
@@ -139,25 +151,22 @@ class Hessian:
             self.passed_over["reused"] = "the tensors are spread over ranks"
             return "difference"
         ways: Sequence[Way] = ("reused", "fresh", "difference") if way == "auto" else (way,)  # pyright: ignore[reportAssignmentType]
-        generator = torch.Generator("cpu").manual_seed(0)
         for one in ways:
             if one == "reused" and way == "auto" and (held := self._held()) > memory:
                 self.passed_over[one] = (
                     f"the graph of the gradient holds {held / 2**20:.0f} MiB, more than {memory / 2**20:.0f}"
                 )
                 continue
-            vector = torch.randn(self.size, generator=generator, dtype=torch.float32).to(self.device, self.dtype)
+            vector = self._random(0)
             for plain in (True, False):
                 self._plain, self._graph = plain, None
                 try:
                     self._product(one, vector)
                     return one
                 except (RuntimeError, NotImplementedError) as error:  # what can't be differentiated twice says so
-                    if isinstance(error, torch.OutOfMemoryError):
-                        plain = False
                     self.passed_over[one] = str(error).strip().split("\n", 1)[0]
                     if one == "difference":
-                        raise
+                        raise  # not even a gradient
         raise MisuseError(f"the Hessian can't be multiplied by way of '{way}': {self.passed_over[way]}")
 
     def _held(self) -> int:
@@ -274,21 +283,34 @@ class Hessian:
             behind = objective.gradient()
         return (ahead - behind).div_(2 * step)
 
-    def _checked(self) -> float:
-        """How far a product is from finite differences of the gradient, relative to it, for the step that comes nearest."""
-        vector = self._random(1)
-        exact = self._product(self.way, vector)
-        scale, error = float(exact.norm()), math.inf
+    def _check(self, *, may_change: bool) -> None:
+        """Compares a product for the first batch with finite differences of its gradient."""
+        objective, vector = self.objective.first(), self._random(1)
+        one = self if len(self.objective.batches) == 1 else Hessian(objective, way=self.way, check=False)
+        one._plain = self._plain
+        exact, seconds = _timed(lambda: one._product(self.way, vector))
+        scale, self.error = float(exact.norm()), math.inf
         for shorter in SHORTER:
-            near = self._by_difference(vector, shorter=shorter)
-            error = min(error, float((exact - near).norm()) / (scale or 1.0))
-            if error < GOOD:
+            near, twice = _timed(lambda shorter=shorter: one._by_difference(vector, shorter=shorter))
+            self.error = min(self.error, float((exact - near).norm()) / (scale or 1.0))
+            if self.error < GOOD:
                 break
-        return error
+        if may_change and self.error < GOOD and seconds > SLOW / 2 * twice:
+            self.passed_over[self.way] = f"a product took {2 * seconds / twice:.1f} gradients"
+            self.way, self._graph = "difference", None
 
     def _random(self, seed: int) -> Tensor:
         generator = torch.Generator("cpu").manual_seed(seed)
         return torch.randn(self.size, generator=generator, dtype=torch.float32).to(self.device, self.dtype)
+
+
+def _timed(make: Callable[[], Tensor]) -> tuple[Tensor, float]:
+    """What comes of something done twice, and the seconds that the second time took."""
+    make()
+    began = time.perf_counter()
+    made = make()
+    float(made.sum())  # waits for an accelerator
+    return made, time.perf_counter() - began
 
 
 def _step(objective: Objective) -> float:
