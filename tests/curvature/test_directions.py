@@ -137,7 +137,7 @@ def test_parameters_taken_in_parts_give_the_same(monkeypatch):
 def test_a_path_of_too_few_dimensions_is_misuse(points, dimensions):
     objective, _ = still(2)
     with pytest.raises(MisuseError, match=f"the path has {dimensions} dimensions, and 2 principal components"):
-        principal_directions(objective, torch.tensor(points))  # pyright: ignore[reportArgumentType]
+        principal_directions(objective, list(torch.tensor(points)))
 
 
 def test_a_path_without_points_is_misuse():

@@ -52,7 +52,7 @@ def same(before: list[torch.Tensor], after: list[torch.Tensor]) -> bool:
 
 def test_a_line_through_a_bowl():
     objective, _ = bowl(1.0, 1.0, 0.0)
-    found = line(objective, Direction(2 * U, "x"), span=(-2, 1), num=7)
+    found = line(objective, Direction(2 * U, "x"), span=(-2.0, 1.0), num=7)
     assert found.coordinates.tolist() == [-2, -1.5, -1, -0.5, 0, 0.5, 1]
     assert np.allclose(found.losses, (1 + 2 * found.coordinates) ** 2 / 2 + 2, rtol=1e-15)
     assert found.centre == 2.5 and (found.along.made, found.along.length) == ("x", 2.0)
@@ -61,7 +61,7 @@ def test_a_line_through_a_bowl():
 
 def test_a_plane_through_a_bowl_rows_are_the_second_direction():
     objective, _ = bowl(0.0, 0.0, 1.0)
-    found = plane(objective, U, U + V, spans=((-1, 1), (0, 3)), num=5)
+    found = plane(objective, U, U + V, spans=((-1.0, 1.0), (0.0, 3.0)), num=5)
     x, y = np.meshgrid(found.x, found.y)
     assert np.allclose(found.losses, ((x + y) ** 2 + 4 * y**2 + 9) / 2, rtol=1e-14)
     assert found.cosine == pytest.approx(0.5**0.5) and found.second.length == pytest.approx(2**0.5)
@@ -71,7 +71,7 @@ def test_a_plane_through_a_bowl_rows_are_the_second_direction():
 def test_a_line_between_two_points():
     objective, x = bowl(3.0, 0.0, 0.0)
     other = torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64)
-    found = line(objective, other - objective.at(), span=(0, 1), num=3)
+    found = line(objective, other - objective.at(), span=(0.0, 1.0), num=3)
     assert found.losses.tolist() == [4.5, (1.5**2 + 4 * 0.25) / 2, 2.0]
     assert x.tolist() == [3, 0, 0]
 
@@ -117,7 +117,7 @@ def test_after_an_exception_all_is_as_it_was(fails_at):
 def test_losses_that_are_no_numbers_are_kept():
     x = torch.tensor([1.0])
     objective = Objective(lambda: x.log().sum(), [x])
-    losses = line(objective, torch.ones(1), span=(-2, 2), num=5).losses
+    losses = line(objective, torch.ones(1), span=(-2.0, 2.0), num=5).losses
     assert math.isnan(losses[0]) and losses[1] == -math.inf and losses[2] == 0
     assert x.item() == 1
 
@@ -147,7 +147,7 @@ def test_a_limit_on_seconds_makes_the_grid_coarser(monkeypatch):
         return inner(batch)
 
     objective._loss = slow
-    assert len(line(objective, U, num=33, seconds=20).losses) == 17
+    assert len(line(objective, U, num=33, seconds=20.0).losses) == 17
     assert now[0] == 18  # the next 16 would have ended at 34: not begun
     coarsest = line(objective, U, num=33, seconds=0.5)
     assert len(coarsest.losses) == 5 and np.isfinite(coarsest.losses).all()
@@ -166,7 +166,7 @@ def test_a_round_that_takes_longer_than_expected_is_dropped(monkeypatch):
         return inner(batch)
 
     objective._loss = slowing
-    found = line(objective, U, num=17, seconds=30)
+    found = line(objective, U, num=17, seconds=30.0)
     assert len(found.losses) == 9 and np.isfinite(found.losses).all() and found.stopped.startswith("9 of 17 points")
     assert now[0] < 30 + 10 + 1
 
@@ -228,7 +228,7 @@ def test_a_path_that_stood_still():
         (lambda o: line(o, torch.ones(4)), r"a direction has shape \(3,\), and this has \(4,\)"),
         (lambda o: line(o, torch.zeros(3)), "a direction has a length above zero, and this has not: direction given"),
         (lambda o: line(o, torch.full((3,), math.nan)), "a direction has a length above zero"),
-        (lambda o: line(o, U, span=(1, 1)), "from a lower to a higher number, not from 1 to 1"),
+        (lambda o: line(o, U, span=(1.0, 1.0)), "from a lower to a higher number, not from 1.0 to 1.0"),
         (lambda o: line(o, U, num=2), "three points at least, not 2"),
         (lambda o: plane(o, U, -2 * U), "the two directions are parallel"),
     ],

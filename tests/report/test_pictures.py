@@ -157,6 +157,7 @@ def test_an_animation_shows_paths_growing(tmp_path):
         for i in range(gif.n_frames):
             gif.seek(i)
             pictures.append(np.asarray(gif.convert("RGB")).astype(int))
+    assert (pictures[0][:, 0] == 255).all()
     assert len(pictures) == 4 and all(np.abs(a - b).max() > 50 for a, b in pairwise(pictures))
 
 

@@ -183,9 +183,9 @@ def descend(
         MisuseError: A negative number of steps.
 
     Example:
-        >>> path = descend(RAVINE, lambda params: torch.optim.SGD(params, lr=0.01), (1.0, 1.0), steps=2)
-        >>> path.round(4).tolist()  # x shrinks by 1 - 0.01, y by 1 - 0.01 * 100
-        [[1.0, 1.0], [0.99, 0.0], [0.9801, 0.0]]
+        >>> path = descend(RAVINE, lambda params: torch.optim.SGD(params, lr=0.005), (1.0, 1.0), steps=1)
+        >>> path.round(4).tolist()  # x shrinks by 1 - 0.005, y by 1 - 0.005 * 100
+        [[1.0, 1.0], [0.995, 0.5]]
     """
     if steps < 0:
         raise MisuseError(f"a number of steps isn't negative, as {steps} is")

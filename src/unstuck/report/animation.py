@@ -20,7 +20,8 @@ if TYPE_CHECKING:  # numbers only: a picture needs no torch
 
     from unstuck.curvature.surface import Plane
 
-PALE = ["#b4c4d6", "#d3dde8", "#eaeff5", "#fbfcfd"]  # what moves on it is seen better
+PALE = ["#b4c4d6", "#d3dde8", "#eaeff5", "#f4f7fa"]  # what moves on it is seen better
+NEARLY_WHITE = 249
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,9 @@ def animate(
 
         pictures = [Image.fromarray(p) for p in _frames(races, frames, title)]
     palette = pictures[-1].quantize(128)
+    colours = np.array(palette.getpalette()).reshape(-1, 3)
+    colours[(colours >= NEARLY_WHITE).all(axis=1)] = 255  # or the page would be grey
+    palette.putpalette(colours.flatten().tolist())
     pictures = [p.quantize(palette=palette, dither=Image.Dither.NONE) for p in pictures]
     durations = [milliseconds] * (len(pictures) - 1) + [2000]
     pictures[0].save(target, save_all=True, append_images=pictures[1:], duration=durations, loop=0, optimize=True)
