@@ -47,7 +47,7 @@ class Ground:
                 f"{2 * FEWEST * each / 2**30:.1f} GiB, more than {MEMORY / 2**30:.0f}: its curvature isn't measured"
             )
         self.hessian = Hessian(self.objective)
-        self.each = 1e-6
+        self.hessian @ self.objective.at()
         before = clock.left
         self.hessian @ self.objective.at()
         self.each = max(1e-6, before - clock.left)
