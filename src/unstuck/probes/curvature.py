@@ -47,9 +47,9 @@ class Ground:
                 f"{2 * FEWEST * each / 2**30:.1f} GiB, more than {MEMORY / 2**30:.0f}: its curvature isn't measured"
             )
         self.hessian = Hessian(self.objective)
-        self.hessian @ self.objective.at()
+        _ = self.hessian @ self.objective.at()
         before = clock.left
-        self.hessian @ self.objective.at()
+        _ = self.hessian @ self.objective.at()
         self.each = max(1e-6, before - clock.left)
         self.krylov = Krylov(self.hessian, seed=seed)
 
@@ -71,9 +71,10 @@ class Ground:
     def told(self) -> dict[str, Any]:
         """How it was measured."""
         samples = sum(self.objective.sizes)
+        stated = self.objective.stated.replace("the modes they had", "the modes they were trained in")
         return {
             "way": self.hessian.way, "way_error": self.hessian.error, "passed_over": self.hessian.passed_over,
-            "batches": len(self.batches), "samples": samples, "size": self.objective.size, "stated": self.objective.stated,
+            "batches": len(self.batches), "samples": samples, "size": self.objective.size, "stated": stated,
         }  # fmt: skip
 
 

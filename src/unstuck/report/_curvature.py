@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +12,7 @@ from unstuck.evidence import Record, Series
 from unstuck.report._words import count, number, percent, place, plural
 
 SIGNALS = ("hessian_top", "hessian_bottom", "sharpness", "stable_rate", "edge")
+_ROUGH = 0.2  # error of the counts of signs, above which they are told as rough
 _NONE: Mapping[str, Any] = {}
 _HEADLINES = {
     "minimum": "ended at a minimum: the gradient vanishes and nothing curves down.",
@@ -186,7 +186,11 @@ def _signs(found: Curvature) -> str:
         f"{percent(signs['positive'])} of {count(int(signs['size']))} curve up, {percent(signs['negative'])} down, "
         f"{percent(signs['zero'])} neither (within {number(signs['tolerance'], 1)} of the largest)"
     )
-    return f"{told}, all counted" if signs.get("exact") else f"{told}; each ± {percent(signs['error'])}"
+    if signs.get("exact"):
+        return f"{told}, all counted"
+    if signs["error"] > _ROUGH:
+        return f"roughly {told}; too few vectors to bound the error"
+    return f"{told}; each ± {percent(signs['error'])}"
 
 
 def _way_out(found: Curvature) -> str:
@@ -232,7 +236,7 @@ def _step(found: Curvature) -> str:
         return f"along the script's own step the loss rises from the first, {number(rate['critical'], 2)} of it on"
     gain = f", by {percent(rate['gain'])}" if rate.get("gain") is not None else ""
     best, critical = number(rate["best"], 2), number(rate["critical"], 2)
-    return f"the loss is lowest at {best} times the script's own step{gain}, and above where it was beyond {critical} times"
+    return f"the loss is lowest at {best} times the script's own step{gain}; beyond {critical} times it is higher than before it"
 
 
 def _noise(found: Curvature) -> str:
@@ -254,6 +258,17 @@ def _sharpness(found: Curvature) -> str:
         f"the loss rises by {number(sharp['sam'], 2)} within {near} (SAM), {number(sharp['adaptive'], 2)} (adaptive), "
         f"{number(sharp['keskar'], 2)}% in a box of {box} (Keskar): shown, no promise of generalisation"
     )
+
+
+def stalled(found: Curvature, most: int = 4) -> str:
+    """Where the loss stalls, "" where it doesn't."""
+    spans = [f"{first} to {last}" for first, last in found.stalls[:most]]
+    return f"the loss, at steps {', '.join(spans)}" if spans else ""
+
+
+def brief(found: Curvature) -> str:
+    """Kind of point and rate, in a line or two."""
+    return "; ".join(filter(None, (found.why if found.kind == "unknown" else found.kind, _rate(found))))
 
 
 def course_row(found: Curvature) -> tuple[str, Series] | None:
@@ -304,10 +319,3 @@ def to_json(found: Curvature, record: Record) -> dict[str, Any]:
 
 def _without_part(part: Mapping[str, Any]) -> dict[str, Any] | None:
     return {k: v for k, v in part.items() if k != "part"} or None
-
-
-def edge_words(value: float) -> str:
-    """How near to the edge of stability, in a word."""
-    if not math.isfinite(value):
-        return ""
-    return "beyond the edge" if value > 1 else "near the edge" if value > 0.5 else "stable"

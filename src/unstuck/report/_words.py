@@ -64,6 +64,7 @@ SIGNALS = {
     "hessian_bottom": Signal("smallest eigenvalue", "linear"),
     "sharpness": Signal("sharpness as the optimizer feels it", "log"),
     "stable_rate": Signal("stable learning rate", "log"),
+    "layer_top": Signal("largest eigenvalue", "log"),
     "edge": Signal("rate / stable rate", "log"),
 }
 

@@ -15,7 +15,7 @@ from rich.text import Text
 from unstuck._json import plain
 from unstuck.evidence import Record
 from unstuck.report import _words as words
-from unstuck.report._curvature import Curvature, course_row, facts, gathered, heights, measured, steepest
+from unstuck.report._curvature import Curvature, course_row, facts, gathered, heights, measured, stalled, steepest
 from unstuck.report._curvature import to_json as as_json
 from unstuck.report._curves import by_step, spark
 from unstuck.report.output import write_text
@@ -130,8 +130,7 @@ def _rows(found: Curvature, width: int) -> Iterator[Row]:
         edge = f"{name}, 1 at the edge" if name.startswith("rate") else name
         yield "course", line(Text.assemble(f"{first} ", (bars, _BARS), f" {last}", (f"  {edge}", "dim")))
     if found.stalls:
-        spans = ", ".join(f"{first} to {last}" for first, last in found.stalls[:3])
-        yield "stalls", line(f"the loss at steps {spans}")
+        yield "stalls", line(stalled(found))
 
 
 def _footer(found: Curvature, record: Record) -> Iterator[Row]:

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from unstuck.evidence import Record
 from unstuck.report import _words as words
+from unstuck.report._curvature import brief, gathered
 from unstuck.report._curves import Course, by_step, courses, ended_in_nan, spark
 from unstuck.report._profile import Profile, profile
 from unstuck.verdict import Finding, Verdict
@@ -111,6 +112,9 @@ def _rows(verdict: Verdict, record: Record, root: Finding | None, width: int) ->
             yield "by lag" if picture.axis == "lag" else "by depth", Short(_depth(picture, width - _LABEL), lines=2)
     for course in courses(verdict, record):
         yield course.name, line(_course(course, width - _LABEL, broken=ended_in_nan(record)))
+    bent = gathered(record)
+    if bent is not None:
+        yield "curvature", Short(Text(words.clean(brief(bent))), lines=2)
     if root and root.evidence:
         yield "evidence", Short(Text("; ".join(words.evidence(root.evidence))), lines=2)
     if root and root.treated_by:

@@ -31,14 +31,14 @@ class Capture:
 
     Args:
         wanted: Whether there will be any.
-        most_bytes: Of a network, above which nothing is kept.
+        most_bytes: Of a network, above which nothing is kept; 0 for what other experiments bear.
 
     Attributes:
         large: The network is too large for all experiments but those that this capture was made for.
         step: At which the last loss was kept.
     """
 
-    def __init__(self, *, wanted: bool, most_bytes: int = MOST_BYTES // 4) -> None:
+    def __init__(self, *, wanted: bool, most_bytes: int = 0) -> None:
         self.wanted, self.most_bytes = wanted, most_bytes
         self.large = False
         self.step = -1
@@ -76,8 +76,8 @@ class Capture:
         session.data.cut_from = len(whole) if whole is not None and whole.dim() else 0
         tensors = tensors_of(tape.modules, tape.trained)
         size = sum(_bytes(t) for t in tensors)
-        self.large = size > MOST_BYTES // 4
-        if size > self.most_bytes:
+        self.large = size > MOST_BYTES / 4
+        if size > max(self.most_bytes, MOST_BYTES / 4):
             self.wanted, self.why_not = False, "the network is too large to be copied"
             self.release()
             return

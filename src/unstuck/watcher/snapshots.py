@@ -96,12 +96,9 @@ def _snapshot(step: int, tensors: list[Tensor], optimizer: Any) -> Snapshot:
     groups = optimizer.param_groups if optimizer is not None else []
     rates = [float(g["lr"]) if not _on_device(g.get("lr")) else math.nan for g in groups if "lr" in g]
     held = [p for group in groups for p in group["params"]]
+    kept = optimizer.state if optimizer is not None else {}
     state = [
-        {
-            n: v.detach().clone() if isinstance(v, Tensor) else v
-            for n, v in optimizer.state.get(p, {}).items()
-            if n in _NEEDED
-        }
+        {n: v.detach().clone() if isinstance(v, Tensor) else v for n, v in kept.get(p, {}).items() if n in _NEEDED}
         for p in held
     ]
     known = len(rates) == len(groups) and all(math.isfinite(r) for r in rates)
