@@ -169,6 +169,8 @@ class Event:
         `exception`: `type`, `message`: the script ended so.
         `probe`: `name` and the numbers of one experiment on copies, made when the script had ended (null where not finite), or its
             `error`; under the name `none`, `why` there were no experiments. The room `probes` says what the numbers mean.
+        `curvature`: where it was asked for, `part` and the numbers of one part of what was measured of curvature when the script had
+            ended, or how it `failed`; under `none`, `why` there is nothing. `probes.examination` says what the parts are.
     """
 
     step: int

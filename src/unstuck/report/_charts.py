@@ -124,7 +124,7 @@ def _density(found: Curvature) -> Chart | None:
     shown = Series(at, np.where(counts > 0.05, counts, np.nan))
     point = found.point
     tops, errors = point.get("tops") or [], point.get("tops_errors") or []
-    ends = sorted({float(point["bottom"]), *map(float, tops)}) if point else []
+    ends = sorted({float(v) for v in (point.get("bottom"), *tops) if v is not None})
     lines = [
         Line("eigenvalues around here", shown),
         Line("outermost ones", Series(np.array(ends), np.ones(len(ends))), "dots"),
@@ -139,7 +139,7 @@ def _density(found: Curvature) -> Chart | None:
         + " Height is how many lie about there; a single one stands at 1."
     )
     rows = [(f"largest {i + 1}", number(v), number(e, 1)) for i, (v, e) in enumerate(zip(tops, errors, strict=True))]
-    rows += [("smallest", number(point["bottom"]), number(point["bottom_error"], 1))] if point else []
+    rows += [("smallest", number(point.get("bottom")), number(point.get("bottom_error"), 1))] if point else []
     header = ("which", "eigenvalue", "±")
     return Chart(
         "density",

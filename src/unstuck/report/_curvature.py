@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,12 +13,13 @@ from unstuck.evidence import Record, Series
 from unstuck.report._words import count, number, percent, place, plural
 
 SIGNALS = ("hessian_top", "hessian_bottom", "sharpness", "stable_rate", "edge")
+_NEAR = 0.1  # of the edge of stability, within which a rate is at it
 _ROUGH = 0.2  # error of the counts of signs, above which they are told as rough
 _NONE: Mapping[str, Any] = {}
 _HEADLINES = {
-    "minimum": "ended at a minimum: the gradient vanishes and nothing curves down.",
-    "saddle": "ended at a saddle: the gradient vanishes, and there is a way down.",
-    "maximum": "ended at a maximum: the gradient vanishes and nothing curves up.",
+    "minimum": "ended at a minimum: {slope}, and nothing curves down.",
+    "saddle": "ended at a saddle: {slope}, and there is a way down.",
+    "maximum": "ended at a maximum: {slope}, and nothing curves up.",
     "flat": "ended on a plateau: neither slope nor curvature.",
     "gradient-flat": "ended at no critical point, but where it is gradient-flat: curvature is felt hardly anywhere along the gradient.",
     "not critical": "ended on a slope, at no critical point: it can still go down.",
@@ -65,7 +67,18 @@ class Curvature:
     @property
     def headline(self) -> str:
         """The verdict as the end of a sentence that begins with the program's name."""
-        return _HEADLINES.get(self.kind, f"was not measured: {self.why or 'nothing could be told of its curvature'}.")
+        told = _HEADLINES.get(self.kind, f"was not measured: {self.why or 'nothing could be told of its curvature'}.")
+        exact = (self.point.get("gradient") or 0.0) <= (self.point.get("rounding") or 0.0)
+        told = told.replace("{slope}", "the gradient vanishes" if exact else "the gradient is no more than noise")
+        if self.escape and not self.holds:
+            told = told.replace("there is a way down", "the way down that these batches show is none on others")
+        return told
+
+    @property
+    def holds(self) -> bool:
+        """Whether the way out of a saddle lowers the loss, on batches that it wasn't found on too where there are any."""
+        before, after = self.escape.get("held_before"), self.escape.get("held_after")
+        return bool(self.escape.get("taken")) and (before is None or after is None or after < before)
 
 
 def gathered(record: Record) -> Curvature | None:
@@ -109,10 +122,15 @@ def _notes(parts: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             yield f"no time was left for {', '.join(map(str, part.get('parts', ())))}"
 
 
+def value_of(part: Mapping[str, Any], name: str) -> float:
+    """A number of a part; NaN where there is none."""
+    value = part.get(name)
+    return float(value) if isinstance(value, (int, float)) else math.nan
+
+
 def facts(found: Curvature) -> Iterator[tuple[str, str]]:
     """What was found, line by line: a label, and a sentence without a full stop."""
     for label, told in (
-        ("point", _point(found)),
         ("eigenvalues", _eigenvalues(found)),
         ("trace", _trace(found)),
         ("signs", _signs(found)),
@@ -138,25 +156,9 @@ def measured(found: Curvature) -> str:
     told += f"{plural(int(found.cost['products']), 'product')} by {way}" if found.cost else f"products by {way}"
     error = point.get("way_error")
     if error is not None:
-        told += f", within {number(error, 2)} of finite differences"
+        other = "double backward" if point.get("way") == "difference" else "finite differences"
+        told += f", within {number(error, 2)} of {other}"
     return f"{told}; {point.get('stated')}"
-
-
-def _point(found: Curvature) -> str:
-    point = found.point
-    if not point:
-        return ""
-    noise = f", its noise {number(point['noise'])}" if point.get("noise") is not None else ""
-    told = f"loss {number(point['loss'])}, gradient {number(point['gradient'])}{noise}"
-    gain, loss = point.get("gain"), point.get("loss")
-    if found.kind == "not critical" and gain is not None:
-        told += f"; where the gradient would vanish the loss is {number(gain)} away"
-        told = (
-            told
-            if not loss or gain < abs(loss)
-            else f"loss {number(loss)}, gradient {number(point['gradient'])}{noise}"
-        )
-    return told
 
 
 def _eigenvalues(found: Curvature) -> str:
@@ -166,7 +168,7 @@ def _eigenvalues(found: Curvature) -> str:
     tops = [number(v) for v in point.get("tops") or [point["top"]]]
     told = f"largest {', '.join(tops)}; smallest {number(point['bottom'])} (± {number(point['bottom_error'], 1)})"
     typical = point.get("typical")
-    if typical and point["top"] > 0:
+    if typical and value_of(point, "top") > 0:
         told += f"; the steepest is {number(point['top'] / typical, 2)} times a typical one"
     return told if point.get("converged", True) else f"{told}; not known to the last digit: time ran out"
 
@@ -174,7 +176,9 @@ def _eigenvalues(found: Curvature) -> str:
 def _trace(found: Curvature) -> str:
     if not found.trace:
         return ""
-    error = found.trace.get("error")
+    error, scale = found.trace.get("error"), abs(value_of(found.point, "top"))
+    if abs(value_of(found.trace, "value")) < 1e-6 * scale:
+        return "0: what curves up and what curves down cancel"
     return number(found.trace["value"]) + (f" ± {number(error, 2)}" if error else "")
 
 
@@ -188,7 +192,7 @@ def _signs(found: Curvature) -> str:
     )
     if signs.get("exact"):
         return f"{told}, all counted"
-    if signs["error"] > _ROUGH:
+    if not value_of(signs, "error") <= _ROUGH:
         return f"roughly {told}; too few vectors to bound the error"
     return f"{told}; each ± {percent(signs['error'])}"
 
@@ -200,11 +204,12 @@ def _way_out(found: Curvature) -> str:
     if not way.get("taken"):
         return "along its most negative curvature the loss falls by no more than rounding"
     told = (
-        f"a step of {number(abs(way['length']), 2)} along the most negative curvature takes the loss from {number(way['before'])} "
+        f"a step of {number(abs(value_of(way, 'length')), 2)} along the most negative curvature takes the loss from {number(way['before'])} "
         f"to {number(way['after'])}"
     )
     if way.get("held_batches"):
         told += f"; on other batches from {number(way['held_before'])} to {number(way['held_after'])}"
+        told += "" if found.holds else ": it doesn't hold there"
     return told
 
 
@@ -218,9 +223,10 @@ def _rate(found: Curvature) -> str:
     if stable is None or edge is None:
         return f"nothing curves upwards: no rate of {method} is too high for the curvature"
     told = f"{number(rate['rate'])} is {number(edge, 2)} of the {number(stable)} that the curvature bears ({method})"
-    if edge > 1:
+    if edge > 1 - _NEAR:
+        where = "at" if edge < 1 + _NEAR else "beyond"
         told = (
-            f"{number(rate['rate'])} is {number(edge, 2)} times the {number(stable)} that the curvature bears ({method}): beyond the edge "
+            f"{number(rate['rate'])} is {number(edge, 2)} times the {number(stable)} that the curvature bears ({method}): {where} the edge "
             "of stability, which is normal while the loss falls"
         )
     return told + (", the update taken for gradient descent" if rate.get("by_hand") else "")

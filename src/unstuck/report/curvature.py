@@ -113,8 +113,6 @@ def _headline(found: Curvature, record: Record) -> RenderableType:
 
 def _rows(found: Curvature, width: int) -> Iterator[Row]:
     for label, told in facts(found):
-        if label == "point":
-            continue  # the proof says it
         yield label, Short(Text(words.clean(told)), lines=3)
         if label == "signs":
             bars = spark(heights(found, min(40, width - _LABEL - 24)), "linear")

@@ -169,11 +169,13 @@ def _panel(found: Curvature, record: Record) -> dict[str, Any]:
         "kind": found.kind,
         "headline": f"{words.program(record)} {found.headline}",
         "says": found.point.get("says"),
-        "facts": [(label, told) for label, told in facts(found) if label != "point"],
+        "facts": list(facts(found)),
         "measured": measured(found),
         "notes": found.notes,
         "stalls": stalled(found),
-        "profile": Profile("layer_top", "layer", found.steps, names, tops) if len(rows) > 1 else None,
+        "profile": Profile("layer_top", "layer", found.steps, names, tops)
+        if len(rows) > 1 and (tops > 0).any()
+        else None,
         "layers": (header, rows) if rows else None,
     }
 

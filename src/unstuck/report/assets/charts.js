@@ -120,7 +120,7 @@
     return {
       width,
       height: Math.round(Math.min(280, Math.max(210, width * 0.5))),
-      padding: [10, 12, 0, 0],
+      padding: [10, 18, 0, 0],
       // x holds steps (or lags): without time: false they would be labelled as moments since 1970.
       scales: {
         x: { time: false, range: (_, low, high) => (low === high ? [low - 1, high + 1] : [low, high]) },
