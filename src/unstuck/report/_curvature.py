@@ -152,7 +152,7 @@ def measured(found: Curvature) -> str:
     way = {
         "reused": "double backward, its graph kept", "fresh": "double backward", "difference": "finite differences of gradients",
     }.get(str(point.get("way")), str(point.get("way")))  # fmt: skip
-    told = f"{plural(int(point['batches']), 'batch').replace('batchs', 'batches')}, {int(point['samples'])} samples; "
+    told = f"{plural(int(point['batches']), 'batch').replace('batchs', 'batches')}, {value_of(point, 'samples'):g} samples; "
     told += f"{plural(int(found.cost['products']), 'product')} by {way}" if found.cost else f"products by {way}"
     error = point.get("way_error")
     if error is not None:
@@ -204,8 +204,8 @@ def _way_out(found: Curvature) -> str:
     if not way.get("taken"):
         return "along its most negative curvature the loss falls by no more than rounding"
     told = (
-        f"a step of {number(abs(value_of(way, 'length')), 2)} along the most negative curvature takes the loss from {number(way['before'])} "
-        f"to {number(way['after'])}"
+        f"a step of {number(abs(value_of(way, 'length')), 2)} along the most negative curvature takes the loss from "
+        f"{number(way['before'])} to {number(way['after'])}"
     )
     if way.get("held_batches"):
         told += f"; on other batches from {number(way['held_before'])} to {number(way['held_after'])}"

@@ -197,7 +197,8 @@ def _beyond_the_edge(record: Record, values: np.ndarray, steps: np.ndarray, edge
     if not beyond > edge or quarter < _QUARTER:
         return None
     before, last = values[-2 * quarter : -quarter], values[-quarter:]
-    middle, rise = float(np.median(before)), float(np.median(last) - np.median(before))
+    middle, end = (float(np.median((part[1:] + part[:-1]) / 2)) for part in (before, last))  # of pairs, as it may swing
+    rise = end - middle
     error = math.hypot(float(np.std(before)), float(np.std(last))) / math.sqrt(quarter)
     around = last - np.convolve(np.pad(last, 2, mode="edge"), np.full(5, 0.2), mode="valid")
     swings = float(around[1:] @ around[:-1]) < -0.75 * float(around @ around) and float(np.std(around)) > _RISE * abs(
@@ -206,13 +207,9 @@ def _beyond_the_edge(record: Record, values: np.ndarray, steps: np.ndarray, edge
     falls = rise < -_RISE * abs(middle)
     if falls or not (swings or (rise > _RISE * abs(middle) and rise > 4 * error)):
         return None
-    does = (
-        "swings from step to step"
-        if swings
-        else f"rises from {number(middle)} to {number(float(np.median(last)))} late in the run"
-    )
+    does = "swings from step to step" if swings else f"rises from {number(middle)} to {number(end)} late in the run"
     says = f"the rate is {number(beyond)} times what the curvature bears and the loss {does}"
-    return Sign(says, int(steps[-1]), float(np.median(last)), 0.6)
+    return Sign(says, int(steps[-1]), end, 0.6)
 
 
 def _collapses(learning: Learning, values: np.ndarray, steps: np.ndarray) -> Sign | None:
