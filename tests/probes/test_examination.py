@@ -6,6 +6,7 @@ from torch import nn
 
 from unstuck.probes import examination
 from unstuck.probes.bench import Clock
+from unstuck.probes.curvature import Ground
 from unstuck.probes.examination import examine
 
 
@@ -72,10 +73,17 @@ def test_a_slope_has_no_way_out(bench_of):
     assert found["rate"][0]["critical"] > 0
 
 
-def test_without_time_the_point_is_told_and_the_rest_named(bench_of):
+def test_without_time_it_says_so_and_names_the_rest(bench_of):
     found = parts(bench_of(product_of_two()), seconds=0)
-    assert found["point"][0]["kind"]
+    assert "are left of the budget" in found["point"][0]["why"] and "kind" not in found["point"][0]
     assert {"rate", "trace", "layer", "density"} <= set(found["skipped"][0]["parts"])
+
+
+def test_with_time_for_a_few_products_both_ends_are_told(bench_of, monkeypatch):
+    monkeypatch.setattr(Ground, "affords", lambda self, clock, share=1.0: 20 - self.krylov.products)
+    (point,) = parts(bench_of(product_of_two()))["point"]
+    assert point["top"] == pytest.approx(-point["bottom"], rel=0.05)
+    assert "kind" not in point
 
 
 def test_a_network_too_large_still_has_its_critical_rate(bench_of, monkeypatch):

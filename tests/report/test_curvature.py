@@ -108,6 +108,17 @@ def test_why_there_is_nothing(cases: SimpleNamespace) -> None:
     assert "the script failed with E: m" in told(failed)
 
 
+def test_ends_without_a_kind_are_told_with_the_reason(cases: SimpleNamespace) -> None:
+    part = {"part": "point", "why": "time is short", "top": 8.0, "bottom": -2.0, "top_error": 0.1, "bottom_error": 0.1,
+            "way": "reused", "way_error": 3.9, "batches": 1, "samples": 16.0, "size": 9,
+            "stated": "modules as they were", "loss": 1.0, "converged": False}  # fmt: skip
+    record = Record.of({("loss", ""): [1.0] * 9}, events=[Event(9, "curvature", "", part)])
+    text = " ".join(told(record).split())
+    assert "UNKNOWN" in text and "time is short" in text
+    assert "largest 8.00; smallest -2.00" in text and "finite differences differ by 3.9" in text
+    assert "whose kind isn't known" in text and "time is short" in page(cases.bent[0], record)
+
+
 def test_the_json_holds_all_of_it(cases: SimpleNamespace, tmp_path: Any) -> None:
     write(cases.bent[1], tmp_path / "c.json")
     data = json.loads((tmp_path / "c.json").read_text())

@@ -31,6 +31,7 @@ class Ground:
 
     Attributes:
         each: Seconds a product takes, by the bench's clock.
+        more: Seconds more for each product of a run made before, to which a new vector is made orthogonal.
 
     Raises:
         MisuseError: The network is too large for the vectors of a run.
@@ -43,8 +44,8 @@ class Ground:
         self.room = MEMORY // max(1, each)
         if self.room < 2 * FEWEST:
             raise MisuseError(
-                f"the network has {self.objective.size:,} numbers to learn, and {2 * FEWEST} vectors of that size take "
-                f"{2 * FEWEST * each / 2**30:.1f} GiB, more than {MEMORY / 2**30:.0f}: its curvature isn't measured"
+                f"the network has {self.objective.size:,} numbers to learn, and {2 * FEWEST} vectors of that size, without which there is "
+                f"no spectrum, take {2 * FEWEST * each / 2**30:.1f} GiB, more than {MEMORY / 2**30:.0f}"
             )
         self.hessian = Hessian(self.objective)
         _ = self.hessian @ self.objective.at()
@@ -52,10 +53,15 @@ class Ground:
         _ = self.hessian @ self.objective.at()
         self.each = max(1e-6, before - clock.left)
         self.krylov = Krylov(self.hessian, seed=seed)
+        self.krylov.grow()
+        before = clock.left
+        self.krylov.grow()
+        self.more = max(0.0, before - clock.left - self.each)
 
     def affords(self, clock: Clock, share: float = 1.0) -> int:
-        """Products that there is time for."""
-        return int(share * clock.left / self.each)
+        """Products of a run of Lanczos that there is time for."""
+        seconds = share * clock.left
+        return int(2 * seconds / (self.each + math.sqrt(self.each**2 + 2 * self.more * seconds)))
 
     def again(self) -> None:
         """Begins anew, after the tensors have been moved."""

@@ -66,15 +66,21 @@ def examine(
     found: list[Point] = []
 
     def point() -> dict[str, Any]:
+        if ground.affords(clock, 0.6) < SLOPE + 2 * FEWEST:
+            return ends_alone(ground, clock)
         allowed = max(2 * FEWEST, min(ground.affords(clock, 0.4) - SLOPE, ground.room, 100))
         found.append(critical_point(ground.objective, hessian=ground.hessian, krylov=ground.krylov, most=allowed))
         ends = extremes(ground.krylov, top=min(SHOWN, ground.krylov.products), bottom=1, most=allowed)
         told = {"tops": ends.top.values, "tops_errors": ends.top.errors, "typical": ground.typical()}
         return {**pointed(found[0]), **told, **ground.told()}
 
-    parts: list[tuple[str, float, Callable[[], dict[str, Any] | None]]] = [
+    def rate() -> dict[str, Any]:
+        along = _along(bench, clock.part(0.3))  # by forward passes, the cheapest of all
+        return {**(rated(ground, clock.part(0.3)) if ground.affords(clock) >= FEWEST else {}), **along}
+
+    parts: list[tuple[str, int, Callable[[], dict[str, Any] | None]]] = [
         ("point", 0, point),
-        ("rate", FEWEST, lambda: {**rated(ground, clock.part(0.3)), **_along(bench, clock.part(0.3))}),
+        ("rate", 1, rate),
         ("escape", FEWEST, lambda: _way_out(ground, found[0])),
         ("trace", 30, lambda: _trace(ground, clock.part(0.2))),
         ("noise", 10, lambda: noise(bench, clock.part(0.2))),
@@ -83,8 +89,8 @@ def examine(
     skipped = []
     parts = parts[:3] if brief else parts
     for name, needed, make in parts:
-        if name != "point" and not found:
-            return
+        if name == "escape" and not found:
+            continue
         if ground.affords(clock) < needed:
             skipped.append(name)
             continue
@@ -94,13 +100,30 @@ def examine(
     for i, (name, asked, make) in enumerate(wanted):
         if asked and ground.affords(clock) >= 30:
             last = not any(asked for _, asked, _ in wanted[i + 1 :])
-            for result in _each(make(ground, clock if last else clock.part(0.5), found[0])):
+            for result in _each(make(ground, clock if last else clock.part(0.5))):
                 yield name, result
         elif asked:
             skipped.append(name)
     if skipped:
         yield "skipped", {"parts": skipped}
     yield "cost", {"products": ground.hessian.products, "each": ground.each}
+
+
+def ends_alone(ground: Ground, clock: Clock) -> dict[str, Any]:
+    """Both ends of the spectrum as far as there is time, where there is none for the kind of point."""
+    needed = SLOPE + 2 * FEWEST
+    seconds = (needed * ground.each + needed**2 / 2 * ground.more) / 0.6
+    why = f"that takes about {max(seconds, clock.left):.2g} s, and {clock.left:.2g} s are left of the budget"
+    found: dict[str, Any] = {"why": why, **ground.told()}
+    if ground.affords(clock) >= FEWEST:
+        most = max(FEWEST, min(ground.affords(clock, 0.5), ground.room))
+        ends = extremes(ground.krylov, most=most, tolerance=0.05)
+        found |= {
+            "top": ends.top.values[0], "bottom": ends.bottom.values[0], "top_error": ends.top.errors[0],
+            "bottom_error": ends.bottom.errors[0], "converged": ends.top.converged and ends.bottom.converged,
+            "loss": ground.objective.value(),
+        }  # fmt: skip
+    return found
 
 
 def _part(name: str, make: Callable[[], dict[str, Any] | None]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -161,7 +184,7 @@ def _sharpness(ground: Ground) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _layers(ground: Ground, clock: Clock, point: Point) -> Iterator[dict[str, Any]]:
+def _layers(ground: Ground, clock: Clock) -> Iterator[dict[str, Any]]:
     """Each layer by itself, in forward order."""
     bench = ground.bench
     groups = grouped(bench)
@@ -197,18 +220,18 @@ def grouped(bench: Bench) -> dict[str, list[Tensor]]:
     return groups
 
 
-def _density(ground: Ground, clock: Clock, point: Point) -> Iterator[dict[str, Any]]:
+def _density(ground: Ground, clock: Clock, tolerance: float = 1e-3) -> Iterator[dict[str, Any]]:
     """The density of the spectrum, and the counts of signs; from all eigenvalues where there are few."""
     size, exact = ground.objective.size, False
     if size <= DENSE and ground.affords(clock, 0.9) >= size:
         values = eigenvalues(ground.hessian)
         found = Density([values.numpy()], [torch.full_like(values, 1 / size).numpy()], size, size)
-        signs, exact = counted(values, point.tolerance), True
+        signs, exact = counted(values, tolerance), True
     else:
         steps = min(STEPS, size, ground.room)
         probes = min(10, max(1, ground.affords(clock, 0.9) // max(1, steps)))
         found = density(ground.hessian, probes=probes, steps=steps, krylov=ground.krylov)
-        signs = _signs(found, point.tolerance)
+        signs = _signs(found, tolerance)
     at, height = found.curve(num=POINTS)
     yield {
         "at": at, "height": height, "size": size, "vectors": len(found.points), "exact": exact, "low": found.low, "high": found.high,

@@ -13,6 +13,7 @@ from unstuck.evidence import Record, Series
 from unstuck.report._words import count, number, percent, place, plural
 
 SIGNALS = ("hessian_top", "hessian_bottom", "sharpness", "stable_rate", "edge")
+_APART = 0.1  # relative difference of two ways to make a product, above which it is named
 _NEAR = 0.1  # of the edge of stability, within which a rate is at it
 _ROUGH = 0.2  # error of the counts of signs, above which they are told as rough
 _NONE: Mapping[str, Any] = {}
@@ -67,7 +68,8 @@ class Curvature:
     @property
     def headline(self) -> str:
         """The verdict as the end of a sentence that begins with the program's name."""
-        told = _HEADLINES.get(self.kind, f"was not measured: {self.why or 'nothing could be told of its curvature'}.")
+        unknown = "ended at a point whose kind isn't known" if self.point else "was not measured"
+        told = _HEADLINES.get(self.kind, f"{unknown}: {self.why or 'nothing could be told of its curvature'}.")
         exact = (self.point.get("gradient") or 0.0) <= (self.point.get("rounding") or 0.0)
         told = told.replace("{slope}", "the gradient vanishes" if exact else "the gradient is no more than noise")
         if self.escape and not self.holds:
@@ -157,13 +159,17 @@ def measured(found: Curvature) -> str:
     error = point.get("way_error")
     if error is not None:
         other = "double backward" if point.get("way") == "difference" else "finite differences"
-        told += f", within {number(error, 2)} of {other}"
+        told += (
+            f", within {number(error, 2)} of {other}"
+            if error < _APART
+            else f"; {other} differ by {number(error, 2)}: kinks, or rounding"
+        )
     return f"{told}; {point.get('stated')}"
 
 
 def _eigenvalues(found: Curvature) -> str:
     point = found.point
-    if not point:
+    if "top" not in point:
         return ""
     tops = [number(v) for v in point.get("tops") or [point["top"]]]
     told = f"largest {', '.join(tops)}; smallest {number(point['bottom'])} (± {number(point['bottom_error'], 1)})"
@@ -239,7 +245,7 @@ def _step(found: Curvature) -> str:
     if rate.get("critical") is None:
         return "along the script's own step the loss rises at no length that was tried"
     if not rate.get("best"):
-        return f"along the script's own step the loss rises from the first, {number(rate['critical'], 2)} of it on"
+        return f"no length of the script's own step takes the loss down, and beyond {number(rate['critical'], 2)} times it is higher"
     gain = f", by {percent(rate['gain'])}" if rate.get("gain") is not None else ""
     best, critical = number(rate["best"], 2), number(rate["critical"], 2)
     return f"the loss is lowest at {best} times the script's own step{gain}; beyond {critical} times it is higher than before it"

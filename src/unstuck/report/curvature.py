@@ -94,7 +94,7 @@ class _Report:
         found = _found(self.record)
         yield _headline(found, self.record)
         yield Text()
-        if found.point:
+        if found.point.get("says"):
             yield Short(Text(words.sentence(str(found.point.get("says")))), lines=4)
             yield Text()
         yield table(_rows(found, width))

@@ -47,14 +47,18 @@ def measure(
         except Exception as error:  # noqa: BLE001 - what can't be copied is the script's own
             yield "part", session.step, {"part": "none", "why": said(error)}
             return
+        told: list[str] = []
         if session.snapshots.note:
             yield "part", session.step, {"part": "snapshots", "note": session.snapshots.note}
         if wanted.get("full"):
             asked = {f"with_{name}": wanted.get(name, True) for name in ("density", "layers")}
-            for name, found in examine(bench, clock.part(1 - COURSE), **asked):
-                yield "part", session.step, {"part": name, **plain(found)}
         else:
-            yield from _told(bench, clock, session.step)
+            asked = {"with_density": False, "with_layers": False, "brief": True}
+        for name, found in examine(bench, clock.part(1 - COURSE if wanted.get("full") else 0.5), **asked):
+            told.append(name)
+            yield "part", session.step, {"part": name, **plain(found)}
+        if "none" in told:
+            return
         stalled = stalls(loss)
         if stalled:
             yield "part", session.step, {"part": "stalls", "spans": plain(stalled)}
@@ -63,9 +67,3 @@ def measure(
                 yield "step", step, found
         except Exception as error:  # noqa: BLE001 - no failure of ours reaches the script
             yield "part", session.step, {"part": "course", "failed": said(error)}
-
-
-def _told(bench: Bench, clock: Clock, step: int) -> Iterator[tuple[str, int, dict[str, Any]]]:
-    """What is told of the end where the course is what was asked for."""
-    for name, found in examine(bench, clock.part(0.5), with_density=False, with_layers=False, brief=True):
-        yield "part", step, {"part": name, **plain(found)}
