@@ -170,6 +170,7 @@ def critical_point(
     objective: Objective,
     *,
     hessian: Hessian | None = None,
+    krylov: Krylov | None = None,
     tolerance: float = 1e-3,
     negligible: float = 1e-4,
     most: int = 100,
@@ -181,6 +182,7 @@ def critical_point(
     Args:
         objective: The loss.
         hessian: Its Hessian, where there is one already.
+        krylov: A run of Lanczos with that Hessian, to go on with.
         tolerance: Relative to the largest eigenvalue by size: within it an eigenvalue counts as zero.
         negligible: Change of the loss, relative to it, that makes the gradient negligible.
         most: Products with the Hessian for its ends.
@@ -208,7 +210,7 @@ def critical_point(
     if not math.isfinite(loss):
         raise NotFiniteError(f"the loss is {loss} here: there is nothing to tell of its curvature")
     slope = gradient(objective)
-    ends = extremes(hessian, top=1, bottom=1, most=most, seed=seed)
+    ends = extremes(hessian if krylov is None else krylov, top=1, bottom=1, most=most, seed=seed)
     top, bottom = ends.top.values[0], ends.bottom.values[0]
     scale = max(abs(top), abs(bottom))
     at = objective.at()
