@@ -79,8 +79,9 @@ def trace(
     Example:
         >>> import torch
         >>> from unstuck.curvature.products import Dense
-        >>> trace(Dense(torch.diag(torch.tensor([3.0, 2.0, -1.0]))))
-        Trace(value=4.0, error=0.0, probes=0, products=3)
+        >>> found = trace(Dense(torch.diag(torch.tensor([3.0, 2.0, -1.0]))))
+        >>> round(found.value, 6), found.error, found.products
+        (4.0, 0.0, 3)
     """
     krylov = operator if isinstance(operator, Krylov) else Krylov(operator, seed=seed + 1)
     if most < FEWEST + 1:
