@@ -142,7 +142,7 @@ def gradient(objective: Objective) -> Gradient:
     Raises:
         NotFiniteError: It isn't finite.
     """
-    weights = objective.weights
+    weights = objective.gradient_weights
     mean = torch.zeros(objective.size, dtype=objective.dtype, device=objective.device)
     lengths, squares = 0.0, 0.0
     for weight, one in zip(weights, objective.gradients(), strict=True):

@@ -55,6 +55,7 @@ class GaussNewton:
         self._jacobian = _Jacobian(objective, outputs)
         self._loss = loss
         self.size, self.dtype, self.device = objective.size, objective.dtype, objective.device
+        self.whole_size, self.rank = objective.whole_size, objective.rank
         self.products = 0
 
     def __matmul__(self, vector: Float[Tensor, " size"]) -> Float[Tensor, " size"]:
@@ -104,6 +105,7 @@ class Fisher:
     def __init__(self, objective: Objective, losses: Callable[[Any], Tensor]) -> None:
         self._jacobian = _Jacobian(objective, lambda batch: losses(batch).reshape(-1))
         self.size, self.dtype, self.device = objective.size, objective.dtype, objective.device
+        self.whole_size, self.rank = objective.whole_size, objective.rank
         self.products = 0
 
     def __matmul__(self, vector: Float[Tensor, " size"]) -> Float[Tensor, " size"]:

@@ -106,6 +106,33 @@ class Objective:
             total = float(self.summed(torch.tensor(total, dtype=torch.float64, device=self.device)))
         return [s / total for s in self.sizes]
 
+    @functools.cached_property
+    def gradient_weights(self) -> list[float]:
+        """Share of each of `gradients` in the mean; where tensors are spread, of the batches that all ranks have at once.
+
+        Raises:
+            MisuseError: Tensors are spread over ranks that have different numbers of batches: one would wait for ever.
+        """
+        if not self.sharded:
+            return self.weights
+        mine = torch.tensor([len(self.batches), -len(self.batches)], device=self.device)
+        dist.all_reduce(mine, dist.ReduceOp.MAX)
+        if int(mine.sum()):
+            raise MisuseError(
+                f"sharded ranks take their steps together, and have from {-int(mine[1])} to {int(mine[0])} batches; give each as many"
+            )
+        return self.summed(torch.tensor(self.weights, dtype=torch.float64, device=self.device)).tolist()
+
+    @functools.cached_property
+    def whole_size(self) -> int:
+        """Numbers that the loss is a function of, on all ranks."""
+        return int(self.summed(torch.tensor(self.size, device=self.device))) if self.sharded else self.size
+
+    @property
+    def rank(self) -> int:
+        """Of this process where tensors are spread, to draw other random numbers on each; 0 where they aren't."""
+        return dist.get_rank() if self.sharded else 0
+
     @contextlib.contextmanager
     def fixed(self) -> Iterator[None]:
         """Within it the loss is the same at every call; what evaluating it changes is put back at its end. May be nested."""
@@ -120,7 +147,7 @@ class Objective:
                 stack.enter_context(_modes(module, self.mode))
                 if isinstance(module, DistributedDataParallel):
                     stack.enter_context(_unsynchronized(module))
-            stack.enter_context(_differentiable(self.params))
+            stack.enter_context(differentiable(self.params))
             yield
 
     def loss(self, index: int) -> Float[Tensor, ""]:
@@ -175,7 +202,7 @@ class Objective:
     def gradient(self) -> Float[Tensor, " size"]:
         """Gradient of the loss, in the order of `params`."""
         total = torch.zeros(self.size, dtype=self.dtype, device=self.device)
-        for weight, gradient in zip(self.weights, self.gradients(), strict=True):
+        for weight, gradient in zip(self.gradient_weights, self.gradients(), strict=True):
             total.add_(gradient, alpha=weight)
         return self.summed(total) if self.distributed and not self.sharded else total
 
@@ -194,14 +221,13 @@ class Objective:
 
     def _backward(self, index: int) -> Float[Tensor, " size"]:
         """The same by `backward`, which sharding listens to: it gathers weights and takes the mean of gradients over ranks."""
-        ranks = dist.get_world_size()
-        share = self.weights[index] * ranks
+        share = dist.get_world_size() * self.weights[index] / self.gradient_weights[index]
         kept = [p.grad for p in self.params]
         for param in self.params:
             param.grad = None
         try:
             (share * self.loss(index)).backward()
-            return self.flatten([p.grad for p in self.params]) / self.weights[index]
+            return self.flatten([p.grad for p in self.params])
         finally:
             for param, grad in zip(self.params, kept, strict=True):
                 param.grad = grad
@@ -377,7 +403,8 @@ def _unsynchronized(module: DistributedDataParallel) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _differentiable(params: Sequence[Tensor]) -> Iterator[None]:
+def differentiable(params: Sequence[Tensor]) -> Iterator[None]:
+    """Within it all of some tensors are trained."""
     frozen = [p for p in params if not p.requires_grad]
     for param in frozen:
         param.requires_grad_(True)

@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, get_args
@@ -27,9 +28,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd import forward_ad
+from torch.autograd.function import once_differentiable
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from unstuck.curvature.objective import Objective, local
+from unstuck.curvature.objective import Objective, differentiable, local
 from unstuck.errors import MisuseError
 
 Way = Literal["reused", "fresh", "forward-over-reverse", "difference"]
@@ -44,9 +46,19 @@ SLOW = 2.5  # gradients that a product may take, where finite differences are as
 
 
 class Operator(Protocol):
-    """A symmetric matrix that is known by its products with vectors."""
+    """A symmetric matrix that is known by its products with vectors.
+
+    Attributes:
+        size: Numbers in a vector; where vectors are spread over ranks, on this one.
+        whole_size: The same on all ranks: eigenvalues in all.
+        rank: Of this process where vectors are spread over ranks, else 0.
+        dtype: Of vectors.
+        device: Of vectors.
+    """
 
     size: int
+    whole_size: int
+    rank: int
     dtype: torch.dtype
     device: torch.device
 
@@ -69,6 +81,7 @@ class Dense:
     def __init__(self, matrix: Float[Tensor, "size size"]) -> None:
         self.matrix = matrix
         self.size, self.dtype, self.device = len(matrix), matrix.dtype, matrix.device
+        self.whole_size, self.rank = self.size, 0
         self.products = 0
 
     def __matmul__(self, vector: Float[Tensor, " size"]) -> Float[Tensor, " size"]:
@@ -109,10 +122,10 @@ class Hessian:
     Attributes:
         way: The way taken.
         passed_over: The ways before it that weren't, with the reason.
-        error: Relative difference between a product and finite differences, for the step that comes nearest; NaN where it
-            wasn't looked at. It holds the error of both: expect 1e-4 in float32. Where ReLU or pooling makes kinks, finite
-            differences see them and the Hessian doesn't: then it may be large, and a step of that length feels more
-            curvature than the Hessian has.
+        error: Relative difference between a product and finite differences, for the step that comes nearest; between those of
+            two steps where there is nothing else; NaN where it wasn't looked at. It holds the error of both: expect 1e-4
+            in float32. Where ReLU or pooling makes kinks, finite differences see them and the Hessian doesn't: then it may
+            be large, and a step of that length feels more curvature than the Hessian has.
         products: Made so far.
 
     Raises:
@@ -136,13 +149,17 @@ class Hessian:
             raise MisuseError(f"no way '{way}' to multiply by a Hessian; there are auto, {', '.join(get_args(Way))}")
         self.objective = objective
         self.size, self.dtype, self.device = objective.size, objective.dtype, objective.device
+        self.whole_size, self.rank = objective.whole_size, objective.rank
         self.products = 0
         self.passed_over: dict[str, str] = {}
         self.error = math.nan
         self._graph: _Graph | None = None
         self._plain = True
+        self._shorter = SHORTER[0]
         self.way: Way = self._chosen(way, memory)
-        if check and self.way != "difference":
+        if self.way == "difference":
+            self._tune()
+        elif check:
             self._check(may_change=way == "auto")
 
     def __matmul__(self, vector: Float[Tensor, " size"]) -> Float[Tensor, " size"]:
@@ -193,6 +210,8 @@ class Hessian:
         """
         works = True
         try:
+            if way != "difference":
+                self._refuse_once()
             self._share(way, self._random(0))
         except (RuntimeError, NotImplementedError) as error:  # what can't be differentiated twice says so
             if way == "difference":
@@ -200,6 +219,27 @@ class Hessian:
             self.passed_over[way] = str(error).strip().split("\n", 1)[0]
             works = False
         return self.objective.agreed(works)
+
+    def _refuse_once(self) -> None:
+        """Looks for functions whose backward is marked as not differentiable: their second derivative silently is 0.
+
+        Raises:
+            NotImplementedError: There is one.
+        """
+        with self.objective.fixed():
+            todo, seen = [self.objective.loss(0).grad_fn], set()
+        while todo:
+            node = todo.pop()
+            if node is None or node in seen:
+                continue
+            seen.add(node)
+            todo += [following for following, _ in node.next_functions]
+            backward = getattr(getattr(node, "_forward_cls", None), "backward", None)
+            if (
+                hasattr(backward, "__wrapped__")
+                and backward.__code__.co_filename == once_differentiable.__code__.co_filename
+            ):
+                raise NotImplementedError(f"the backward of {node.name()} can't be differentiated")
 
     def _held(self) -> int:
         """Bytes that the graph of the gradient of all batches would hold, from that of the first."""
@@ -266,7 +306,8 @@ class Hessian:
             for g, v in zip(self._kept_graph(), objective.split(vector), strict=True)
             if g is not None and g.requires_grad
         ]
-        return self._second(pairs, retain=True)
+        with differentiable(objective.params):
+            return self._second(pairs, retain=True)
 
     def _second(self, pairs: list[tuple[Tensor, Tensor]], *, retain: bool) -> Tensor:
         """Derivative of the inner products of gradients and vectors."""
@@ -289,7 +330,8 @@ class Hessian:
 
     def _forward(self, index: int, vector: Tensor) -> Tensor:
         objective = self.objective
-        with forward_ad.dual_level():
+        with forward_ad.dual_level(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # torch's own, the first time
             duals = [
                 forward_ad.make_dual(p.detach().requires_grad_(True), v)
                 for p, v in zip(objective.params, objective.split(vector), strict=True)
@@ -304,8 +346,8 @@ class Hessian:
             tangents = [None if g is None else forward_ad.unpack_dual(g).tangent for g in grads[: len(duals)]]
             return objective.flatten(tangents)
 
-    def _by_difference(self, vector: Tensor, *, shorter: float = 1.0) -> Tensor:
-        objective = self.objective
+    def _by_difference(self, vector: Tensor, *, shorter: float | None = None) -> Tensor:
+        objective, shorter = self.objective, shorter or self._shorter
         norm = float(objective.dot(vector, vector)) ** 0.5
         if norm == 0 or not math.isfinite(norm):
             return torch.zeros_like(vector) if norm == 0 else vector * math.nan
@@ -320,13 +362,16 @@ class Hessian:
     def _check(self, *, may_change: bool) -> None:
         """Compares a product for the first batch with finite differences of its gradient."""
         objective, vector = self.objective.first(), self._random(1)
-        one = self if len(self.objective.batches) == 1 else Hessian(objective, way=self.way, check=False)
+        lone = len(self.objective.batches) == 1 and not self.objective.distributed
+        one = self if lone else Hessian(objective, way=self.way, check=False)
         one._plain = self._plain
         exact = one._product(self.way, vector)
         scale, self.error = float(exact.norm()), math.inf
         for shorter in SHORTER:
             near = one._by_difference(vector, shorter=shorter)
-            self.error = min(self.error, float((exact - near).norm()) / (scale or 1.0))
+            off = float((exact - near).norm()) / (scale or 1.0)
+            if off < self.error:
+                self.error, self._shorter = off, shorter
             if self.error < GOOD:
                 break
         if may_change and self.objective.agreed(self.error < GOOD):
@@ -339,9 +384,24 @@ class Hessian:
                 self.passed_over[self.way] = f"a product took {cost:.1f} gradients"
                 self.way, self._graph = "difference", None
 
+    def _tune(self) -> None:
+        """Takes the step of which a shorter one makes the least difference, and that difference for its error."""
+        vector = self._random(1)
+        made = [self._by_difference(vector, shorter=shorter) for shorter in SHORTER]
+        for longer, near, shorter in zip(made, made[1:], SHORTER, strict=False):
+            scale = math.sqrt(float(self.dot(near, near)))
+            off = math.sqrt(float(self.dot(longer - near, longer - near))) / (scale or 1.0)
+            if not off >= self.error:
+                self.error, self._shorter = off, shorter
+
     def _random(self, seed: int) -> Tensor:
-        generator = torch.Generator("cpu").manual_seed(seed)
+        generator = generator_for(self, seed)
         return torch.randn(self.size, generator=generator, dtype=torch.float32).to(self.device, self.dtype)
+
+
+def generator_for(operator: Operator, seed: int) -> torch.Generator:
+    """Random numbers for vectors: others on each rank, where vectors are spread over ranks."""
+    return torch.Generator("cpu").manual_seed(seed + 1_000_003 * operator.rank)
 
 
 def _ratio(make: Callable[[], Tensor], other: Callable[[], Tensor], rounds: int = 3) -> float:

@@ -94,7 +94,7 @@ def extremes(
         [5.0, 1.0, -2.0]
     """
     krylov = operator if isinstance(operator, Krylov) else Krylov(operator, seed=seed)
-    size = krylov.operator.size
+    size = krylov.operator.whole_size
     if not (top >= 0 and bottom >= 0 and top + bottom >= 1):
         raise MisuseError("ask for at least one eigenvalue")
     if max(top, bottom) > size:

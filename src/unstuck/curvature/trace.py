@@ -16,7 +16,7 @@ from torch import Tensor
 
 from unstuck._student import half_width
 from unstuck.curvature.lanczos import Krylov
-from unstuck.curvature.products import Operator
+from unstuck.curvature.products import Operator, generator_for
 from unstuck.errors import MisuseError
 
 FEWEST = 4  # probes: with fewer their own spread is not known
@@ -91,7 +91,7 @@ def trace(
     known = float(krylov.projected.trace())
     if krylov.complete:
         return Trace(known, 0.0, 0, krylov.products)
-    generator = torch.Generator("cpu").manual_seed(seed)
+    generator = generator_for(krylov.operator, seed)
     found: list[float] = []
     while len(found) < FEWEST or krylov.products + len(found) < most:
         probe = outside(krylov, sign_vector(krylov, generator))
@@ -128,7 +128,7 @@ def diagonal(operator: Operator | Krylov, *, probes: int = 20, basis: int = 20, 
     known = (krylov.image() * krylov.basis).sum(dim=0)
     if krylov.complete:
         return Diagonal(known, torch.zeros_like(known), krylov.products)
-    generator = torch.Generator("cpu").manual_seed(seed)
+    generator = generator_for(krylov.operator, seed)
     mean, squares = torch.zeros_like(known), torch.zeros_like(known)
     for count in range(1, probes + 1):
         sign = sign_vector(krylov, generator)
