@@ -380,7 +380,7 @@ class Hessian:
             if self.objective.agreed(cost <= SLOW):
                 return
             cost = 2 * _ratio(product, difference)  # something else may have held up the first
-            if self.objective.agreed(cost > SLOW):
+            if not self.objective.agreed(cost <= SLOW):  # all wait for the slowest
                 self.passed_over[self.way] = f"a product took {cost:.1f} gradients"
                 self.way, self._graph = "difference", None
 
