@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from pathlib import Path
@@ -255,17 +256,17 @@ def whole() -> tuple[Objective, Tensor]:
 def run_ranks(worker: str, folder: Path) -> None:
     """Runs this file as two processes that know each other."""
     command = [sys.executable, __file__, worker, str(folder / "store")]
-    ranks = [
-        subprocess.Popen([*command, str(rank)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        for rank in range(2)
-    ]
-    try:
+    with contextlib.ExitStack() as stack:
+        ranks = [
+            stack.enter_context(
+                subprocess.Popen([*command, str(rank)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            )
+            for rank in range(2)
+        ]
+        stack.callback(lambda: [rank.kill() for rank in ranks])
         for rank in ranks:
             said, _ = rank.communicate(timeout=200)
             assert rank.returncode == 0, said
-    finally:
-        for rank in ranks:
-            rank.kill()
 
 
 def replicated(rank: int) -> None:
@@ -332,7 +333,6 @@ def sharded(rank: int) -> None:
     # the eigenvalues are those of the whole: differences in float32 leave 1e-3
     assert torch.allclose(torch.tensor(ours.top.values), torch.tensor(theirs.top.values), rtol=1e-2)
     ours, theirs = trace(hessian), trace(exact)
-    print(ours, theirs, hessian.error, hessian._shorter)
     assert abs(ours.value - theirs.value) < 1.5 * (ours.error + theirs.error)
     assert critical_point(objective).kind == "not critical"
     assert all(p.grad is None for p in module.parameters())
