@@ -17,6 +17,7 @@ from unstuck.errors import MisuseError, NotFiniteError
 # Measured on 56 Hessians and matrices with equal eigenvalues, three to fifteen seeds each: 2 of 672 top fives were off by more
 # than they should, by 3%, and none of 432 smallest ones. Of the rules below each costs one to five products.
 EXPLORED = 3  # products from a new random vector, before what was found counts as all there is
+SHARE = 0.25  # of the products so far: where the end of the spectrum is dense, a few show nothing
 STRICT_TOP, STRICT_BOTTOM = 0.3, 0.5  # part of the tolerance that a residual may have
 REACH_TOP, REACH_BOTTOM = 2.0, 1.0  # residuals by which a value may still move outwards
 FLOOR = 1e-3  # of the largest eigenvalue: an eigenvalue nearer to zero than this is known as well as one of this size
@@ -112,7 +113,7 @@ def extremes(
         if state.settled and known is not None and state.near(known, [tolerance * abs(v) for v in known.values]):
             if explored:
                 break
-            krylov.explore(min(EXPLORED, most - krylov.products))
+            krylov.explore(min(max(EXPLORED, math.ceil(SHARE * krylov.products)), most - krylov.products))
             before, state = state, _State(krylov, top, bottom, tolerance)
             explored = state.near(before, before.errors)
             if explored and state.settled:
@@ -139,7 +140,10 @@ class _State:
         self.values = [float(values[i]) for i in wanted]
         self.errors = [float(errors[i]) for i in wanted]
         strict = [STRICT_TOP] * top + [STRICT_BOTTOM] * bottom
-        late = [e / (s * a) if a > 0 else math.inf for e, s, a in zip(self.errors, strict, allowed, strict=True)]
+        late = [
+            e / (s * a) if a > 0 else (math.inf if e else 0.0)
+            for e, s, a in zip(self.errors, strict, allowed, strict=True)
+        ]
         # How far each of the rest may come to lie among those wanted, at the end it is nearer to.
         rising = {}
         for i in inner:
@@ -148,7 +152,7 @@ class _State:
             under = [self.values[-1] - allowed[-1] - (value - REACH_BOTTOM * error)] if bottom else []
             rising[i] = max(over + under)
         worst = max(rising, key=rising.__getitem__, default=None)
-        self.settled = max(late) <= 1 and (worst is None or rising[worst] < 0)
+        self.settled = max(late) <= 1 and (worst is None or rising[worst] <= 0)
         latest = wanted[max(range(len(late)), key=late.__getitem__)]
         column = latest if max(late) > 1 or worst is None else worst
         self.wanted: Tensor = vectors[:, column]
