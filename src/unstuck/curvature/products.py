@@ -96,15 +96,11 @@ class Dense:
 
 @dataclass(frozen=True)
 class _Graph:
-    """Gradients with their graph, and what they were made of."""
+    """Gradients with their graph, and what they were made of: the state of the objective, and a print of the tensors."""
 
     gradients: list[Tensor | None]
     state: tuple[object, ...]
-    values: list[Tensor]
-
-    def stands(self, params: Sequence[Tensor]) -> bool:
-        """Whether the tensors hold the same numbers; what is written through `.data` leaves no other trace."""
-        return all(torch.equal(p.detach(), v) for p, v in zip(params, self.values, strict=True))
+    print: list[float]
 
 
 class Hessian:
@@ -289,14 +285,14 @@ class Hessian:
     def _kept_graph(self) -> list[Tensor | None]:
         """Gradients with their graph, made anew when a tensor has moved, or the modules are in another state."""
         objective = self.objective
-        now = objective.state()
-        if self._graph is None or self._graph.state != now or not self._graph.stands(objective.params):
+        now, print_now = objective.state(), _print(objective.params)
+        if self._graph is None or self._graph.state != now or self._graph.print != print_now:
             self._graph = None
             with objective.fixed(), self._differentiable_twice():
                 total = sum(w * objective.loss(i) for i, w in enumerate(objective.weights))
                 assert isinstance(total, Tensor)
                 gradients = objective.differentiate(total, create_graph=True)
-            self._graph = _Graph(gradients, now, [p.detach().clone() for p in objective.params])
+            self._graph = _Graph(gradients, now, print_now)
         return self._graph.gradients
 
     def _by_reuse(self, vector: Tensor) -> Tensor:
@@ -413,6 +409,13 @@ def _ratio(make: Callable[[], Tensor], other: Callable[[], Tensor], rounds: int 
             float(one().sum())  # waits for an accelerator
             best[i] = min(best[i], time.perf_counter() - began)
     return best[0] / best[1]
+
+
+def _print(params: Sequence[Tensor]) -> list[float]:
+    """Numbers that are others when the tensors are: what is written through `.data` leaves no other trace."""
+    here = [local(p.detach()) for p in params if p.numel()]
+    prints = [*torch._foreach_norm(here), *(h.sum() for h in here)]
+    return torch.stack([p.to(here[0].device, torch.float64) for p in prints]).tolist()
 
 
 def _step(objective: Objective) -> float:
