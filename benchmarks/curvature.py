@@ -356,7 +356,11 @@ def curvlinops(problem: Problem, question: str) -> Iterator[Answer]:
         began = time.perf_counter()
         params = {n: p for n, p in problem.module.named_parameters() if p.requires_grad}
         operator = tool.HessianLinearOperator(
-            problem.module, nn.CrossEntropyLoss(), list(params.values()), [(problem.x, problem.y)], check_deterministic=False
+            problem.module,
+            nn.CrossEntropyLoss(),
+            list(params.values()),
+            [(problem.x, problem.y)],
+            check_deterministic=False,
         )
         if question == "trace":
             torch.manual_seed(0)

@@ -14,11 +14,12 @@ from unstuck.curvature.lanczos import Krylov
 from unstuck.curvature.products import Operator
 from unstuck.errors import MisuseError, NotFiniteError
 
-# Measured on 56 Hessians and matrices with equal eigenvalues, three to fifteen seeds each: 2 of 672 top fives were off by more
-# than they should, by 3%, and none of 432 smallest ones. Of the rules below each costs one to five products.
+# Measured on fifty problems, from networks' spectra to dense ends with equal eigenvalues, asked in six ways with six seeds each
+# (tests/curvature/test_spectrum.py): 2 of 1800 answers were off by more than the 1% asked for, by 1.02%. With a residual alone to
+# go by, 4% were. What this costs is a fifth to a third of the products.
 EXPLORED = 3  # products from a new random vector, before what was found counts as all there is
 SHARE = 0.25  # of the products so far: where the end of the spectrum is dense, a few show nothing
-STRICT_TOP, STRICT_BOTTOM = 0.3, 0.5  # part of the tolerance that a residual may have
+STRICT = 0.3  # part of the tolerance that a residual may have; the square of it over the gap tells less surely
 REACH_TOP, REACH_BOTTOM = 2.0, 1.0  # residuals by which a value may still move outwards
 FLOOR = 1e-3  # of the largest eigenvalue: an eigenvalue nearer to zero than this is known as well as one of this size
 
@@ -139,10 +140,8 @@ class _State:
         self._order = wanted
         self.values = [float(values[i]) for i in wanted]
         self.errors = [float(errors[i]) for i in wanted]
-        strict = [STRICT_TOP] * top + [STRICT_BOTTOM] * bottom
         late = [
-            e / (s * a) if a > 0 else (math.inf if e else 0.0)
-            for e, s, a in zip(self.errors, strict, allowed, strict=True)
+            e / (STRICT * a) if a > 0 else (math.inf if e else 0.0) for e, a in zip(self.errors, allowed, strict=True)
         ]
         # How far each of the rest may come to lie among those wanted, at the end it is nearer to.
         rising = {}
