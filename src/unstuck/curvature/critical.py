@@ -1,9 +1,10 @@
 """What kind of point a loss rests at, with the proof; the way out of a saddle, taken and verified.
 
-A point is critical where the gradient vanishes: where it is rounding, or no more than the scatter of batches explains, or so small that
-going to where it would be zero gains nothing that counts. Only then do the signs of the Hessian's eigenvalues tell a minimum from a
-saddle. Most searches for critical points end elsewhere, where the gradient is all but in the kernel of the Hessian (Frye et al.
-2021); such a point is called gradient-flat, and nothing is said of its type.
+A point is critical where the gradient vanishes: where it is rounding, or so small that going to where it would be zero gains
+nothing that counts; and, where the batches are a sample of more data, where it is no more than their scatter explains. Only then do
+the signs of the Hessian's eigenvalues tell a minimum from a saddle. Most searches for critical points end elsewhere, where the
+gradient is all but in the kernel of the Hessian (Frye et al. 2021); such a point is called gradient-flat, and nothing is said
+of its type.
 """
 
 from __future__ import annotations
@@ -41,10 +42,9 @@ class Gradient:
     rounding: float
     vector: Tensor = field(repr=False, compare=False)
 
-    @property
-    def vanishes(self) -> bool:
-        """Whether nothing of it is certain."""
-        return self.norm <= self.rounding or self.norm <= self.noise
+    def vanishes(self, *, sampled: bool = False) -> bool:
+        """Whether nothing of it is certain: of this loss, or of that over all data, of which the batches are a sample."""
+        return self.norm <= self.rounding or (sampled and self.norm <= self.noise)
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def gradient(objective: Objective) -> Gradient:
     Raises:
         NotFiniteError: It isn't finite.
     """
-    weights = objective.weights
+    weights = objective.gradient_weights
     mean = torch.zeros(objective.size, dtype=objective.dtype, device=objective.device)
     lengths, squares = 0.0, 0.0
     for weight, one in zip(weights, objective.gradients(), strict=True):
@@ -174,6 +174,7 @@ def critical_point(
     tolerance: float = 1e-3,
     negligible: float = 1e-4,
     most: int = 100,
+    sampled: bool = False,
     count: bool = False,
     seed: int = 0,
 ) -> Point:
@@ -186,6 +187,7 @@ def critical_point(
         tolerance: Relative to the largest eigenvalue by size: within it an eigenvalue counts as zero.
         negligible: Change of the loss, relative to it, that makes the gradient negligible.
         most: Products with the Hessian for its ends.
+        sampled: The batches are a sample, and the question is of the loss over all data: a gradient within the noise vanishes.
         count: Count the eigenvalues of each sign too, at some hundred products more.
         seed: Of the random vectors.
 
@@ -220,7 +222,14 @@ def critical_point(
     gain, flatness = _newton(hessian, slope, scale, tolerance)
     flat = scale * reach <= 1e-6 * max(abs(loss), slope.norm, torch.finfo(objective.dtype).tiny) or scale == 0
     kind = _kind(
-        slope, ends.top, ends.bottom, scale, tolerance, flatness, flat=flat, moves=gain > negligible * abs(loss)
+        slope,
+        ends.top,
+        ends.bottom,
+        scale,
+        tolerance,
+        flatness,
+        flat=flat,
+        moves=not slope.vanishes(sampled=sampled) and gain > negligible * abs(loss),
     )
     counted = counts(hessian, tolerance=tolerance, seed=seed) if count else None
     return Point(
@@ -242,7 +251,7 @@ def _kind(
     exact = slope.norm <= slope.rounding
     if not exact and flatness < tolerance:
         return "gradient-flat"
-    if not slope.vanishes and moves:
+    if moves:
         return "not critical"
     if flat:
         return "flat"

@@ -142,13 +142,13 @@ def density(
             run = krylov
         else:
             run = Krylov(operator, seed=seed + 1000 + probe)
-            while run.products < min(steps, operator.size) and run.grow():
+            while run.products < min(steps, operator.whole_size) and run.grow():
                 pass
             products += run.products
         values, vectors = torch.linalg.eigh(run.first_chain)
         points.append(values.numpy())
         weights.append((vectors[0] ** 2).numpy())
-    return Density(points, weights, operator.size, products)
+    return Density(points, weights, operator.whole_size, products)
 
 
 def counts(
@@ -167,12 +167,14 @@ def counts(
     Returns:
         The shares and their error.
     """
-    if operator.size <= dense:
+    if operator.whole_size <= dense and operator.size == operator.whole_size:
         return counted(eigenvalues(operator), tolerance)
     found = density(operator, probes=probes, steps=steps, seed=seed)
     threshold = tolerance * max(abs(found.low), abs(found.high))
     (negative, error), (rest, other) = found.below(-threshold), found.below(threshold)
-    return Counts(1 - rest, rest - negative, negative, max(error, other), tolerance, operator.size, found.products)
+    return Counts(
+        1 - rest, rest - negative, negative, max(error, other), tolerance, operator.whole_size, found.products
+    )
 
 
 def counted(values: Float[torch.Tensor, " size"], tolerance: float = 1e-3) -> Counts:

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unstuck.curvature.products import Operator
+from unstuck.curvature.products import Operator, generator_for
 
 
 class Krylov:
@@ -48,7 +48,7 @@ class Krylov:
         self.projected = torch.zeros(0, 0, dtype=torch.float64)
         self.couplings = torch.zeros(0, 0, dtype=torch.float64)
         self.explored: list[int] = []
-        self._generator = torch.Generator("cpu").manual_seed(seed)
+        self._generator = generator_for(operator, seed)
         self._within = within
         self._rows = torch.empty(0, operator.size, dtype=operator.dtype, device=operator.device)
         self._count = 0
@@ -69,7 +69,7 @@ class Krylov:
     @property
     def complete(self) -> bool:
         """Whether there is no direction left: all eigenvalues are known."""
-        return self._count + (0 if self._within is None else len(self._within)) >= self.operator.size
+        return self._count + (0 if self._within is None else len(self._within)) >= self.operator.whole_size
 
     @property
     def first_chain(self) -> Float[Tensor, "steps steps"]:
@@ -125,7 +125,7 @@ class Krylov:
     def _add(self, vector: Tensor | None) -> bool:
         """Adds a vector, or a random one, to what is outside the basis; False where there is nothing outside."""
         operator = self.operator
-        room = operator.size - self._count - len(self._rests) - (0 if self._within is None else len(self._within))
+        room = operator.whole_size - self._count - len(self._rests) - (0 if self._within is None else len(self._within))
         while room > 0:
             if vector is None:
                 vector = torch.randn(operator.size, generator=self._generator, dtype=torch.float32)
@@ -133,7 +133,7 @@ class Krylov:
             length = self._length(vector)
             rest, _, _ = self._orthogonal(vector / length if length > 0 else vector)
             left = self._length(rest)
-            if left > 0.01 * math.sqrt(room / operator.size):
+            if left > 0.01 * math.sqrt(room / operator.whole_size):
                 self._keep(rest / left, torch.zeros(self._count, dtype=torch.float64))
                 return True
             vector = None
@@ -159,7 +159,8 @@ class Krylov:
     def _append(self, vector: Tensor) -> None:
         """Takes a vector into the basis, with its product."""
         if self._count == len(self._rows):
-            rows = self._rows.new_empty(min(max(16, 2 * len(self._rows)), self.operator.size), self.operator.size)
+            count = min(max(16, 2 * len(self._rows)), self.operator.whole_size)
+            rows = self._rows.new_empty(count, self.operator.size)
             rows[: self._count] = self.basis
             self._rows = rows
         self._rows[self._count] = vector

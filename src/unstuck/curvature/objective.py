@@ -8,6 +8,7 @@ batches, and means are taken over all of them.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, get_args
@@ -80,7 +81,7 @@ class Objective:
         self.evaluations = 0  # losses of a batch
         self.gradients_made = 0.0  # gradients of the whole loss
         self._depth = 0
-        self._draws: bool | None = None
+        self._draws = False
 
     @property
     def size(self) -> int:
@@ -97,13 +98,40 @@ class Objective:
         """Of vectors: float64 where a tensor is, else float32."""
         return torch.float64 if any(p.dtype == torch.float64 for p in self.params) else torch.float32
 
-    @property
+    @functools.cached_property
     def weights(self) -> list[float]:
         """Share of each batch in the mean over all batches of all ranks."""
         total = math.fsum(self.sizes)
         if self.distributed:
             total = float(self.summed(torch.tensor(total, dtype=torch.float64, device=self.device)))
         return [s / total for s in self.sizes]
+
+    @functools.cached_property
+    def gradient_weights(self) -> list[float]:
+        """Share of each of `gradients` in the mean; where tensors are spread, of the batches that all ranks have at once.
+
+        Raises:
+            MisuseError: Tensors are spread over ranks that have different numbers of batches: one would wait for ever.
+        """
+        if not self.sharded:
+            return self.weights
+        mine = torch.tensor([len(self.batches), -len(self.batches)], device=self.device)
+        dist.all_reduce(mine, dist.ReduceOp.MAX)
+        if int(mine.sum()):
+            raise MisuseError(
+                f"sharded ranks take their steps together, and have from {-int(mine[1])} to {int(mine[0])} batches; give each as many"
+            )
+        return self.summed(torch.tensor(self.weights, dtype=torch.float64, device=self.device)).tolist()
+
+    @functools.cached_property
+    def whole_size(self) -> int:
+        """Numbers that the loss is a function of, on all ranks."""
+        return int(self.summed(torch.tensor(self.size, device=self.device))) if self.sharded else self.size
+
+    @property
+    def rank(self) -> int:
+        """Of this process where tensors are spread, to draw other random numbers on each; 0 where they aren't."""
+        return dist.get_rank() if self.sharded else 0
 
     @contextlib.contextmanager
     def fixed(self) -> Iterator[None]:
@@ -118,8 +146,8 @@ class Objective:
             for module in self.modules:
                 stack.enter_context(_modes(module, self.mode))
                 if isinstance(module, DistributedDataParallel):
-                    stack.enter_context(module.no_sync())
-            stack.enter_context(_differentiable(self.params))
+                    stack.enter_context(_unsynchronized(module))
+            stack.enter_context(differentiable(self.params))
             yield
 
     def loss(self, index: int) -> Float[Tensor, ""]:
@@ -129,21 +157,32 @@ class Objective:
             MisuseError: It isn't a single number.
         """
         self.evaluations += 1
-        if self._draws is False:
-            loss = self._loss(self.batches[index])
-        else:
-            with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-                torch.manual_seed(self.seed + index)
-                before = _random_state(self.device)
-                loss = self._loss(self.batches[index])
-                if self._draws is None:
-                    self._draws = any(
-                        not torch.equal(a, b) for a, b in zip(before, _random_state(self.device), strict=True)
-                    )
+        loss = self.drawn(index, self._loss)
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             what = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"{type(loss).__name__}"
             raise MisuseError(f"a loss is a tensor with one number in it, and this is {what}; give its mean")
         return loss.reshape(())
+
+    def drawn(self, index: int, function: Callable[[Any], Tensor]) -> Tensor:
+        """What a function makes of a batch, with the random numbers of that batch."""
+        generators = _generators(self.device)
+        kept = [g.get_state() for g in generators]
+        try:
+            for generator in generators:
+                generator.manual_seed(self.seed + index)
+            before = [g.get_state() for g in generators]
+            made = function(self.batches[index])
+            self._draws |= not all(torch.equal(b, g.get_state()) for b, g in zip(before, generators, strict=True))
+            return made
+        finally:
+            for generator, state in zip(generators, kept, strict=True):
+                generator.set_state(state)
+
+    def state(self) -> tuple[object, ...]:
+        """What tells that the loss may have become another: it differs once tensors, buffers or modes were changed."""
+        modules = [part for module in self.modules for part in module.modules()]
+        held = [*self.params, *(b for part in modules for b in part._buffers.values() if b is not None)]
+        return (*((id(t), t._version, local(t).data_ptr()) for t in held), *(part.training for part in modules))
 
     def first(self) -> Objective:
         """The same with its first batch alone; of this rank, where there are several."""
@@ -163,7 +202,7 @@ class Objective:
     def gradient(self) -> Float[Tensor, " size"]:
         """Gradient of the loss, in the order of `params`."""
         total = torch.zeros(self.size, dtype=self.dtype, device=self.device)
-        for weight, gradient in zip(self.weights, self.gradients(), strict=True):
+        for weight, gradient in zip(self.gradient_weights, self.gradients(), strict=True):
             total.add_(gradient, alpha=weight)
         return self.summed(total) if self.distributed and not self.sharded else total
 
@@ -182,14 +221,13 @@ class Objective:
 
     def _backward(self, index: int) -> Float[Tensor, " size"]:
         """The same by `backward`, which sharding listens to: it gathers weights and takes the mean of gradients over ranks."""
-        ranks = dist.get_world_size()
-        share = self.weights[index] * ranks
+        share = dist.get_world_size() * self.weights[index] / self.gradient_weights[index]
         kept = [p.grad for p in self.params]
         for param in self.params:
             param.grad = None
         try:
             (share * self.loss(index)).backward()
-            return self.flatten([p.grad for p in self.params]) / self.weights[index]
+            return self.flatten([p.grad for p in self.params])
         finally:
             for param, grad in zip(self.params, kept, strict=True):
                 param.grad = grad
@@ -242,6 +280,12 @@ class Objective:
         tensor = tensor.clone()
         dist.all_reduce(tensor)
         return tensor
+
+    def agreed(self, flag: bool) -> bool:
+        """Whether something holds on all ranks, so that none goes another way than the rest."""
+        return (
+            flag if not self.distributed else not float(self.summed(torch.tensor(float(not flag), device=self.device)))
+        )
 
     def dot(self, left: Tensor, right: Tensor) -> Tensor:
         """Inner product of vectors, `(size,)` or `(count, size)` on the left; over all ranks where they are spread."""
@@ -309,9 +353,12 @@ def _check(objective: Objective) -> None:
         raise MisuseError("the size of a batch is a number above zero")
 
 
-def _random_state(device: torch.device) -> list[Tensor]:
-    states = [torch.get_rng_state()]
-    return states + ([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])
+def _generators(device: torch.device) -> list[torch.Generator]:
+    """Of the CPU, and of the accelerator that the tensors are on; no other is touched, as `torch.manual_seed` would."""
+    if device.type != "cuda":
+        return [torch.default_generator]
+    torch.cuda.init()
+    return [torch.default_generator, torch.cuda.default_generators[device.index or 0]]
 
 
 @contextlib.contextmanager
@@ -327,8 +374,9 @@ def _modes(module: nn.Module, mode: Mode) -> Iterator[None]:
                 part.training = mode != "eval" and not (mode == "no-dropout" and _drops(part))
         for part, _ in dropouts:
             part.dropout = 0.0
+        copies = {id(b): b.clone() for _, kept in buffers for b in kept.values() if b is not None}
         for held, kept in buffers:
-            held.update({name: b.clone() for name, b in kept.items() if b is not None})
+            held.update({name: copies[id(b)] for name, b in kept.items() if b is not None})
         yield
     finally:
         for part, was in zip(parts, modes, strict=True):
@@ -344,7 +392,19 @@ def _drops(part: nn.Module) -> bool:
 
 
 @contextlib.contextmanager
-def _differentiable(params: Sequence[Tensor]) -> Iterator[None]:
+def _unsynchronized(module: DistributedDataParallel) -> Iterator[None]:
+    """Keeps ranks from sharing gradients and buffers as they go: we take means ourselves, and each has its own batches."""
+    was, module.require_forward_param_sync = module.require_forward_param_sync, False
+    try:
+        with module.no_sync():
+            yield
+    finally:
+        module.require_forward_param_sync = was
+
+
+@contextlib.contextmanager
+def differentiable(params: Sequence[Tensor]) -> Iterator[None]:
+    """Within it all of some tensors are trained."""
     frozen = [p for p in params if not p.requires_grad]
     for param in frozen:
         param.requires_grad_(True)

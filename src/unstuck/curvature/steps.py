@@ -82,6 +82,7 @@ class Scaled:
     def __init__(self, operator: Operator, diagonal: Float[Tensor, " size"], added: Float[Tensor, " size"]) -> None:
         self.operator, self.diagonal, self.added = operator, diagonal, added
         self.size, self.dtype, self.device = operator.size, operator.dtype, operator.device
+        self.whole_size, self.rank = operator.whole_size, operator.rank
 
     def __matmul__(self, vector: Float[Tensor, " size"]) -> Float[Tensor, " size"]:
         """The product with a vector."""
