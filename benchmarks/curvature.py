@@ -488,8 +488,12 @@ def main() -> None:
         if part == "cost":
             found = costs(options.rounds)
             kept["costs"] = [asdict(c) for c in found]
-            print(table(("network", "parameters", "way", "time", "peak memory", "without weights and data"),
-                        [(c.network, f"{c.parameters:,}", c.way, f"{c.time:.2f}", f"{c.memory:.2f}", f"{c.memory_above:.2f}") for c in found]), "\n")  # fmt: skip
+            head = ("network", "parameters", "way", "time", "peak memory", "without weights and data")
+            rows = [
+                (c.network, f"{c.parameters:,}", c.way, f"{c.time:.2f}", f"{c.memory:.2f}", f"{c.memory_above:.2f}")
+                for c in found
+            ]
+            print(table(head, rows), "\n")
         elif part == "signs":
             rows = signs(80)
             print(table(("network, 1,455 parameters", "dense, float64: + / 0 / -", "10 x 80 products", "off by"),

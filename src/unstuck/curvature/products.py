@@ -231,10 +231,8 @@ class Hessian:
             seen.add(node)
             todo += [following for following, _ in node.next_functions]
             backward = getattr(getattr(node, "_forward_cls", None), "backward", None)
-            if (
-                hasattr(backward, "__wrapped__")
-                and backward.__code__.co_filename == once_differentiable.__code__.co_filename
-            ):
+            code = getattr(backward, "__code__", None) if hasattr(backward, "__wrapped__") else None
+            if code is not None and code.co_filename == once_differentiable.__code__.co_filename:
                 raise NotImplementedError(f"the backward of {node.name()} can't be differentiated")
 
     def _held(self) -> int:
@@ -414,7 +412,7 @@ def _ratio(make: Callable[[], Tensor], other: Callable[[], Tensor], rounds: int 
 def _print(params: Sequence[Tensor]) -> list[float]:
     """Numbers that are others when the tensors are: what is written through `.data` leaves no other trace."""
     here = [local(p.detach()) for p in params if p.numel()]
-    prints = [*torch._foreach_norm(here), *(h.sum() for h in here)]
+    prints = [*(h.norm() for h in here), *(h.sum() for h in here)]
     return torch.stack([p.to(here[0].device, torch.float64) for p in prints]).tolist()
 
 
