@@ -101,6 +101,8 @@ class Doctor:
             )
         record = self._record = Record.read(baseline.record)
         verdict = diagnose(record)
+        if baseline.status == "failed" and not record.steps:
+            return self._over(verdict, baseline, why=f"it failed before a step was made: {baseline.error}")
         self.patient.see(record)
         if not verdict.loud and verdict.verdict != "unknown":
             return self._over(verdict, baseline, why="nothing is wrong with it")
@@ -285,6 +287,10 @@ class Doctor:
             told = f": one {_outcome_words(broke)}" if broke else ""
             return self._over(verdict, baseline, why=why + told)
         treated = pairs[0][1]
+        reached = [b.skill for _, b in pairs]
+        if all(map(math.isfinite, reached)) and sum(reached) / len(reached) < HELPS:
+            why = f"with {words(best)} it is no better than a guess still: {_outcome_words(treated)}"
+            return self._over(verdict, baseline, why=why)
         after = diagnose(Record.read(treated.record)) if treated.record else None
         values = [(a.value, b.value) for a, b in pairs]
         same = all(a.score == b.score and math.isfinite(a.value) and math.isfinite(b.value) for a, b in pairs)
