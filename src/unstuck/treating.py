@@ -3,7 +3,7 @@
 1. One run as it stands, surveyed and with experiments: what is wrong, and where in the script the training is made.
 2. Remedies that the findings call for, with the settings they propose; a run of each, of the same seed. The best is kept where it
    helps, is run with another seed and diagnosed again, and what is still wrong is treated on top of it.
-3. What the best can do without is taken out of it.
+3. What the best can do without is taken out of it. Where it does less well with other seeds, what did as well is run with these, too.
 4. Fresh seeds, with and without: the effect is that of these pairs alone, as the best of many tries always looks good.
 """
 
@@ -25,7 +25,7 @@ from unstuck.rules._learning import progress
 from unstuck.rules._learning import skill as skill_of
 from unstuck.rules._probes import reachable
 from unstuck.source import EditError
-from unstuck.trials.compare import behind, effect, gained, skill
+from unstuck.trials.compare import behind, effect, floored, gained, skill
 from unstuck.trials.estimate import paired
 from unstuck.trials.executor import Executor
 from unstuck.trials.job import LOWER_IS_BETTER, Job, Outcome
@@ -40,6 +40,8 @@ ROUNDS = 4
 MOST = 6  # treatments in a round
 FEW = 3  # of which are tried in any case
 SHARE = 0.15  # of a run's time that experiments may take
+SHAKY = 0.1  # of that way: what one seed may fall behind another, before others are run with both
+RIVALS = 3  # that are
 CHECKS = 500  # where the seeds begin that tell luck from help while it is looked for
 BRIEF = 500  # updates: so few that more of them may be all it lacks
 FRESH = 1000  # where those of the confirmation begin, which nothing else uses
@@ -124,6 +126,7 @@ class Doctor:
         try:
             self._rounds(verdict, record)
             self._prune()
+            self._settle()
         except KeyboardInterrupt:
             self.tell("stopped: what is best so far is confirmed")
         return self._best[0]
@@ -200,6 +203,7 @@ class Doctor:
         for job, without in self._run([job for job, _ in jobs]):
             smaller = treatments[job.key]
             self._tried.add(frozenset(smaller))
+            self._outcomes[smaller] = without
             good = skill(without) >= enough_of_it
             self.trials.append(Trial(smaller, (without.value,), gained(self._baseline, without), without.seconds, good))
             self.tell(f"{'- ' if good else '  '}{words(smaller)}: {_outcome_words(without)}")
@@ -208,6 +212,42 @@ class Doctor:
         if kept:
             self._best = max(kept, key=lambda k: skill(k[1]))
             self._prune()
+
+    def _settle(self) -> None:
+        """Where the best does less well with other seeds, takes what does well with these, too, or treats what is wrong there."""
+        treatment, outcome = self._best
+        if not treatment or self._spent or not math.isfinite(outcome.skill):
+            return
+        seeds = (self._checks, self._checks + 1)
+        self._checks += 2
+        level = skill(outcome)
+        found = {treatment: self._others(treatment, seeds)}
+        worst = min(range(len(seeds)), key=lambda i: floored(found[treatment][i]))
+        if floored(found[treatment][worst]) >= level - SHAKY:
+            return
+        self.tell(f"  {words(treatment)}, with another seed: {_outcome_words(found[treatment][worst])}")
+        ranked = sorted(self._outcomes, key=lambda t: -skill(self._outcomes[t]))
+        rivals = [t for t in ranked if t != treatment and skill(self._outcomes[t]) >= level - SHAKY][:RIVALS]
+        for rival in rivals:
+            if not self._spent:
+                found[rival] = self._others(rival, seeds)
+        means = {
+            t: sum(map(floored, outs)) / len(outs) - (HELPS if t != treatment else 0.0) for t, outs in found.items()
+        }
+        best = max(means, key=means.__getitem__)
+        self._seed = seeds[worst]
+        self._best = (best, found[best][worst])
+        if best != treatment:
+            self.tell(f"+ {words(best)}: {_outcome_words(found[best][worst])}")
+        if floored(found[best][worst]) < level - SHAKY and not self._spent and self._best[1].record:
+            record = Record.read(self._best[1].record)
+            self._round(diagnose(record), record)
+
+    def _others(self, treatment: Treatment, seeds: Sequence[int]) -> list[Outcome]:
+        """What comes of a treatment with other seeds."""
+        jobs = [self._job(treatment, seed=seed) for seed in seeds]
+        found = {job.key: outcome for job, outcome in self._run(jobs)}
+        return [found[job.key] for job in jobs]
 
     def _try(self, treatments: Sequence[Treatment], *, beside: Job | None = None, least: float = HELPS) -> bool:
         """A run of each, of one seed; the best becomes the one to go on with. Whether one helps.

@@ -25,13 +25,19 @@ def skill(outcome: Outcome) -> float:
     return outcome.skill if math.isfinite(outcome.skill) else outcome.quality
 
 
+def floored(outcome: Outcome) -> float:
+    """How good a run got, at worst as far below chance as perfect is above it; minus infinity where it broke."""
+    own = skill(outcome)
+    return max(-1.0, own) if math.isfinite(own) else own
+
+
 def gained(before: Outcome, after: Outcome) -> float:
     """By how much a run got further, as a share of the way from chance to perfect; of the loss where chance is not known.
 
     R2 has no floor: how far below chance one is doesn't count, beyond as far as perfect is above it.
     """
     if all(math.isfinite(o.skill) for o in (before, after)):
-        return _floored(after) - _floored(before)
+        return floored(after) - floored(before)
     if not math.isfinite(skill(before)) or before.value == 0:
         return skill(after) - skill(before)
     return (skill(after) - skill(before)) / abs(before.value)
@@ -68,11 +74,6 @@ def behind(path: Path, best: Outcome, *, share: float = 0.4, most: float = 0.85,
     step = int(score.steps[-1])
     (own, error), (its, its_error) = _recent(record, step), _recent(other, step)
     return "far behind the best at the same step" if own + 2 * math.hypot(error, its_error) < its - far else ""
-
-
-def _floored(outcome: Outcome) -> float:
-    own = skill(outcome)
-    return max(-1.0, own) if math.isfinite(own) else own
 
 
 @functools.lru_cache(maxsize=4)
