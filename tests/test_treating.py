@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from unstuck import treating
+from unstuck import proposals, treating
 from unstuck.evidence import Record, Task
 from unstuck.patients import Written
+from unstuck.proposals import Proposals
 from unstuck.source import EditError
 from unstuck.treating import CHECKS, FRESH, Doctor
 from unstuck.trials.job import Job, Outcome
@@ -84,9 +85,10 @@ def visit(monkeypatch):
             return Verdict("sick" if made else "healthy", made)
 
         monkeypatch.setattr(treating.Record, "read", read)
-        monkeypatch.setattr(treating, "diagnose", diagnose)
+        for module in (treating, proposals):
+            monkeypatch.setattr(module, "diagnose", diagnose)
         monkeypatch.setattr(
-            Doctor, "_proposed", lambda self, name, verdict, record: [doses[name]] if name in doses else []
+            Proposals, "_proposed", lambda self, name, verdict, record: [doses[name]] if name in doses else []
         )
         return Doctor(program, program, **options).visit()
 
