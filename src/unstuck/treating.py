@@ -36,6 +36,7 @@ ALIKE = 0.005  # of that way: as good, so that the one that was to be tried firs
 ROUNDS = 4
 FEW = 3  # treatments of a kind that are tried in any case
 SHARE = 0.15  # of a run's time that experiments may take
+LOOKING = 0.75  # of the budget, that goes to finding what helps; the rest is for what it does with other seeds
 SHAKY = 0.1  # of that way: what one seed may fall behind another, before others are run with both
 RIVALS = 3  # that are
 CHECKS = 500  # where the seeds begin that tell luck from help while it is looked for
@@ -69,6 +70,7 @@ class Doctor:
         self.trials: list[Trial] = []
         self._may_help = Proposals(patient)
         self._seed = 0  # of the runs that are compared
+        self._until = 1.0  # of the budget
         self._checks = CHECKS
         self._record: Record | None = None  # of the program as it stands
 
@@ -105,7 +107,9 @@ class Doctor:
         self._baseline = baseline
         self._outcomes: dict[Treatment, Outcome] = {}
         try:
+            self._until = LOOKING
             self._rounds(verdict, record)
+            self._until = 1.0
             self._prune()
             self._settle()
         except KeyboardInterrupt:
@@ -372,7 +376,7 @@ class Doctor:
 
     @property
     def _spent(self) -> bool:
-        return time.perf_counter() - self.began > self.budget
+        return time.perf_counter() - self.began > self._until * self.budget
 
 
 # ---------------------------------------------------------------------- words
