@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from unstuck import treating
+from unstuck import proposals, treating
 from unstuck.evidence import Record, Task
 from unstuck.patients import Written
+from unstuck.proposals import Proposals
 from unstuck.source import EditError
 from unstuck.treating import CHECKS, FRESH, Doctor
 from unstuck.trials.job import Job, Outcome
@@ -26,7 +27,7 @@ class Program:
     scores: dict[frozenset[str], float]
     found: dict[frozenset[str], tuple[tuple[str, tuple[str, ...]], ...]] = field(default_factory=dict)
     impossible: frozenset[str] = frozenset()
-    noise: dict[int, float] = field(default_factory=dict)
+    noise: dict[int | tuple[frozenset[str], int], float] = field(default_factory=dict)
     runs: list[tuple[frozenset[str], int]] = field(default_factory=list)
 
     def see(self, record):
@@ -52,7 +53,8 @@ class Program:
         for job in jobs:
             names = frozenset(filter(None, job.command[0].split(",")))
             self.runs.append((names, job.seed))
-            score = self.scores.get(names, 0.1) + self.noise.get(job.seed, 0.0) * bool(names)
+            noise = self.noise.get((names, job.seed), self.noise.get(job.seed, 0.0))
+            score = self.scores.get(names, 0.1) + noise * bool(names)
             from_chance = score + 0.3 * bool(names)  # which is estimated anew in each run: not to be gone by
             outcome = Outcome("finished", "accuracy", score, from_chance, 1.0, 10, record=job.command[0] or "baseline")
             yield job, outcome
@@ -83,9 +85,10 @@ def visit(monkeypatch):
             return Verdict("sick" if made else "healthy", made)
 
         monkeypatch.setattr(treating.Record, "read", read)
-        monkeypatch.setattr(treating, "diagnose", diagnose)
+        for module in (treating, proposals):
+            monkeypatch.setattr(module, "diagnose", diagnose)
         monkeypatch.setattr(
-            Doctor, "_proposed", lambda self, name, verdict, record: [doses[name]] if name in doses else []
+            Proposals, "_proposed", lambda self, name, verdict, record: [doses[name]] if name in doses else []
         )
         return Doctor(program, program, **options).visit()
 
@@ -145,6 +148,32 @@ def test_what_is_still_found_is_treated_on_top(visit):
     assert cure.prescription is not None
     assert cure.prescription.treatment == (ZERO, CLIP)
     assert (names("zero-grad"), CHECKS) in program.runs
+
+
+def test_of_those_that_did_well_the_one_that_does_with_other_seeds_is_taken(visit):
+    found = {names(): (("gradients-accumulate", ("optimizer", "zero-grad")),)}
+    shaky = {(names("optimizer"), seed): -0.6 for seed in range(CHECKS + 1, FRESH + 9)}
+    cure = visit(Program({names("optimizer"): 0.92, names("zero-grad"): 0.9}, found, noise=shaky))
+    assert cure.prescription is not None
+    assert cure.prescription.treatment == (ZERO,)
+    assert cure.prescription.effect.mean == pytest.approx(0.8)
+
+
+def test_what_is_wrong_with_another_seed_is_treated_on_top(visit):
+    found = {**SICK, names("zero-grad"): (("exploding-gradient", ("gradient-clipping",)),)}
+    shaky = {(names("zero-grad"), seed): -0.6 for seed in range(CHECKS + 1, FRESH + 9)}
+    program = Program({names("zero-grad"): 0.98, names("zero-grad", "gradient-clipping"): 0.98}, found, noise=shaky)
+    cure = visit(program)
+    assert cure.prescription is not None
+    assert set(cure.prescription.treatment) == {ZERO, CLIP}
+
+
+def test_what_does_well_with_all_seeds_is_not_compared_again(visit):
+    program = Program({names("zero-grad"): 0.98, names("optimizer"): 0.97}, SICK)
+    cure = visit(program)
+    assert cure.prescription is not None
+    assert cure.prescription.treatment == (ZERO,)
+    assert len([r for r in program.runs if CHECKS <= r[1] < FRESH]) == 2
 
 
 def test_what_is_not_needed_beside_what_came_later_is_taken_out(visit):

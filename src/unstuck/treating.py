@@ -3,60 +3,44 @@
 1. One run as it stands, surveyed and with experiments: what is wrong, and where in the script the training is made.
 2. Remedies that the findings call for, with the settings they propose; a run of each, of the same seed. The best is kept where it
    helps, is run with another seed and diagnosed again, and what is still wrong is treated on top of it.
-3. What the best can do without is taken out of it.
+3. What the best can do without is taken out of it. Where it does less well with other seeds, what did as well is run with these, too.
 4. Fresh seeds, with and without: the effect is that of these pairs alone, as the best of many tries always looks good.
 """
 
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from unstuck._discover import find
 from unstuck.doctor import diagnose
 from unstuck.evidence import Record
 from unstuck.patients import Patient
-from unstuck.rules._learning import progress
+from unstuck.proposals import FALLBACK, Proposals
 from unstuck.rules._learning import skill as skill_of
 from unstuck.rules._probes import reachable
-from unstuck.source import EditError
-from unstuck.trials.compare import behind, effect, gained, skill
+from unstuck.trials.compare import behind, effect, floored, gained, skill
 from unstuck.trials.estimate import paired
 from unstuck.trials.executor import Executor
 from unstuck.trials.job import LOWER_IS_BETTER, Job, Outcome
-from unstuck.trials.visit import Cure, Dose, Prescription, Treatment, Trial, words
-from unstuck.verdict import Finding, Verdict
+from unstuck.trials.visit import Cure, Prescription, Treatment, Trial, words
+from unstuck.verdict import Verdict
 
 WELL = 0.97  # of the way from chance to perfect: no more is looked for
 FINE = 0.85  # of that way, or as far as a small reference network comes: enough where nothing is found any more
 HELPS = 0.02  # of that way: the least that a single run must gain to be gone on with
 ALIKE = 0.005  # of that way: as good, so that the one that was to be tried first is taken
 ROUNDS = 4
-MOST = 6  # treatments in a round
-FEW = 3  # of which are tried in any case
+FEW = 3  # treatments of a kind that are tried in any case
 SHARE = 0.15  # of a run's time that experiments may take
+LOOKING = 0.75  # of the budget, that goes to finding what helps; the rest is for what it does with other seeds
+SHAKY = 0.1  # of that way: what one seed may fall behind another, before others are run with both
+RIVALS = 3  # that are
 CHECKS = 500  # where the seeds begin that tell luck from help while it is looked for
-BRIEF = 500  # updates: so few that more of them may be all it lacks
 FRESH = 1000  # where those of the confirmation begin, which nothing else uses
-FALLBACK = ("optimizer", "learning-rate", "train-longer")
-PAIRED = (
-    "standardize-input",
-    "standardize-target",
-    "output-loss",
-    "initialization",
-    "activation",
-    "zero-grad",
-    "shape",
-)
-PARTNERS: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("initialization", {"scheme": "default"}), ("optimizer", {"to": "Adam", "rate": 0.01}), ("train-longer", {"times": 10}),
-)  # fmt: skip
-BRINGS = {"optimizer": ("learning-rate", "momentum")}  # what a remedy sets as well, and takes the place of
 Tell = Callable[[str], None]
 
 
@@ -84,8 +68,9 @@ class Doctor:
         self.seeds, self.budget, self.tell = seeds, budget, tell
         self.began = time.perf_counter()
         self.trials: list[Trial] = []
-        self._tried: set[frozenset[Dose]] = set()  # in whatever order they are given
+        self._may_help = Proposals(patient)
         self._seed = 0  # of the runs that are compared
+        self._until = 1.0  # of the budget
         self._checks = CHECKS
         self._record: Record | None = None  # of the program as it stands
 
@@ -101,6 +86,8 @@ class Doctor:
             )
         record = self._record = Record.read(baseline.record)
         verdict = diagnose(record)
+        if baseline.status == "failed" and not record.steps:
+            return self._over(verdict, baseline, why=f"it failed before a step was made: {baseline.error}")
         self.patient.see(record)
         if not verdict.loud and verdict.verdict != "unknown":
             return self._over(verdict, baseline, why="nothing is wrong with it")
@@ -120,8 +107,11 @@ class Doctor:
         self._baseline = baseline
         self._outcomes: dict[Treatment, Outcome] = {}
         try:
+            self._until = LOOKING
             self._rounds(verdict, record)
+            self._until = 1.0
             self._prune()
+            self._settle()
         except KeyboardInterrupt:
             self.tell("stopped: what is best so far is confirmed")
         return self._best[0]
@@ -139,7 +129,7 @@ class Doctor:
             record, first = Record.read(again.record), verdict
             verdict = diagnose(record)
             if not verdict.loud and skill(self._best[1]) > fine:
-                self._try(self._candidates(first, record, self._best[0])[:FEW])  # what helps only now
+                self._try(self._may_help.alone(first, record, self._best[0])[:FEW])  # what helps only now
                 return
             if verdict.loud:
                 self.tell(f"still {_said(verdict)}")
@@ -148,9 +138,9 @@ class Doctor:
         """One dose more, else two at once, else what helps many; whether any helps."""
         base = self._best[0]
         return (
-            self._try(self._candidates(verdict, record, base))
-            or self._try(self._pairs(verdict, record, base))
-            or self._try(self._candidates(verdict, record, base, FALLBACK))
+            self._try(self._may_help.alone(verdict, record, base))
+            or self._try(self._may_help.by_twos(verdict, record, base, self._outcomes))
+            or self._try(self._may_help.alone(verdict, record, base, FALLBACK))
         )
 
     @property
@@ -163,25 +153,11 @@ class Doctor:
         treatment, was = self._best
         seed, self._checks = self._checks, self._checks + 1
         check = self._job(treatment, seed=seed, probe_budget=SHARE)
-        self._try(self._around(treatment, record), beside=check, least=2 * HELPS)
+        self._try(self._may_help.around(treatment, record), beside=check, least=2 * HELPS)
         again = self._one(check)  # from the log
         if self._best[0] == treatment and skill(again) < skill(was) - HELPS:
             self._seed, self._best = seed, (treatment, again)
         return again
-
-    def _around(self, base: Treatment, record: Record) -> list[Treatment]:
-        """Rates around the one that helped, or around the program's own where something else did."""
-        rates = [(i, d.settings["rate"]) for i, d in enumerate(base) if "rate" in d.settings]
-        own = record.series("lr").median()
-        around: list[Treatment] = []
-        for factor in (1 / 3, 3.0):
-            if rates:
-                i, rate = rates[0]
-                other = Dose(base[i].remedy, {**base[i].settings, "rate": float(f"{rate * factor:.3g}")})
-                around.append((*base[:i], other, *base[i + 1 :]))
-            elif own > 0:
-                around.append((*base, Dose("learning-rate", {"rate": float(f"{own * factor:.3g}")})))
-        return [t for t in around if frozenset(t) not in self._tried and self._possible(t)]
 
     def _prune(self) -> None:
         """Takes out what the best can do without: what helped at first may not be needed beside what came later."""
@@ -189,15 +165,14 @@ class Doctor:
         if len(treatment) < 2 or self._spent:
             return
         lesser = [(*treatment[:i], *treatment[i + 1 :]) for i in range(len(treatment) - 1)]
-        jobs = [
-            (self._job(t, seed=self._seed), t) for t in lesser if frozenset(t) not in self._tried and self._possible(t)
-        ]
+        jobs = [(self._job(t, seed=self._seed), t) for t in lesser if self._may_help.open(t)]
         treatments = {job.key: t for job, t in jobs}
         enough_of_it = skill(outcome) - HELPS / 2
         kept: list[tuple[Treatment, Outcome]] = []
         for job, without in self._run([job for job, _ in jobs]):
             smaller = treatments[job.key]
-            self._tried.add(frozenset(smaller))
+            self._may_help.tried.add(frozenset(smaller))
+            self._outcomes[smaller] = without
             good = skill(without) >= enough_of_it
             self.trials.append(Trial(smaller, (without.value,), gained(self._baseline, without), without.seconds, good))
             self.tell(f"{'- ' if good else '  '}{words(smaller)}: {_outcome_words(without)}")
@@ -206,6 +181,42 @@ class Doctor:
         if kept:
             self._best = max(kept, key=lambda k: skill(k[1]))
             self._prune()
+
+    def _settle(self) -> None:
+        """Where the best does less well with other seeds, takes what does well with these, too, or treats what is wrong there."""
+        treatment, outcome = self._best
+        if not treatment or self._spent or not math.isfinite(outcome.skill):
+            return
+        seeds = (self._checks, self._checks + 1)
+        self._checks += 2
+        level = skill(outcome)
+        found = {treatment: self._others(treatment, seeds)}
+        worst = min(range(len(seeds)), key=lambda i: floored(found[treatment][i]))
+        if floored(found[treatment][worst]) >= level - SHAKY:
+            return
+        self.tell(f"  {words(treatment)}, with another seed: {_outcome_words(found[treatment][worst])}")
+        ranked = sorted(self._outcomes, key=lambda t: -skill(self._outcomes[t]))
+        rivals = [t for t in ranked if t != treatment and skill(self._outcomes[t]) >= level - SHAKY][:RIVALS]
+        for rival in rivals:
+            if not self._spent:
+                found[rival] = self._others(rival, seeds)
+        means = {
+            t: sum(map(floored, outs)) / len(outs) - (HELPS if t != treatment else 0.0) for t, outs in found.items()
+        }
+        best = max(means, key=means.__getitem__)
+        self._seed = seeds[worst]
+        self._best = (best, found[best][worst])
+        if best != treatment:
+            self.tell(f"+ {words(best)}: {_outcome_words(found[best][worst])}")
+        if floored(found[best][worst]) < level - SHAKY and not self._spent and self._best[1].record:
+            record = Record.read(self._best[1].record)
+            self._round(diagnose(record), record)
+
+    def _others(self, treatment: Treatment, seeds: Sequence[int]) -> list[Outcome]:
+        """What comes of a treatment with other seeds."""
+        jobs = [self._job(treatment, seed=seed) for seed in seeds]
+        found = {job.key: outcome for job, outcome in self._run(jobs)}
+        return [found[job.key] for job in jobs]
 
     def _try(self, treatments: Sequence[Treatment], *, beside: Job | None = None, least: float = HELPS) -> bool:
         """A run of each, of one seed; the best becomes the one to go on with. Whether one helps.
@@ -219,7 +230,7 @@ class Doctor:
         jobs: dict[str, Treatment] = {}
         waiting: list[Job] = []
         for treatment in treatments:
-            self._tried.add(frozenset(treatment))
+            self._may_help.tried.add(frozenset(treatment))
             job = self._job(treatment, seed=self._seed)
             if job.key not in jobs:
                 jobs[job.key] = treatment
@@ -285,6 +296,10 @@ class Doctor:
             told = f": one {_outcome_words(broke)}" if broke else ""
             return self._over(verdict, baseline, why=why + told)
         treated = pairs[0][1]
+        reached = [b.skill for _, b in pairs]
+        if all(map(math.isfinite, reached)) and sum(reached) / len(reached) < HELPS:
+            why = f"with {words(best)} it is no better than a guess still: {_outcome_words(treated)}"
+            return self._over(verdict, baseline, why=why)
         after = diagnose(Record.read(treated.record)) if treated.record else None
         values = [(a.value, b.value) for a, b in pairs]
         same = all(a.score == b.score and math.isfinite(a.value) and math.isfinite(b.value) for a, b in pairs)
@@ -322,88 +337,14 @@ class Doctor:
     def _over(
         self, verdict: Verdict, baseline: Outcome, *, prescription: Prescription | None = None, why: str = ""
     ) -> Cure:
-        return Cure(verdict, baseline, tuple(self.trials), prescription, why, time.perf_counter() - self.began)
-
-    # ------------------------------------------------------------------ candidates
-
-    def _candidates(
-        self, verdict: Verdict, record: Record, base: Treatment, names: Sequence[str] = ()
-    ) -> list[Treatment]:
-        """Treatments of one dose more than there is, the most promising first.
-
-        Args:
-            verdict: What is wrong.
-            record: With what.
-            base: What there is.
-            names: Remedies; by default those that the findings call for.
-        """
-        ranked: dict[Treatment, float] = {}
-        wanted = dict([(n, float(i)) for i, n in enumerate(names)] if names else _wanted(verdict.findings))
-        broke = progress(record).broke_at is not None
-        if broke and "learning-rate" in wanted:  # whatever else it lacks, it must come to its end
-            wanted["learning-rate"] = min(1.0, wanted["learning-rate"])
-        for name, rank in wanted.items():
-            apart = 0.5 if broke and name == "learning-rate" else 1.5
-            kept = tuple(d for d in base if d.remedy != name and d.remedy not in BRINGS.get(name, ()))
-            for i, settings in enumerate(self._proposed(name, verdict, record)):
-                treatment = (*kept, Dose(name, settings))
-                if frozenset(treatment) not in self._tried and self._possible(treatment):
-                    ranked.setdefault(treatment, rank + apart * i)
-        return sorted(ranked, key=lambda t: ranked[t])[:MOST]
-
-    def _pairs(self, verdict: Verdict, record: Record, base: Treatment) -> list[Treatment]:
-        """Two doses at once, where none alone helps, as faults may hide each other.
-
-        The first is what the findings call for; the second what is found in the run that had the first, else what lets many learn.
-        """
-        firsts: dict[Dose, None] = {}
-        for name, _ in _wanted(verdict.findings):
-            if name in PAIRED:
-                firsts.update(
-                    dict.fromkeys(Dose(name, settings) for settings in self._proposed(name, verdict, record)[:1])
-                )
-        usual = [Dose(name, settings) for name, settings in PARTNERS]
-        more = self._proposed("train-longer", verdict, record)[-1:]
-        faster = [(usual[1], Dose("train-longer", settings)) for settings in more]
-        pairs = faster if record.steps < BRIEF else []
-        pairs += [(a, b) for a in list(firsts)[:2] for b in self._beside((*base, a))]
-        pairs += [(a, b) for a in list(firsts)[:2] for b in [*list(firsts)[1:3], *usual]] + faster
-        given = {d.remedy for d in base}
-        fitting = [(*base, a, b) for a, b in pairs if a.remedy != b.remedy and not {a.remedy, b.remedy} & given]
-        return [t for t in dict.fromkeys(fitting) if frozenset(t) not in self._tried and self._possible(t)][:MOST]
-
-    def _beside(self, treatment: Treatment, *, most: int = 2) -> list[Dose]:
-        """What the run that had a treatment calls for beside it."""
-        outcome = self._outcomes.get(treatment)
-        if outcome is None or not outcome.record:
-            return []
-        record = Record.read(outcome.record)
-        verdict = diagnose(record)
-        doses = [
-            Dose(name, settings)
-            for name, _ in _wanted(verdict.loud)[:most]
-            for settings in self._proposed(name, verdict, record)[:most]
-        ]
-        return doses[:most]
-
-    def _proposed(self, name: str, verdict: Verdict, record: Record) -> list[dict[str, Any]]:
-        """Settings that a remedy proposes; none where there is no such remedy."""
-        remedy = find("remedies").get(name)
-        propose = getattr(sys.modules[remedy.__module__], "propose", None) if remedy is not None else None
-        try:
-            return list(propose(self.patient.proposing(record), verdict)) if propose is not None else []
-        except EditError:
-            return []
-
-    def _possible(self, treatment: Treatment) -> bool:
-        """Whether a treatment can be given; why not is noted."""
-        try:
-            self.patient.check(treatment)
-        except EditError as error:
-            self._tried.add(frozenset(treatment))
-            self.trials.append(Trial(treatment, why_not=str(error)))
-            return False
-        return True
+        return Cure(
+            verdict,
+            baseline,
+            (*self.trials, *self._may_help.refused),
+            prescription,
+            why,
+            time.perf_counter() - self.began,
+        )
 
     # ------------------------------------------------------------------ runs
 
@@ -435,21 +376,7 @@ class Doctor:
 
     @property
     def _spent(self) -> bool:
-        return time.perf_counter() - self.began > self.budget
-
-
-def _wanted(findings: Iterable[Finding]) -> list[tuple[str, float]]:
-    """Remedies by name, and their rank: those of the first finding first, then of what it explains, then of the others."""
-    ranked: dict[str, float] = {}
-    level = 0.0
-    for finding in findings:
-        for i, name in enumerate(finding.treated_by):
-            ranked.setdefault(name, level + i)
-        for explained in finding.explains:
-            for i, name in enumerate(explained.treated_by[:2]):
-                ranked.setdefault(name, level + 1.5 + i)
-        level += 1.0 if finding.severity != "note" else 3.0
-    return sorted(ranked.items(), key=lambda item: item[1])
+        return time.perf_counter() - self.began > self._until * self.budget
 
 
 # ---------------------------------------------------------------------- words

@@ -50,7 +50,7 @@ def test_what_breaks_counts_as_far_below_chance():
 
 @pytest.fixture
 def record(tmp_path):
-    """Writes a run of 100 steps or less, with a score every tenth."""
+    """Writes a run with a score every tenth."""
 
     def write(name, scores):
         path = tmp_path / f"{name}.sqlite"
@@ -68,16 +68,22 @@ def record(tmp_path):
 @pytest.mark.parametrize(
     ("scores", "why"),
     [
-        ([0.5] * 3, ""),  # too early to tell
-        ([0.5] * 6, "far behind the best at the same step"),
-        ([0.5] * 10, ""),  # so near to its end that it may end
-        ([0.88] * 6, ""),
+        ([0.5] * 12, ""),  # too early to tell
+        ([0.5] * 24, "far behind the best at the same step"),
+        ([0.5] * 40, ""),  # so near to its end that it may end
+        ([0.88] * 24, ""),
+        ([0.2, 1.0] * 12, ""),  # scores of batches so small that they tell little
         ([], ""),
     ],
 )
 def test_what_is_far_behind_at_the_same_step_need_not_end(record, scores, why):
-    best = out(0.9, 0.8, record=str(record("best", [0.9] * 10)))
+    best = out(0.9, 0.8, record=str(record("best", [0.9] * 40)), steps=400)
     assert behind(record("one", scores), best) == why
+
+
+def test_a_training_of_few_steps_is_let_end(record):
+    best = out(0.9, 0.8, record=str(record("best", [0.9] * 10)), steps=100)
+    assert behind(record("one", [0.5] * 6), best) == ""
 
 
 def test_nothing_is_behind_what_is_not_known(record, tmp_path):

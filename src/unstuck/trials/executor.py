@@ -57,6 +57,8 @@ class Executor(Protocol):
 class Log:
     """What has finished, one line each, in a file that a kill can't spoil: `trials.jsonl`.
 
+    What failed is made again when it is asked for in another visit: it may have failed for want of a file that is there now.
+
     Args:
         folder: Where it lies, and the runs.
     """
@@ -81,7 +83,7 @@ class Log:
             outcome = Outcome(**values)
         except (ValueError, KeyError, TypeError):  # the last line, cut off
             return
-        if not outcome.record or Path(outcome.record).exists():
+        if outcome.status != "failed" and (not outcome.record or Path(outcome.record).exists()):
             self.known[told["key"]] = outcome
 
     def add(self, job: Job, outcome: Outcome) -> None:
