@@ -61,6 +61,7 @@ class Program:
         ignored: Signals (INT, ...) that are ignored from the start, as under `nohup` or in a script's background.
         terminal: Run on a terminal instead of pipes.
         text: The script, where it is no file of `programs/`.
+        options: Of `unstuck run`, besides the usual ones.
         example: From `examples/`; prints what it came to through lines added at its end.
         quick: Among the tests that always run.
     """
@@ -76,12 +77,14 @@ class Program:
     ignored: tuple[str, ...] = ()
     terminal: bool = False
     text: str = ""
+    options: tuple[str, ...] = ()
     example: bool = False
     quick: bool = False
 
 
 SPECIAL = [
     Program("dropout_cnn", "dropout_cnn.py"),
+    Program("curvature_along_the_run", "dropout_cnn.py", options=("--curvature",)),
     Program("exits_with_words", "exits_with_words.py", quick=True),
     Program("writes_bytes", "writes_bytes.py", quick=True),
     Program("reads_stdin", "reads_stdin.py", stdin=b"you\nand\n\xff\x00 more", quick=True),
@@ -159,7 +162,16 @@ def run_watched(program: Program, folder: Path, *, limit: float = 240.0) -> Outc
     """
     with tempfile.TemporaryDirectory() as ours:
         report = Path(ours) / "report.json"
-        options = ["run", "--quiet", "--runs", ours, "--json", str(report), *(["-m"] if program.module else [])]
+        options = [
+            "run",
+            "--quiet",
+            "--runs",
+            ours,
+            "--json",
+            str(report),
+            *program.options,
+            *(["-m"] if program.module else []),
+        ]
         outcome = _run([*unstuck_command(), *options, program.script, *program.args], program, folder, limit)
         steps = json.loads(report.read_text())["run"].get("steps") if report.exists() else None
         return replace(outcome, steps=steps)

@@ -76,6 +76,44 @@ def test_a_healthy_training_from_start_to_report(script, tmp_path):
 
 
 @pytest.mark.slow
+def test_curvature_of_a_script_from_start_to_report(script, tmp_path):
+    done = unstuck(
+        "curvature", "--budget", "8s", "--json", "c.json", "--html", "c.html", script(TRAINING), folder=tmp_path
+    )
+    plain = subprocess.run([sys.executable, "train.py"], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert (done.returncode, done.stdout) == (0, plain.stdout)
+    told = json.loads((tmp_path / "c.json").read_text())
+    assert told["kind"].upper() in done.stderr
+    assert "that the curvature bears (Adam)" in " ".join(done.stderr.split())
+    assert {c["step"] for c in told["course"]} >= {0, 120}
+    assert [layer["layer"] for layer in told["layers"]] == ["net.0", "net.2"]
+    assert told["density"]["exact"]
+    assert told["notes"] == []
+    assert 'id="curvature"' in (tmp_path / "c.html").read_text()
+
+
+@pytest.mark.slow
+def test_curvature_along_a_run(script, tmp_path):
+    done = unstuck("run", "--curvature", "--probe-budget", "0", "--json", "r.json", script(TRAINING), folder=tmp_path)
+    assert done.returncode == 0
+    assert "that the curvature bears (Adam)" in " ".join(done.stderr.split())
+    record = Record.read(tmp_path / json.loads((tmp_path / "r.json").read_text())["run"]["record"])
+    sharp = record.series("sharpness")
+    assert 4 <= len(sharp) <= 10 and sharp.steps[0] == 0 and sharp.steps[-1] == 120
+    assert not record.happened("probe") and record.meta["curvature_seconds"] > 0
+    assert not record.happened("watcher-error")
+
+
+@pytest.mark.slow
+def test_curvature_of_what_failed_or_never_trained(script, tmp_path):
+    failed = unstuck("curvature", script(TRAINING + "\nraise SystemExit(3)\n"), folder=tmp_path)
+    assert failed.returncode == 3
+    nothing = unstuck("curvature", script("print(1)", "one.py"), folder=tmp_path)
+    assert (nothing.returncode, nothing.stdout) == (0, "1\n")
+    assert "UNKNOWN" in nothing.stderr
+
+
+@pytest.mark.slow
 def test_fail_on_and_quiet(script, tmp_path):
     done = unstuck("run", "--quiet", "--fail-on", "warning", script(BROADCAST), folder=tmp_path)
     assert done.returncode == 3
@@ -114,6 +152,11 @@ def test_exit_codes_and_tracebacks_are_the_scripts_own(script, tmp_path):
         (["run", "nowhere.py"], "there is no file 'nowhere.py'"),
         (["run", "."], "is a folder without a __main__.py"),
         (["run"], "which script?"),
+        (["curvature"], "usage: unstuck curvature [OPTIONS] SCRIPT"),
+        (["curvature", "nowhere.py"], "there is no file 'nowhere.py'"),
+        (["curvature", "--budget", "soon", "train.py"], "--budget is 'soon'"),
+        (["curvature", "--json", "no/such/c.json", "train.py"], "there is no folder"),
+        (["run", "--curvature-budget", "much", "train.py"], "--curvature-budget is 'much'"),
         (["run", "--budget", "much", "train.py"], "--budget is 'much'"),
         (["run", "--fail-on", "tears", "train.py"], "must be one of error, warning, note"),
         (["run", "--json", "no/such/r.json", "train.py"], "there is no folder"),

@@ -14,7 +14,7 @@ def run(code: str) -> str:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 
-@pytest.mark.parametrize("module", ["torch", "numpy", "rich", "typer", "jinja2", "ray"])
+@pytest.mark.parametrize("module", ["torch", "numpy", "rich", "typer", "jinja2", "ray", "matplotlib"])
 def test_import_leaves_heavy_packages_alone(module: str):
     assert run(f"import sys, unstuck; print({module!r} in sys.modules)") == "False"
 

@@ -27,3 +27,7 @@ class MissingError(UnstuckError, ImportError):
 
 class ClusterError(UnstuckError, RuntimeError):
     """A cluster that can't be reached, or whose machines can't make what they are asked for."""
+
+
+class NotFiniteError(UnstuckError, ArithmeticError):
+    """A loss, a gradient or a product that isn't a finite number, where one is needed."""

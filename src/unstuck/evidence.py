@@ -36,6 +36,9 @@ sampled steps only. Step 0 is always sampled.
 | `prediction_count` | "" (a `Vector`) | predicted labels in the batch, in the same way |
 | `eval_input_mean`, `eval_input_std`, `eval_input_min`, `eval_input_max` | input | the same of some evaluated batches |
 | `eval_label_count`, `eval_prediction_count` | "" (`Vector`s) | labels and predictions in those batches |
+| `hessian_top`, `hessian_bottom` | "" | with `--curvature`, at a few steps: largest and smallest eigenvalue of the loss's Hessian |
+| `sharpness` | "" | the same: the largest eigenvalue as the optimizer feels it, preconditioned where it does that |
+| `stable_rate`, `edge` | "" | the same: the largest learning rate that this curvature bears, and the learning rate over it |
 
 **Events**: things that happened once, see `Event`.
 
@@ -166,6 +169,8 @@ class Event:
         `exception`: `type`, `message`: the script ended so.
         `probe`: `name` and the numbers of one experiment on copies, made when the script had ended (null where not finite), or its
             `error`; under the name `none`, `why` there were no experiments. The room `probes` says what the numbers mean.
+        `curvature`: where it was asked for, `part` and the numbers of one part of what was measured of curvature when the script had
+            ended, or how it `failed`; under `none`, `why` there is nothing. `probes.examination` says what the parts are.
     """
 
     step: int

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from unstuck.errors import MisuseError
 from unstuck.probes.bench import Clock
-from unstuck.probes.curvature import curvature
+from unstuck.probes.curvature import Ground, curvature
 
 
 def quadratic(hessian, w, *, dtype=torch.float64, slope=0.0):
@@ -42,13 +43,14 @@ def test_extremes_of_a_small_hessian_are_exact(bench_of, values):
 
 
 def test_extremes_of_a_large_hessian_lie_within_their_errors(bench_of):
-    """200 eigenvalues between 0 and 1, and two outside: 20 products find those; the residual bounds the distance to some eigenvalue."""
+    """200 eigenvalues between 0 and 1, and two outside. A residual bounds the distance to some eigenvalue; half a percent was asked for."""
     values = [10.0, -4.0, *torch.linspace(0, 1, 198).tolist()]
     w = torch.ones(200, dtype=torch.float64, requires_grad=True)
     found = curvature(bench_of(quadratic(symmetric(values), w)), Clock(5))
-    assert abs(found["top"] - 10) <= found["top_error"] + 1e-9 < 1e-3
-    assert abs(found["bottom"] + 4) <= found["bottom_error"] + 1e-9 < 1e-3
-    assert found["iterations"] == 20
+    assert abs(found["top"] - 10) <= found["top_error"] + 1e-9 < 0.05
+    assert abs(found["bottom"] + 4) <= found["bottom_error"] + 1e-9 < 0.02
+    assert 6 <= found["iterations"] <= 60
+    assert found["converged"]
 
 
 def test_a_saddle_has_a_negative_eigenvalue_and_no_gradient(bench_of):
@@ -81,7 +83,7 @@ def test_a_network_against_the_whole_hessian(bench_of):
             F.cross_entropy(model(x), y).backward()
             optimizer.step()
 
-    found = curvature(bench_of(script), Clock(5), iterations=40)
+    found = curvature(bench_of(script), Clock(5))
     names = [name for name, _ in model.named_parameters()]
     sizes = [p.numel() for p in model.parameters()]
     shapes = [p.shape for p in model.parameters()]
@@ -141,7 +143,8 @@ class Square(nn.Module):
         return Once.apply(self.w).sum()
 
 
-def test_what_cannot_be_differentiated_twice_is_left_out(bench_of):
+def test_what_cannot_be_differentiated_twice_is_measured_by_differences(bench_of):
+    """The Hessian of the sum of squares is 2 in every direction; finite differences in float32 know it to a part in a thousand."""
     model = Square()
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
 
@@ -149,10 +152,65 @@ def test_what_cannot_be_differentiated_twice_is_left_out(bench_of):
         model().backward()
         optimizer.step()
 
-    assert curvature(bench_of(script), Clock(5)) is None
+    found = curvature(bench_of(script), Clock(5))
+    assert found["way"] == "difference"
+    assert "not implemented" in found["passed_over"]["reused"]
+    assert found["top"] == pytest.approx(2, rel=1e-3)
 
 
 def test_time_ends_it_after_six_products(bench_of):
     w = torch.ones(50, dtype=torch.float64, requires_grad=True)
     bench = bench_of(quadratic(symmetric(torch.linspace(-1, 1, 50).tolist()), w))
-    assert curvature(bench, Clock(0))["iterations"] == 6
+    found = curvature(bench, Clock(0))
+    assert found["iterations"] == 6
+    assert "kind" not in found and "stable_rate" not in found
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [([3.0, 1.0, 0.5], "minimum"), ([3.0, 1.0, -2.0], "saddle"), ([-1.0, -2.0, -3.0], "maximum")],
+)
+def test_the_kind_of_point_and_its_proof(bench_of, values, kind):
+    w = torch.zeros(3, dtype=torch.float64, requires_grad=True)
+    found = curvature(bench_of(quadratic(symmetric(values), w)), Clock(5))
+    assert found["kind"] == kind
+    assert kind in found["says"]
+    assert found["typical"] == pytest.approx(sum(map(abs, values)) / 3)
+
+
+def test_on_a_slope_there_is_no_critical_point(bench_of):
+    w = torch.ones(3, dtype=torch.float64, requires_grad=True)
+    found = curvature(bench_of(quadratic(symmetric([3.0, 2.0, 1.0]), w)), Clock(5))
+    assert found["kind"] == "not critical"
+    at = w.detach()  # the whole of a parabola's loss goes on the way to its minimum
+    assert found["gain"] == pytest.approx(found["loss"], rel=1e-6)
+    assert found["loss"] == pytest.approx(float(0.5 * at @ symmetric([3.0, 2.0, 1.0]) @ at))
+
+
+@pytest.mark.parametrize(
+    ("settings", "bound"), [({}, 2.0), ({"momentum": 0.9}, 3.8), ({"momentum": 0.5, "nesterov": True}, 1.5)]
+)
+def test_the_rate_it_bears_is_that_of_the_scripts_own_optimizer(bench_of, settings, bound):
+    """In closed form: the bound over the largest eigenvalue, which is 4."""
+    w = torch.ones(3, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.SGD([w], 0.1, **settings)
+    hessian = symmetric([4.0, 1.0, 0.5])
+
+    def script():
+        optimizer.zero_grad()
+        (0.5 * w @ hessian @ w).backward()
+        optimizer.step()
+
+    found = curvature(bench_of(script), Clock(5))
+    assert found["stable_rate"] == pytest.approx(bound / 4)
+    assert found["rate"] == pytest.approx(0.1)
+    assert found["edge"] == pytest.approx(0.1 * 4 / bound)
+
+
+def test_a_network_too_large_for_the_vectors_is_left_out(bench_of, monkeypatch):
+    w = torch.ones(50, dtype=torch.float64, requires_grad=True)
+    bench = bench_of(quadratic(symmetric(torch.linspace(-1, 1, 50).tolist()), w))
+    monkeypatch.setattr("unstuck.probes.curvature.MEMORY", 11 * 50 * 8)
+    assert curvature(bench, Clock(5)) is None
+    with pytest.raises(MisuseError, match="50 numbers to learn, and 12 vectors of that size"):
+        Ground(bench, bench.batches, Clock(5))

@@ -289,6 +289,53 @@ def huge(count: int = 300, steps: int = 20_000) -> Case:
     return Verdict("sick", (root, *others), None, _run(record, (NASTY, 0.1, 0.9))), record
 
 
+def bent(steps: int = 400) -> Case:
+    """A small network that rests at a saddle, with all that can be told of its curvature."""
+    at = np.linspace(-2.5, 8.5, 240)
+    bells = [(0.96, 0.0), (0.02, 8.0), (0.02, -2.0)]
+    height = sum(w * np.exp(-((at - m) ** 2) / 0.02) / math.sqrt(0.02 * math.pi) for w, m in bells)
+    seen = [0, 50, 100, 200, 300, 400]
+    top = np.array([2.0, 5.0, 7.0, 8.0, 8.5, 8.0])
+    parts = [
+        {"part": "point", "kind": "saddle", "says": "a saddle: an eigenvalue is below zero beyond its error; eigenvalues from -2 to 8",
+         "top": 8.0, "bottom": -2.0, "top_error": 1e-3, "bottom_error": 2e-3, "gradient": 1e-6, "noise": 2e-6, "rounding": 1e-7,
+         "loss": 2.303, "gain": 1e-9, "flatness": 0.3, "tolerance": 1e-3, "converged": True, "tops": [8.0, 3.0, 1.0],
+         "tops_errors": [1e-3, 1e-3, 1e-3], "typical": 0.04, "way": "reused", "way_error": 2e-5, "passed_over": {}, "batches": 8,
+         "samples": 256.0, "size": 1234, "stated": "modules in the modes they were trained in"},
+        {"part": "rate", "stable_rate": 0.25, "rate": 0.1, "edge": 0.4, "sharpness": 8.0, "sharpness_error": 0.01, "bound": 2.0,
+         "method": "gradient descent", "by_hand": False, "critical": None, "best": 1.0, "gain": 0.1, "start_critical": 3.0},
+        {"part": "escape", "eigenvalue": -2.0, "length": 1.5, "before": 2.303, "after": 1.9, "gain": 0.403, "predicted": 2.25,
+         "taken": True, "held_before": 2.302, "held_after": 1.95, "held_batches": 8},
+        {"part": "trace", "value": 12.5, "error": 0.2, "probes": 6},
+        {"part": "noise", "scale": 90.0, "signal": 0.1, "noise": 9.0, "batch_size": 32, "gradients": 8},
+        {"part": "sharpness", "sam": 0.01, "adaptive": 0.002, "keskar": 0.3, "radius": 0.05, "epsilon": 1e-3},
+        *({"part": "layer", "layer": f"net.{2 * i}", "size": 300 * (i + 1), "top": 10.0 ** (i - 2), "top_error": 1e-4, "bottom": -0.01,
+           "bottom_error": 1e-5, "trace": 10.0 ** (i - 1), "trace_error": 0.01} for i in range(3)),
+        {"part": "density", "at": at.tolist(), "height": height.tolist(), "size": 1234, "vectors": 5, "exact": False, "low": -2.0,
+         "high": 8.0, "positive": 0.02, "zero": 0.96, "negative": 0.02, "error": 0.01, "tolerance": 1e-3},
+        {"part": "stalls", "spans": [[120, 399]]},
+        {"part": "cost", "products": 420, "each": 0.01},
+        {"part": "trace", "failed": "RuntimeError: no memory"},
+    ]  # fmt: skip
+    record = Record.of(
+        {
+            ("loss", ""): Series.of(np.full(steps, 2.303)),
+            ("hessian_top", ""): Series.of(top, seen),
+            ("hessian_bottom", ""): Series.of(-top / 4, seen),
+            ("sharpness", ""): Series.of(top, seen),
+            ("stable_rate", ""): Series.of(2 / top, seen),
+            ("edge", ""): Series.of(0.1 * top / 2, seen),
+        },
+        meta={"script": "saddle.py", "status": "finished", "seconds": 3.0, "steps": steps, "overhead": 0.01, "curvature_seconds": 2.5},
+        models=[Model("net", "Sequential", 1234)],
+        task=Task("classification", 10, "accuracy", 2.303, 0.1),
+        events=[Event(steps, "curvature", "", part) for part in parts],
+    )  # fmt: skip
+    return Verdict(
+        "unknown", (), "it does not learn, but no rule knows why", _run(record, ("accuracy", 0.1, 0.1))
+    ), record
+
+
 def _run(record: Record, score: tuple[str, float, float]) -> dict[str, Any]:
     name, first, last = score
     return {
@@ -302,6 +349,7 @@ def _run(record: Record, score: tuple[str, float, float]) -> dict[str, Any]:
 
 CASES: dict[str, Callable[[], Case]] = {
     "vanishing": vanishing, "healthy": healthy, "nan": nan_run, "empty": empty, "bare": bare, "huge": huge,
+    "bent": bent,
 }  # fmt: skip
 
 

@@ -80,14 +80,14 @@ def _written(page: Any, chart: str) -> list[str]:
     return [text for figure, text in page.evaluate("window.written") if figure == f"chart-{chart}"]
 
 
-@pytest.mark.parametrize("name", ["vanishing", "healthy", "nan", "empty", "bare", "huge"])
+@pytest.mark.parametrize("name", ["vanishing", "healthy", "nan", "empty", "bare", "huge", "bent"])
 @pytest.mark.parametrize("width", [1200, 390])
 def test_no_error_no_request_and_nothing_sticks_out(show: Open, name: str, width: int) -> None:
     page = show(name, width, "dark" if width == 390 else "light")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     charts = page.locator("figure.chart").count()
     assert page.locator("figure.chart canvas").count() == charts
-    assert charts == {"vanishing": 4, "healthy": 4, "nan": 4, "huge": 4}.get(name, 0)
+    assert charts == {"vanishing": 4, "healthy": 4, "nan": 4, "huge": 4, "bent": 3}.get(name, 0)
 
 
 def test_axes_are_labelled_by_steps_and_not_by_times(show: Open) -> None:
@@ -107,6 +107,14 @@ def test_log_axes_show_powers_of_ten_and_lags_are_called_lags(show: Open) -> Non
     lags = _written(page, "lag")
     assert {"lag", "0", "10", "50", "1e6", "10000"} <= set(lags)
     assert "step" not in lags
+
+
+def test_eigenvalues_are_numbers_on_an_axis_of_their_own(show: Open) -> None:
+    page = show("bent")
+    texts = set(_written(page, "density"))
+    assert {"eigenvalue", "-2", "0", "2", "8", "1", "100"} <= texts
+    assert "step" not in texts
+    assert {"step", "0", "100", "400", "10"} <= set(_written(page, "sharpness"))
 
 
 def test_the_scale_can_be_changed(show: Open) -> None:

@@ -98,3 +98,44 @@ def test_the_hessian_tells_which_it_is(runs, hessian, words, remedy):
 def test_losses_that_pull_against_each_other_are_silent(runs):
     both = {"optimizers": [Optimizer(steps=100), Optimizer(steps=100)]}
     assert critical_point(runs.stuck(norms(0.001), events=probes(), **both)) == []
+
+
+def measured(**given):
+    """Curvature as it is measured where that was asked for."""
+    usual = {
+        "top": 5.0,
+        "bottom": -1.0,
+        "top_error": 0.01,
+        "bottom_error": 0.01,
+        "gradient": 1e-4,
+        "loss": 2.303,
+        "gain": 1e-6,
+    }
+    return Event(100, "curvature", data={"part": "point", **usual, **given})
+
+
+@pytest.mark.parametrize(
+    ("kind", "bottom", "words"),
+    [
+        ("saddle", -1.0, "a saddle"),
+        ("minimum", 0.0, "a local minimum"),
+        ("flat", 0.0, "a plateau"),
+        ("gradient-flat", -1.0, "a plateau"),
+        ("not critical", -1.0, "a saddle"),
+    ],
+)
+def test_the_measured_kind_of_point_is_told(runs, kind, bottom, words):
+    (found,) = critical_point(runs.stuck(norms(0.001), events=[*probes(), measured(kind=kind, bottom=bottom)]))
+    assert words in found.says
+
+
+@pytest.mark.parametrize(("gain", "found"), [(0.02, 1), (0.024, 0)])
+def test_a_gradient_along_which_the_loss_can_fall_makes_no_critical_point(runs, gain, found):
+    """A hundredth of 2.303 is 0.023."""
+    events = [*probes(), measured(kind="not critical", gain=gain)]
+    assert len(critical_point(runs.stuck(norms(0.001), events=events))) == found
+
+
+def test_what_failed_to_be_measured_leaves_the_experiment(runs):
+    events = [*probes(), Event(100, "curvature", data={"part": "point", "failed": "no"})]
+    assert len(critical_point(runs.stuck(norms(0.001), events=events))) == 1

@@ -64,3 +64,17 @@ def test_without_adam_there_is_nothing_to_compare_with(runs):
 def test_losses_that_pull_against_each_other_are_silent(runs):
     both = {"optimizers": [Optimizer(steps=100), Optimizer(steps=100)]}
     assert ill_conditioned(runs.stuck(events=probes(), **both)) == []
+
+
+@pytest.mark.parametrize(("typical", "sure"), [(0.06, 0.55), (0.04, 0.65), (None, 0.55), (0.0, 0.55)])
+def test_measured_curvature_makes_it_surer(runs, typical, sure):
+    """An eigenvalue of 5 is a hundred times one of 0.05."""
+    curvature = Event(100, "probe", data={"name": "curvature", "top": 5.0, "typical": typical})
+    (found,) = ill_conditioned(runs.stuck(events=[*probes(), curvature]))
+    assert found.confidence == sure
+    assert ("times as much as a typical one" in found.says) == (sure > 0.6)
+
+
+def test_steep_directions_alone_say_nothing(runs):
+    curvature = Event(100, "probe", data={"name": "curvature", "top": 5.0, "typical": 1e-9})
+    assert ill_conditioned(runs.stuck(events=[curvature])) == []

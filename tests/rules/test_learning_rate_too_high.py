@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from unstuck.evidence import Event, Optimizer
+from unstuck.evidence import Event, Optimizer, Series
 from unstuck.rules.learning_rate_too_high import learning_rate_too_high
 
 
@@ -181,3 +181,46 @@ def test_a_network_that_learns_well_is_outdone_by_smaller_steps(runs, less, own,
     findings = learning_rate_too_high(runs.well(events=tried("from-start", 0.99, 0.1, losses=(less, own, None))))
     assert len(findings) == found
     assert all(f.severity == "warning" and "from the same start 0.1 times the rate" in f.says for f in findings)
+
+
+def bears(edge):
+    """Curvature as the experiment measures it: the rate over the largest that it bears."""
+    return [Event(100, "probe", data={"name": "curvature", "top": 20.0, "edge": edge})]
+
+
+RISING = np.concatenate([np.full(50, 1.5), np.full(25, 1.6), np.full(25, 1.8)])
+SWINGING = 1.6 + 0.3 * (-1.0) ** np.arange(100)
+
+
+@pytest.mark.parametrize("course", [RISING, SWINGING], ids=["rising", "swinging"])
+@pytest.mark.parametrize(("edge", "found"), [(1.9, 0), (2.1, 1), (None, 0)])
+def test_a_rate_beyond_what_the_curvature_bears(runs, course, edge, found):
+    findings = learning_rate_too_high(runs.learns(loss(course), events=bears(edge)))
+    assert len(findings) == found
+    assert all("2.10 times what the curvature bears" in f.says for f in findings)
+
+
+@pytest.mark.parametrize("edge", [1.1, 3.0, 30.0])
+def test_beyond_it_with_a_falling_loss_all_is_normal(runs, edge):
+    """At the edge of stability the loss falls in jerks (Cohen et al. 2021)."""
+    jerks = np.where(np.arange(100) % 7 == 0, 1.3, 1.0)
+    falling = (1.2 + 1.1 * runs.falling) * jerks
+    assert learning_rate_too_high(runs.learns(loss(falling), events=bears(edge))) == []
+    assert learning_rate_too_high(runs.learns(loss(np.linspace(2.3, 0.8, 100) * jerks), events=bears(edge))) == []
+    assert learning_rate_too_high(runs.well(events=bears(edge))) == []
+
+
+def test_noise_is_neither_a_rise_nor_a_swing(runs):
+    """Of fifty losses that are noise of a fifth of their size none is taken for one, at any rate."""
+    random = np.random.default_rng(0)
+    found = [
+        learning_rate_too_high(runs.learns(loss(1.2 + 0.24 * random.standard_normal(100)), events=bears(3.0)))
+        for _ in range(50)
+    ]
+    assert sum(map(len, found)) <= 1
+
+
+def test_the_course_counts_as_well_in_its_second_half(runs):
+    for steps, count in ([0, 20, 40, 99], 0), ([0, 20, 60, 99], 1):
+        edge = {("edge", ""): Series.of([9.0, 9.0, 9.0, 0.5], steps)}
+        assert len(learning_rate_too_high(runs.learns({**loss(RISING), **edge}))) == count

@@ -52,3 +52,20 @@ def test_it_is_a_note(runs):
 def test_losses_that_pull_against_each_other_are_silent(runs):
     both = {"optimizers": [Optimizer(steps=100), Optimizer(steps=100)]}
     assert sharp_minimum(runs.well(evaluated(), events=probes(), **both)) == []
+
+
+def measured(edge):
+    return Event(100, "curvature", data={"part": "point", "top": 40.0, "bottom": 0.0}), Event(
+        100, "curvature", data={"part": "rate", "edge": edge}
+    )
+
+
+@pytest.mark.parametrize(("edge", "found"), [(0.49, 0), (0.5, 1), (1.2, 1), (None, 0)])
+def test_the_stable_rate_stands_in_for_losses_along_the_step(runs, edge, found):
+    findings = sharp_minimum(runs.well(evaluated(), events=[*measured(edge)]))
+    assert len(findings) == found
+    assert all("of what it bears" in f.says for f in findings)
+
+
+def test_losses_along_the_step_come_first(runs):
+    assert sharp_minimum(runs.well(evaluated(), events=[*probes(critical=2.1), *measured(1.2)])) == []

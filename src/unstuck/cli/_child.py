@@ -16,8 +16,13 @@ from unstuck.watcher.launch import environment as environment_of
 from unstuck.watcher.launch import told
 
 
-def command_line(script: list[str], module: str | None) -> list[str]:
+def command_line(script: list[str], module: str | None, *, name: str = "run") -> list[str]:
     """The child's command line.
+
+    Args:
+        script: The script and its arguments, or a module's arguments.
+        module: Its name.
+        name: Of the command, for the error.
 
     Raises:
         MisuseError: No script is named.
@@ -27,7 +32,7 @@ def command_line(script: list[str], module: str | None) -> list[str]:
         return [sys.executable, "-m", module, *script]
     if not script:
         raise MisuseError(
-            "which script? usage: unstuck run [OPTIONS] SCRIPT [ARGS...], or unstuck run -m MODULE [ARGS...]"
+            f"which script? usage: unstuck {name} [OPTIONS] SCRIPT [ARGS...], or unstuck {name} -m MODULE [ARGS...]"
         )
     path = Path(script[0])
     if not path.exists():

@@ -16,7 +16,7 @@ import typer
 
 from unstuck.cli import _options as options
 from unstuck.cli._child import command_line, end_like, say, watch
-from unstuck.cli._records import FOLDER, find_record, judge, new_folder, report, visit_folder
+from unstuck.cli._records import FOLDER, find_record, judge, new_folder, report, report_curvature, visit_folder
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 _PASSED_ON = {"allow_interspersed_args": False, "ignore_unknown_options": False}
@@ -64,6 +64,20 @@ def run(
             help="Share of the training's time for experiments on copies when it has ended: 2 to 60 seconds; 0 for none.",
         ),
     ] = "15%",
+    curvature: Annotated[
+        bool,
+        typer.Option(
+            "--curvature", help="Measure curvature along the run, on copies when it has ended: see `curvature`."
+        ),
+    ] = False,
+    curvature_budget: Annotated[
+        str,
+        typer.Option(
+            "--curvature-budget",
+            metavar="SHARE",
+            help="Share of the training's time that --curvature may take: 2 seconds at least.",
+        ),
+    ] = "15%",
     fail_on: options.FailOn = None,
     runs_folder: options.RunsFolder = None,
     with_file: Annotated[
@@ -86,10 +100,13 @@ def run(
     command = command_line(script or [], module)
     share, limit = options.share(budget), options.severity(fail_on)
     probing = options.share(probe_budget, option="--probe-budget")
+    curving = options.share(curvature_budget, option="--curvature-budget")
     options.check_targets(json_file, html_file)
     rules = options.rule_settings(settings)
     folder = new_folder(runs_folder, module or (script or ["run"])[0], quiet=quiet)
     given: dict[str, Any] = {"budget": share, "probe_budget": probing}
+    if curvature:
+        given["curvature"] = {"share": curving}
     if with_file is not None:
         from unstuck.cli._cure import prescribed_edits
 
@@ -157,6 +174,50 @@ def cure(
     _cure.report(found, json_file=json_file, diff=diff, write_file=write_file, echo=typer.echo)
     if found.baseline.status == "failed" and not found.baseline.record:
         sys.exit(1)
+
+
+@app.command(context_settings=_PASSED_ON)
+def curvature(
+    script: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="SCRIPT [ARGS]...", help="The script and its arguments, as after `python`.", show_default=False
+        ),
+    ] = None,
+    module: Annotated[
+        str | None,
+        typer.Option("-m", metavar="MODULE", help="Run a module instead of a script; what follows are its arguments."),
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write what was measured as JSON.", show_default=False)
+    ] = None,
+    html_file: options.HtmlFile = None,
+    budget: Annotated[
+        str, typer.Option(metavar="TIME", help="Time for the measurements when the script has ended: 90s, 2m, 1h.")
+    ] = "30s",
+    density: Annotated[
+        bool, typer.Option("--density/--no-density", help="The density of all eigenvalues, and the counts of signs.")
+    ] = True,
+    layers: Annotated[bool, typer.Option("--layers/--no-layers", help="The curvature of each layer by itself.")] = True,
+    runs_folder: options.RunsFolder = None,
+    quiet: options.Quiet = False,
+) -> None:
+    """Run a training script unmodified, and say what lies under its loss where it ended.
+
+    Saddle or minimum, with the proof; how steep, layer by layer; which learning rate it bears; and the course of all that over the
+    run. Measured on copies when the script has ended. Its output and results are as without unstuck.
+    Exit code: the script's own; 2 for misuse.
+    """
+    from unstuck.cli._cure import seconds
+
+    command = command_line(script or [], module, name="curvature")
+    limit = seconds(budget)
+    options.check_targets(json_file, html_file)
+    folder = new_folder(runs_folder, module or (script or ["run"])[0], quiet=quiet)
+    wanted = {"seconds": limit, "full": True, "density": density, "layers": layers}
+    code = watch(command, folder, {"budget": 0.02, "probe_budget": 0.0, "curvature": wanted}, quiet=quiet)
+    report_curvature(*judge(folder, code, {}), json_file, html_file, quiet=quiet)
+    end_like(code)
 
 
 @app.command()

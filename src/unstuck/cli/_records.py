@@ -115,3 +115,19 @@ def report(
 
         console = Console(stderr=to_stderr, highlight=False, soft_wrap=False)
         console.print(render(verdict, record))
+
+
+def report_curvature(verdict: Any, record: Any, json_file: Path | None, html_file: Path | None, *, quiet: bool) -> None:
+    """Writes the files that were asked for, and prints what was measured of curvature."""
+    from unstuck.report import curvature
+
+    if json_file is not None:
+        curvature.write(record, json_file)
+    if html_file is not None:
+        from unstuck.report.html import write as write_page
+
+        write_page(verdict, record, html_file)
+    if not quiet:
+        from rich.console import Console
+
+        Console(stderr=True, highlight=False, soft_wrap=False).print(curvature.render(record))

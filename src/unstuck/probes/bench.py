@@ -24,11 +24,30 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from unstuck.curvature.objective import Objective
 from unstuck.probes.pool import drawn
 from unstuck.probes.tape import Tape, walk
 
 Score = Callable[[Tensor, Tensor], float]
 Counts = Callable[[Tensor, Tensor], list[list[float]] | None]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A training at a step before its end.
+
+    Attributes:
+        step: Updates made until then.
+        values: Of all tensors of the network, in the order of `tensors_of`.
+        state: What the optimizer kept of each tensor that it updates, in its order, as far as its steps depend on it; empty where
+            it keeps nothing.
+        rates: Learning rates of its groups.
+    """
+
+    step: int
+    values: Sequence[Tensor]
+    state: Sequence[dict[str, Any]] = ()
+    rates: Sequence[float] = ()
 
 
 @dataclass(frozen=True)
@@ -48,6 +67,8 @@ class Training:
         num_classes: Classes, 0 for regression.
         steps: Updates made.
         counts: How often each class is a label, and is the answer, two lists by class; None where there are no classes.
+        names: Of all tensors of the network, in the order of `tensors_of`; "" for those that have none.
+        snapshots: How it stood at some steps, where that was asked for.
     """
 
     tapes: Sequence[Tape]
@@ -62,6 +83,8 @@ class Training:
     num_classes: int = 0
     steps: int = 0
     counts: Counts | None = None
+    names: Sequence[str] = ()
+    snapshots: Sequence[Snapshot] = ()
 
     @property
     def usual_rate(self) -> float:
@@ -206,7 +229,10 @@ class Bench:
 
     def restore(self, *, start: bool = False) -> None:
         """Puts all tensors back as they were at the end of the script, or at its first step."""
-        values = self.training.initial if start else self._end
+        self.put(self.training.initial if start else self._end)
+
+    def put(self, values: Sequence[Tensor]) -> None:
+        """Gives all tensors other values."""
         with torch.no_grad():
             for tensor, value in zip(self.tensors, values, strict=True):
                 tensor.copy_(value)
@@ -225,6 +251,31 @@ class Bench:
                 part.training = flag and train
 
     # ------------------------------------------------------------------ losses
+
+    def objective(self, batches: Sequence[int], learned: Sequence[Tensor] | None = None) -> Objective:
+        """The mean loss over batches, in the modes they were trained in, as a function of what is learned.
+
+        Args:
+            batches: Which; numbers in a row.
+            learned: Some of the tensors that are learned; by default all.
+
+        Returns:
+            The loss; random numbers in it are those of `forward`.
+        """
+
+        def loss(batch: int) -> Tensor:
+            self._modes = None  # whoever holds modules still puts their modes back behind our back
+            return self.forward(batch)[0]
+
+        sizes = [self._samples(batch) for batch in batches]
+        given = self.learned if learned is None else learned
+        return Objective(loss, given, list(batches), sizes=sizes, modules=self.modules, seed=batches[0])
+
+    def _samples(self, batch: int) -> float:
+        """Samples in a batch, as its targets have it, or its inputs."""
+        tape = self.tapes[batch]
+        lengths = [len(tape.data[i]) for i in (*tape.targets, *tape.inputs) if tape.data[i].dim()]
+        return float(max(1, lengths[0])) if lengths else 1.0
 
     def forward(
         self, batch: int, *, train: bool = True, data: Sequence[Tensor] | None = None, seed: int | None = None

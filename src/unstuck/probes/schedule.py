@@ -56,16 +56,13 @@ def experiments(training: Training, seconds: float) -> Iterator[tuple[str, dict[
         Name and result of each, in plain numbers; a number that is not finite is None. One that fails gives its `error`;
         where none can be made, the reason comes under the name "none".
     """
-    last = training.tapes[-1]
-    tensors = tensors_of(last.modules, last.trained)
-    on_cpu = all(t.device.type == "cpu" for t in tensors)
-    small = on_cpu and sum(t.numel() for t in tensors) <= SMALL
+    small = is_small(training)
     clock = Clock(seconds, processor=small)
     with no_trace(threads=1 if small else torch.get_num_threads()):
         try:
             bench = Bench(training)
         except Exception as error:  # noqa: BLE001 - what can't be copied is the script's own
-            yield "none", {"why": _said(error)}
+            yield "none", {"why": said(error)}
             return
         for name, probe, share in ORDER:
             if not clock.left:
@@ -75,10 +72,18 @@ def experiments(training: Training, seconds: float) -> Iterator[tuple[str, dict[
                 bench.restore()
                 found = probe(bench, clock.part(share))
             except Exception as error:  # noqa: BLE001 - one experiment that fails must not cost the others
-                found = {"error": _said(error)}
+                found = {"error": said(error)}
             if found is not None:
                 yield name, {**plain(found), "seconds": round(time.perf_counter() - start, 4)}
 
 
-def _said(error: Exception) -> str:
+def is_small(training: Training) -> bool:
+    """Whether one thread of the processor is as fast as several, so that its time can be counted."""
+    last = training.tapes[-1]
+    tensors = tensors_of(last.modules, last.trained)
+    return all(t.device.type == "cpu" for t in tensors) and sum(t.numel() for t in tensors) <= SMALL
+
+
+def said(error: Exception) -> str:
+    """What an error says, short."""
     return (str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}")[:300]

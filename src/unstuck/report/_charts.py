@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from unstuck.evidence import Record, Series
+from unstuck.report._curvature import Curvature
 from unstuck.report._curves import is_wide, smooth, thin
-from unstuck.report._words import clean, number, place, plural
+from unstuck.report._words import clean, count, number, place, plural
 from unstuck.verdict import Verdict
 
 _MOST_LINES = 6
@@ -21,7 +23,7 @@ _TOLD_EVENTS = {"non-finite": "NaN or Inf", "reloaded": "reloaded", "exception":
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a chart: `kind` is "raw" (pale), "smooth" or "plain" (strong), "check" (points, dashed)."""
+    """One line of a chart: `kind` is "raw" (pale), "smooth" or "plain" (strong), "check" (points, dashed), "dots" (no line)."""
 
     label: str
     series: Series
@@ -35,7 +37,7 @@ class Chart:
     Attributes:
         id: Short name, unique on the page.
         title: What it shows.
-        axis: What runs along x: "step" or "lag".
+        axis: What runs along x: "step", "lag" or "eigenvalue".
         lines: What is drawn, already thinned.
         is_log: Starts with a log scale.
         summary: The same in words.
@@ -78,6 +80,77 @@ def charts(verdict: Verdict, record: Record) -> list[Chart]:
         _lags(record),
     ]
     return [chart for chart in made if chart is not None]
+
+
+def curvature_charts(found: Curvature | None, record: Record) -> list[Chart]:
+    """The charts of the page's panel on curvature: its course over the run, and the density of the spectrum."""
+    made = [] if found is None else [_sharpness(found, record), _density(found)]
+    return [chart for chart in made if chart is not None]
+
+
+def _sharpness(found: Curvature, record: Record) -> Chart | None:
+    """Sharpness over the run against what the rate bears: where the lines meet is the edge of stability."""
+    course = found.course
+    felt, edge = course.get("sharpness"), course.get("edge")
+    if felt is None or edge is None:
+        top = course.get("hessian_top")
+        if top is None:
+            return None
+        line = Line("largest eigenvalue", top)
+        return _chart("sharpness", "Sharpness over the run", [line], [(line.label, top)], record, is_log=True)
+    both, of, to = np.intersect1d(felt.steps, edge.steps, return_indices=True)
+    known = (felt.values[of] > 0) & (edge.values[to] > 0)
+    bears = Series(both[known], felt.values[of][known] / edge.values[to][known])
+    lines = [Line("sharpness, as the optimizer feels it", felt), Line("what the learning rate bears", bears, "check")]
+    columns = [("sharpness", felt), ("what the rate bears", bears)]
+    chart = _chart("sharpness", "Sharpness, against what the rate bears", lines, columns, record, is_log=True)
+    said = f"{chart.summary} Where the lines meet is the edge of stability."
+    columns += [
+        ("rate / stable rate", edge),
+        *(("smallest eigenvalue", s) for s in filter(None, [course.get("hessian_bottom")])),
+    ]
+    header, rows = (chart.header[0], *(name for name, _ in columns)), tuple(_rows([series for _, series in columns]))
+    return dataclasses.replace(chart, summary=said, header=header, rows=rows)
+
+
+def _density(found: Curvature) -> Chart | None:
+    """How many eigenvalues lie where: a single one, apart from others, stands at 1."""
+    told = found.density
+    if not told:
+        return None
+    at, height = (np.asarray(told[name], float) for name in ("at", "height"))
+    width = (at[-1] - at[0]) / 110 * math.sqrt(2 * math.pi)
+    counts = height * int(told["size"]) * width
+    shown = Series(at, np.where(counts > 0.05, counts, np.nan))
+    point = found.point
+    tops, errors = point.get("tops") or [], point.get("tops_errors") or []
+    ends = sorted({float(v) for v in (point.get("bottom"), *tops) if v is not None})
+    lines = [
+        Line("eigenvalues around here", shown),
+        Line("outermost ones", Series(np.array(ends), np.ones(len(ends))), "dots"),
+    ]
+    summary = (
+        f"From {number(float(told['low']))} to {number(float(told['high']))}: {count(int(told['size']))} eigenvalues, "
+        + (
+            "all of them computed."
+            if told.get("exact")
+            else f"seen by {plural(int(told['vectors']), 'random vector')}."
+        )
+        + " Height is how many lie about there; a single one stands at 1."
+    )
+    rows = [(f"largest {i + 1}", number(v), number(e, 1)) for i, (v, e) in enumerate(zip(tops, errors, strict=True))]
+    rows += [("smallest", number(point.get("bottom")), number(point.get("bottom_error"), 1))] if point else []
+    header = ("which", "eigenvalue", "±")
+    return Chart(
+        "density",
+        "Density of the Hessian's eigenvalues",
+        "eigenvalue",
+        tuple(lines),
+        True,
+        summary,
+        header,
+        tuple(rows),
+    )
 
 
 def _course(id_: str, title: str, signals: tuple[str, str], record: Record, level: tuple[float, str]) -> Chart | None:

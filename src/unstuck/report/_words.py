@@ -60,6 +60,12 @@ SIGNALS = {
     "lag_grad": Signal("gradient by time lag", "log"),
     "input_mean": Signal("input mean", "linear"),
     "input_std": Signal("input deviation", "log"),
+    "hessian_top": Signal("largest eigenvalue", "log"),
+    "hessian_bottom": Signal("smallest eigenvalue", "linear"),
+    "sharpness": Signal("sharpness as the optimizer feels it", "log"),
+    "stable_rate": Signal("stable learning rate", "log"),
+    "layer_top": Signal("largest eigenvalue", "log"),
+    "edge": Signal("rate / stable rate", "log"),
 }
 
 
@@ -229,14 +235,16 @@ def model(item: Model, record: Record) -> str:
     return f"{clean(item.name)} ({clean(item.kind)}{wraps}), {', '.join(size)}"
 
 
-def run(record: Record) -> str:
-    """How long the run was, what watching it cost, and how it ended."""
+def run(record: Record, *, curvature: bool = True) -> str:
+    """How long the run was, what watching it cost (and measuring curvature), and how it ended."""
     seconds = record.meta.get("seconds")
     parts = [plural(record.steps, "step") + (f" in {duration(seconds)}" if seconds is not None else "")]
     if record.meta.get("overhead") is not None:
         parts.append(f"watching took {percent(record.meta['overhead'])} of it")
     if record.meta.get("probe_seconds"):
         parts.append(f"experiments {duration(record.meta['probe_seconds'])} more")
+    if curvature and record.meta.get("curvature_seconds"):
+        parts.append(f"curvature {duration(record.meta['curvature_seconds'])} more")
     return ", ".join(filter(None, (*parts, ending(record))))
 
 

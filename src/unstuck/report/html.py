@@ -23,10 +23,11 @@ from markupsafe import Markup
 from unstuck.evidence import Layer, Parameter, Record
 from unstuck.report import _figures as figures
 from unstuck.report import _words as words
-from unstuck.report._charts import charts
+from unstuck.report._charts import charts, curvature_charts
+from unstuck.report._curvature import Curvature, facts, gathered, measured, stalled
 from unstuck.report._curves import courses, ended_in_nan
 from unstuck.report._heatmap import LEVELS, heatmaps, style
-from unstuck.report._profile import profile
+from unstuck.report._profile import Profile, profile
 from unstuck.report.output import write_text
 from unstuck.verdict import CAUSES, Finding, Verdict, flatten
 
@@ -48,15 +49,18 @@ def render(verdict: Verdict, record: Record) -> str:
     Returns:
         An HTML document that needs nothing but itself.
     """
-    drawn = charts(verdict, record)
+    drawn, bent = charts(verdict, record), gathered(record)
+    bent_charts = curvature_charts(bent, record)
     scripts = [_asset("uplot/uPlot.iife.min.js"), _asset("charts.js")]
     return _template("page.html").render(
         **_told(verdict, record),
         policy=_policy(scripts),
         scripts=[Markup(script) for script in scripts],
         styles=[Markup(_asset("uplot/uPlot.min.css")), Markup(_asset("page.css")), Markup(style())],
-        data=Markup(_embedded([chart.to_json() for chart in drawn])),
+        data=Markup(_embedded([chart.to_json() for chart in (*bent_charts, *drawn)])),
         charts=drawn,
+        curvature=_panel(bent, record) if bent is not None else None,
+        curvature_charts=bent_charts,
         maps=heatmaps(record),
         tables=_tables(verdict, record),
         levels=LEVELS,
@@ -149,6 +153,31 @@ def _evidence(finding: Finding) -> Table:
     ]
     more = len(finding.evidence) - _MOST_EVIDENCE
     return ("what", "where", "step", "value"), [*rows, *([(f"and {more} more", "", "", "")] if more > 0 else [])]
+
+
+def _panel(found: Curvature, record: Record) -> dict[str, Any]:
+    """What the panel on curvature shows besides its charts."""
+    rows = [
+        (str(layer["layer"]), words.count(int(layer["size"])), words.number(layer["top"]), words.number(layer["bottom"]),
+         words.number(layer["trace"]), f"± {words.number(layer['trace_error'], 1)}")
+        for layer in found.layers
+    ]  # fmt: skip
+    names = tuple(row[0] for row in rows)
+    tops = np.array([float(layer["top"] or 0.0) for layer in found.layers])
+    header = ("layer", "parameters", "largest eigenvalue", "smallest", "trace", "95% interval")
+    return {
+        "kind": found.kind,
+        "headline": f"{words.program(record)} {found.headline}",
+        "says": found.point.get("says"),
+        "facts": list(facts(found)),
+        "measured": measured(found),
+        "notes": found.notes,
+        "stalls": stalled(found),
+        "profile": Profile("layer_top", "layer", found.steps, names, tops)
+        if len(rows) > 1 and (tops > 0).any()
+        else None,
+        "layers": (header, rows) if rows else None,
+    }
 
 
 def _tables(verdict: Verdict, record: Record) -> list[tuple[str, Table]]:

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from unstuck.evidence import Record
 from unstuck.report import _words as words
+from unstuck.report._curvature import brief, gathered
 from unstuck.report._curves import Course, by_step, courses, ended_in_nan, spark
 from unstuck.report._profile import Profile, profile
 from unstuck.verdict import Finding, Verdict
@@ -23,10 +24,10 @@ TALLEST = 30
 _LABEL = 15
 _BARS = "cyan"
 _REST = {"sick": "Also found", "healthy": "Worth knowing", "unknown": "Found all the same"}
-_Row = tuple[str, RenderableType]
+Row = tuple[str, RenderableType]
 _COLOURS = {"sick": "red", "healthy": "green", "unknown": "yellow", "error": "red", "warning": "yellow", "note": "cyan"}
 _ASCII = str.maketrans({
-    "✗": "x", "✓": "+", "·": "-", "…": "~", "→": ">", "×": "x", "–": "-", "─": "-", "│": "|", "├": "|", "└": "`",
+    "✗": "x", "✓": "+", "·": "-", "…": "~", "→": ">", "×": "x", "±": "+-", "–": "-", "─": "-", "│": "|", "├": "|", "└": "`",
     **dict(zip("▁▂▃▄▅▆▇█", "_.:-=+*#", strict=True)),
 })  # fmt: skip
 
@@ -53,10 +54,7 @@ class _Report:
         width = min(self.width or WIDEST, options.max_width, WIDEST)
         options = options.update(width=width, height=None)
         for segment in self._fitting(console, options, width):
-            text = segment.text
-            if options.ascii_only:
-                text = text.translate(_ASCII).encode("ascii", "replace").decode("ascii")
-            yield Segment(text, segment.style, segment.control)
+            yield Segment(in_ascii(segment.text, options), segment.style, segment.control)
 
     def _fitting(self, console: Console, options: ConsoleOptions, width: int) -> list[Segment]:
         segments: list[Segment] = []
@@ -75,7 +73,7 @@ class _Report:
         yield Text()
         if root:
             yield from _decisive(root)
-        yield _table(_rows(verdict, record, root, width))
+        yield table(_rows(verdict, record, root, width))
         if root and root.explains:
             yield from _explained(root, most)
         if rest:
@@ -83,7 +81,7 @@ class _Report:
             yield Text(_REST[verdict.verdict], "bold")
             yield from _others(rest, most)
         yield Text("─" * width, style="dim")
-        yield _table(_footer(verdict, record))
+        yield table(_footer(verdict, record))
 
 
 def _headline(verdict: Verdict, record: Record) -> RenderableType:
@@ -93,7 +91,7 @@ def _headline(verdict: Verdict, record: Record) -> RenderableType:
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(no_wrap=True)
     grid.add_column()
-    grid.add_row(badge, _Short(Text(words.headline(verdict, record), "bold"), lines=3))
+    grid.add_row(badge, Short(Text(words.headline(verdict, record), "bold"), lines=3))
     return grid
 
 
@@ -102,22 +100,25 @@ def _decisive(finding: Finding) -> Iterator[RenderableType]:
         (finding.cause, f"bold {_COLOURS[finding.severity]}"),
         f"  {finding.severity}, {words.confidence(finding.confidence)}",
     )
-    yield Padding(_Short(Text(words.sentence(finding.says)), lines=3), (0, 0, 0, 2))
+    yield Padding(Short(Text(words.sentence(finding.says)), lines=3), (0, 0, 0, 2))
     yield Text()
 
 
-def _rows(verdict: Verdict, record: Record, root: Finding | None, width: int) -> Iterator[_Row]:
+def _rows(verdict: Verdict, record: Record, root: Finding | None, width: int) -> Iterator[Row]:
     if root:
-        yield "where", _line(words.places(root.layers, record))
+        yield "where", line(words.places(root.layers, record))
         picture = profile(root, record)
         if picture:
-            yield "by lag" if picture.axis == "lag" else "by depth", _Short(_depth(picture, width - _LABEL), lines=2)
+            yield "by lag" if picture.axis == "lag" else "by depth", Short(_depth(picture, width - _LABEL), lines=2)
     for course in courses(verdict, record):
-        yield course.name, _line(_course(course, width - _LABEL, broken=ended_in_nan(record)))
+        yield course.name, line(_course(course, width - _LABEL, broken=ended_in_nan(record)))
+    bent = gathered(record)
+    if bent is not None:
+        yield "curvature", Short(Text(words.clean(brief(bent))), lines=2)
     if root and root.evidence:
-        yield "evidence", _Short(Text("; ".join(words.evidence(root.evidence))), lines=2)
+        yield "evidence", Short(Text("; ".join(words.evidence(root.evidence))), lines=2)
     if root and root.treated_by:
-        yield "fits", _line(words.remedies(root))
+        yield "fits", line(words.remedies(root))
 
 
 def _course(course: Course, room: int, *, broken: bool) -> Text:
@@ -150,28 +151,28 @@ def _branches(symptoms: Sequence[Finding], indent: str) -> Iterator[Text]:
     for i, finding in enumerate(symptoms):
         is_last = i == len(symptoms) - 1
         branch = (f"{indent}{'└─' if is_last else '├─'} ", "dim")
-        yield _line(Text.assemble(branch, _told(finding)))
+        yield line(Text.assemble(branch, _told(finding)))
         yield from _branches(finding.explains, indent + ("   " if is_last else "│  "))
 
 
 def _others(findings: Sequence[Finding], most: int) -> Iterator[RenderableType]:
     for finding in findings[:most]:
         mark = (f"  {words.SEVERITY_MARKS[finding.severity]} ", f"bold {_COLOURS[finding.severity]}")
-        yield _line(Text.assemble(mark, _told(finding)))
+        yield line(Text.assemble(mark, _told(finding)))
     if len(findings) > most:
         yield Text(f"  … and {len(findings) - most} more", "dim")
 
 
-def _footer(verdict: Verdict, record: Record) -> Iterator[_Row]:
+def _footer(verdict: Verdict, record: Record) -> Iterator[Row]:
     program = record.program
     for item in program.models[:1]:
-        yield "model", _line(words.model(item, record) + _more(program.models, 1))
+        yield "model", line(words.model(item, record) + _more(program.models, 1))
     for item in program.optimizers[:1]:
-        yield "optimizer", _line(words.optimizer(item) + _more(program.optimizers, 1))
-    yield "run", _Short(Text(words.run(record)), lines=2)
+        yield "optimizer", line(words.optimizer(item) + _more(program.optimizers, 1))
+    yield "run", Short(Text(words.run(record)), lines=2)
     if program.not_found:
         told = "; ".join(map(words.clean, program.not_found[:2]))
-        yield "not found", _Short(Text(told + _more(program.not_found, 2)), lines=2)
+        yield "not found", Short(Text(told + _more(program.not_found, 2)), lines=2)
     for kind, path in (("record", verdict.run.get("record") or record.path), ("page", verdict.run.get("html"))):
         if path:
             yield kind, Text(words.clean(path), overflow="fold")
@@ -186,22 +187,29 @@ def _told(finding: Finding) -> Text:
     return Text.assemble(finding.cause, weight, words.clean(finding.says))
 
 
-def _table(rows: Iterable[_Row]) -> Table:
-    table = Table.grid()
-    table.add_column(width=_LABEL, style="dim", no_wrap=True, overflow="ellipsis")
-    table.add_column(ratio=1)
+def in_ascii(text: str, options: ConsoleOptions) -> str:
+    """The text as a console can show it: as it is, or in ASCII."""
+    return text.translate(_ASCII).encode("ascii", "replace").decode("ascii") if options.ascii_only else text
+
+
+def table(rows: Iterable[Row]) -> Table:
+    """Labels with what they stand for."""
+    made = Table.grid()
+    made.add_column(width=_LABEL, style="dim", no_wrap=True, overflow="ellipsis")
+    made.add_column(ratio=1)
     for label, content in rows:
-        table.add_row(Padding(_line(label), (0, 2)), content)
-    return table
+        made.add_row(Padding(line(label), (0, 2)), content)
+    return made
 
 
-def _line(content: str | Text) -> Text:
-    line = Text(content) if isinstance(content, str) else content
-    line.no_wrap, line.overflow = True, "ellipsis"
-    return line
+def line(content: str | Text) -> Text:
+    """Text on one line, cut off at its end."""
+    text = Text(content) if isinstance(content, str) else content
+    text.no_wrap, text.overflow = True, "ellipsis"
+    return text
 
 
-class _Short:
+class Short:
     """Text on so many lines at most, with an ellipsis where more was cut off."""
 
     def __init__(self, text: Text, *, lines: int) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from unstuck.evidence import Record
 from unstuck.rules._dead import whole_dead
 from unstuck.rules._learning import Learning, alternates, batch_size
-from unstuck.rules._probes import Trial, gain_of_going_on, number_of, probe, trial
+from unstuck.rules._probes import Trial, edge_of, gain_of_going_on, number_of, probe, trial
 from unstuck.rules._steps import first_update, largest_update, struck_at, update_size
 from unstuck.rules._words import names, number, plural, share
 
@@ -19,6 +19,8 @@ _BETTER = 0.2  # of the way from chance to perfect, what a smaller rate must bri
 _SAMPLES = 16  # that a loss must be the mean of
 _HALF = 0.5  # of the loss at the end, below which smaller steps must come where the network learns well
 _GOES_ON = 0.5  # of the way from chance to perfect, that merely going on must bring for the rate to be fine
+_QUARTER = 20  # losses in a quarter of a run, of which fewer don't show a rise
+_RISE = 0.1  # of the loss, from one quarter to the next
 _MOVING = 1e-3  # updates below this share of the weights can't throw a loss about
 
 
@@ -33,7 +35,14 @@ class Sign:
 
 
 def overshoot(
-    record: Record, learning: Learning, *, rise: float = 3.0, jump: float = 5.0, worse: float = 1.1, ratio: float = 0.03
+    record: Record,
+    learning: Learning,
+    *,
+    rise: float = 3.0,
+    jump: float = 5.0,
+    worse: float = 1.1,
+    ratio: float = 0.03,
+    edge: float = 2.0,
 ) -> list[Sign]:
     """Signs that steps overshoot, the plainest first.
 
@@ -45,6 +54,7 @@ def overshoot(
             where it learns.
         worse: Loss at the end relative to chance.
         ratio: Update relative to the weights.
+        edge: The rate relative to what the curvature bears, where that was measured.
 
     Returns:
         The signs; none where the loss tells nothing: it may be negative, several losses alternate, no gradient is left from the
@@ -67,6 +77,7 @@ def overshoot(
         _moves_in_vain(record, learning, steps, ratio),
         _swings(record, learning, values, steps),
         _collapses(learning, values, steps),
+        _beyond_the_edge(record, values, steps, edge),
     ]
     before, after, _ = gain_of_going_on(record)
     if after - before > _GOES_ON and learning.broke_at is None:
@@ -178,6 +189,27 @@ def _moves_in_vain(record: Record, learning: Learning, steps: np.ndarray, ratio:
         return None
     says = f"an update changes the weights by {share(min(size, 1.0))} of their size while the loss doesn't fall"
     return Sign(says, int(steps[-1]), learning.last, 0.5)
+
+
+def _beyond_the_edge(record: Record, values: np.ndarray, steps: np.ndarray, edge: float) -> Sign | None:
+    """A rate above what the curvature bears, with a loss that rises or swings; where it falls that is as it should be."""
+    beyond, quarter = edge_of(record), len(values) // 4
+    if not beyond > edge or quarter < _QUARTER:
+        return None
+    before, last = values[-2 * quarter : -quarter], values[-quarter:]
+    middle, end = (float(np.median((part[1:] + part[:-1]) / 2)) for part in (before, last))  # of pairs, as it may swing
+    rise = end - middle
+    error = math.hypot(float(np.std(before)), float(np.std(last))) / math.sqrt(quarter)
+    around = last - np.convolve(np.pad(last, 2, mode="edge"), np.full(5, 0.2), mode="valid")
+    swings = float(around[1:] @ around[:-1]) < -0.75 * float(around @ around) and float(np.std(around)) > _RISE * abs(
+        middle
+    )
+    falls = rise < -_RISE * abs(middle)
+    if falls or not (swings or (rise > _RISE * abs(middle) and rise > 4 * error)):
+        return None
+    does = "swings from step to step" if swings else f"rises from {number(middle)} to {number(end)} late in the run"
+    says = f"the rate is {number(beyond)} times what the curvature bears and the loss {does}"
+    return Sign(says, int(steps[-1]), end, 0.6)
 
 
 def _collapses(learning: Learning, values: np.ndarray, steps: np.ndarray) -> Sign | None:

@@ -25,6 +25,21 @@ def number_of(data: Mapping[str, Any] | None, key: str) -> float:
     return float(value) if isinstance(value, (int, float)) else math.nan
 
 
+def curvature_of(record: Record) -> Mapping[str, Any] | None:
+    """The curvature where the run ended: measured because it was asked for, else by the experiment; None when by neither."""
+    asked = {e.data.get("part"): e.data for e in record.happened("curvature") if "failed" not in e.data}
+    if "point" not in asked:
+        return probe(record, "curvature")
+    return {**asked["point"], **asked.get("rate", {})}
+
+
+def edge_of(record: Record) -> float:
+    """The learning rate over the largest that the curvature bears, the highest of the second half of the run; NaN when unknown."""
+    along = record.series("edge").finite.after(record.steps // 2)
+    known = [number_of(curvature_of(record), "edge"), *along.values.tolist()]
+    return max((v for v in known if math.isfinite(v)), default=math.nan)
+
+
 @dataclass(frozen=True)
 class Trial:
     """The same number of updates with several learning rates.

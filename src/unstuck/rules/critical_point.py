@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from unstuck.evidence import Record
 from unstuck.rules._finding import finding
 from unstuck.rules._learning import Learning, alternates, progress, skill
-from unstuck.rules._probes import number_of, probe, reachable, trial
+from unstuck.rules._probes import curvature_of, number_of, probe, reachable, trial
 from unstuck.rules._words import number, share
 from unstuck.verdict import Evidence, Finding
 
@@ -22,7 +24,9 @@ def critical_point(
         step takes the loss down, though it could be lower: from the same start some rate or Adam does better, or a small
         reference network does on samples it never saw. Where nothing does, there may be nothing to learn. The Hessian
         tells which it is: an eigenvalue clearly below zero is a way out that a saddle has (Dauphin et al. 2014), none
-        below zero a minimum, none apart from zero a plateau. Dead units, saturated ones and outputs that can't move
+        below zero a minimum, none apart from zero a plateau, and so is a point where the gradient lies in the kernel of the Hessian
+        (Frye et al. 2021). Where the curvature is measured and the gradient, beyond its noise, would take the loss down, it is
+        no such point. Dead units, saturated ones and outputs that can't move
         make plateaus too; where they are known, they are named as the cause.
 
     Wrong when:
@@ -30,7 +34,7 @@ def critical_point(
 
     Args:
         record: The run.
-        gain: Share of the loss that no step may take away.
+        gain: Share of the loss that no step may take away, and that is not to be gained along the gradient as the Hessian has it.
         small: Gradient at the end relative to the start.
         negative: Most negative eigenvalue relative to the largest, beyond its error, from which it counts.
         better: How much further another start or network must get, as a share of the way from chance to perfect.
@@ -39,7 +43,7 @@ def critical_point(
         One finding at most.
     """
     learning = progress(record)
-    line, rates, hessian = (probe(record, "critical-rate"), trial(record, "step-sizes"), probe(record, "curvature"))
+    line, rates, hessian = (probe(record, "critical-rate"), trial(record, "step-sizes"), curvature_of(record))
     if learning.status != "at chance" or alternates(record) or line is None or rates is None or hessian is None:
         return []
     norms = record.series("grad_norm").finite
@@ -51,11 +55,14 @@ def critical_point(
         return []
     if not _could_be_lower(record, learning, better):
         return []
-    top, bottom, error = (number_of(hessian, key) for key in ("top", "bottom", "bottom_error"))
-    saddle = bottom + error < -negative * abs(top)
-    flat = max(abs(top), abs(bottom)) < 1e-6 * max(1.0, abs(learning.last))
-    kind = "a saddle" if saddle else "a plateau" if flat else "a local minimum"
-    way = f", the most negative eigenvalue is {number(bottom)}, the largest {number(top)}" if not flat else ""
+    if hessian.get("kind") == "not critical" and number_of(hessian, "gain") > gain * abs(number_of(hessian, "loss")):
+        return []  # the gradient is certain, and its curvature says that the loss can fall along it
+    top, bottom = (number_of(hessian, key) for key in ("top", "bottom"))
+    kind = _kind(hessian, learning, negative)
+    saddle = kind == "a saddle"
+    way = (
+        f", the most negative eigenvalue is {number(bottom)}, the largest {number(top)}" if kind != "a plateau" else ""
+    )
     says = (
         f"it rests at {kind}: the gradient is {share(left)} of that at the start and no step "
         f"lowers the loss{way}; {learning.words()}"
@@ -70,6 +77,18 @@ def critical_point(
         ],
         treated_by=("escape", "momentum", "optimizer", "initialization") if saddle else ("initialization", "optimizer", "escape"),
     )  # fmt: skip
+
+
+def _kind(hessian: Mapping[str, Any], learning: Learning, negative: float) -> str:
+    """What it rests at: as it was judged where it was measured, else by its outermost eigenvalues."""
+    judged = {"minimum": "a local minimum", "flat": "a plateau", "gradient-flat": "a plateau"}.get(
+        str(hessian.get("kind"))
+    )
+    top, bottom, error = (number_of(hessian, key) for key in ("top", "bottom", "bottom_error"))
+    if bottom + error < -negative * abs(top) and judged != "a plateau":
+        return "a saddle"
+    flat = max(abs(top), abs(bottom)) < 1e-6 * max(1.0, abs(learning.last))
+    return judged or ("a plateau" if flat else "a local minimum")
 
 
 def _could_be_lower(record: Record, learning: Learning, better: float) -> bool:

@@ -7,20 +7,24 @@ import math
 from unstuck.evidence import Record
 from unstuck.rules._finding import finding
 from unstuck.rules._learning import alternates, progress
-from unstuck.rules._probes import number_of, probe, trial
+from unstuck.rules._probes import curvature_of, number_of, probe, trial
 from unstuck.rules._words import number, plural
 from unstuck.verdict import Evidence, Finding
 
 _ONE_RATE = frozenset({"SGD", "ASGD", "hand-written"})
 
 
-def ill_conditioned(record: Record, *, better: float = 0.25, margin: float = 0.1) -> list[Finding]:
+def ill_conditioned(
+    record: Record, *, better: float = 0.25, margin: float = 0.1, steep: float = 100.0
+) -> list[Finding]:
     """Steep in some directions, flat in others: what the steep ones bear is too little for the flat ones.
 
     Told apart:
         By outcome. From the same start and on the same batches, gradient descent gets nowhere near what Adam, which has a rate of its
         own for each parameter, reaches in as many updates, with no rate from a hundredth to a hundred times the script's. If
-        another rate alone does it, that is the finding instead. Only plain gradient descent is judged.
+        another rate alone does it, that is the finding instead. Only plain gradient descent is judged. Where curvature was measured, it
+        is told how much steeper the steepest direction is than a typical one (the mean size of an eigenvalue), and
+        the finding is the surer for it; alone it says nothing, since healthy networks have such directions as well.
 
     Wrong when:
         The inputs or targets are not scaled, which makes it so; where that is known it is named as the cause.
@@ -29,6 +33,7 @@ def ill_conditioned(record: Record, *, better: float = 0.25, margin: float = 0.1
         record: The run.
         better: How much better Adam must be than the best rate, as a share of the way from chance to perfect.
         margin: How far the network must be behind what Adam reached, as such a share.
+        steep: Largest eigenvalue over a typical one from which on the finding is surer.
 
     Returns:
         One finding at most.
@@ -47,18 +52,27 @@ def ill_conditioned(record: Record, *, better: float = 0.25, margin: float = 0.1
     )
     if not rates.adam - best > better or not rates.adam - learning.skill > margin:
         return []
+    curvature = curvature_of(record)
+    condition = number_of(curvature, "top") / (number_of(curvature, "typical") or math.nan)
+    times = (
+        f"; the steepest direction curves {number(condition)} times as much as a typical one"
+        if condition > steep
+        else ""
+    )
     says = (
         f"from the same start {plural(rates.steps, 'update')} of Adam go {number(rates.adam)} of the way from chance to perfect, those "
-        f"of {optimizer.kind} {number(max(best, 0.0))} at its best rate ({number(factor * rates.rate)}); {learning.words()}"
+        f"of {optimizer.kind} {number(max(best, 0.0))} at its best rate ({number(factor * rates.rate)}){times}; "
+        f"{learning.words()}"
     )
     return finding(
         "ill-conditioned",
         learning.weigh(stuck="warning"),
-        0.55,
+        0.65 if condition > steep else 0.55,
         says,
         evidence=[
             Evidence("quality_adam", "", rates.steps, rates.adam),
             Evidence("quality_best_rate", "", rates.steps, best),
+            *([Evidence("condition", "", record.steps, condition)] if condition > steep else []),
         ],
         treated_by=("optimizer", "momentum", "normalization", "standardize-input"),
     )

@@ -14,14 +14,14 @@ from unstuck.verdict import Evidence, Finding
 
 
 def learning_rate_too_high(
-    record: Record, *, rise: float = 3.0, jump: float = 5.0, worse: float = 1.1, ratio: float = 0.03
+    record: Record, *, rise: float = 3.0, jump: float = 5.0, worse: float = 1.1, ratio: float = 0.03, edge: float = 2.0
 ) -> list[Finding]:
     """Steps overshoot: each lands higher on the other side of the valley, or so far off that nothing is left.
 
     Signs, from the plainest: the loss rises until it is NaN; it jumps and never comes down as far as it should,
     often because those steps left ReLU units dead or saturated others; it ends above that of a constant
     prediction; updates are a large part of the weights while the loss doesn't fall; it is thrown above chance
-    again and again.
+    again and again; the rate is above what the measured curvature bears, and the loss rises or swings late in the run.
 
     Told apart:
         Every sign is a comparison, with the start of the loss, with chance, or with the weights. No rate is too
@@ -47,12 +47,15 @@ def learning_rate_too_high(
         worse: Loss at the end relative to chance, above which a constant prediction would have been better.
         ratio: Size of an update relative to the weights. CS231n's rule of thumb for health is 1e-3; 1e-2 is
             high.
+        edge: The learning rate relative to the largest that the curvature bears, where that was measured. Trainings go on at 1 to 2 with
+            a loss that falls in jerks (the edge of stability, Cohen et al. 2021): beyond it counts only with a loss that rises or
+            swings.
 
     Returns:
         One finding at most, its confidence by the number and strength of the signs; on one weak sign alone no error.
     """
     learning = progress(record)
-    signs = overshoot(record, learning, rise=rise, jump=jump, worse=worse, ratio=ratio)
+    signs = overshoot(record, learning, rise=rise, jump=jump, worse=worse, ratio=ratio, edge=edge)
     if not signs:
         return []
     (index, at), size = swiftest(record), update_size(record, learning)

@@ -7,7 +7,7 @@ import math
 from unstuck.evidence import Record
 from unstuck.rules._finding import finding
 from unstuck.rules._learning import alternates, progress, skill
-from unstuck.rules._probes import number_of, probe
+from unstuck.rules._probes import curvature_of, number_of, probe
 from unstuck.rules._words import number
 from unstuck.verdict import Evidence, Finding
 
@@ -18,7 +18,7 @@ def sharp_minimum(record: Record, *, gap: float = 0.1, edge: float = 2.0) -> lis
     Told apart:
         The network fits its training data well, does worse on evaluation data, and the walls are so steep that twice the last step would
         climb them: the loss rises from there at less than `edge` times the script's own step (the edge of stability,
-        Cohen et al. 2021).
+        Cohen et al. 2021). Where losses along the step weren't tried, the largest stable rate by the Hessian stands in.
 
     Wrong when:
         The gap has other reasons; flatness can be changed by rescaling weights without changing the network (Dinh et al. 2017).
@@ -32,19 +32,27 @@ def sharp_minimum(record: Record, *, gap: float = 0.1, edge: float = 2.0) -> lis
     Returns:
         One finding at most, always a note.
     """
-    learning, line, hessian = progress(record), probe(record, "critical-rate"), probe(record, "curvature")
-    if line is None or hessian is None or alternates(record) or not learning.well:
+    learning, line, hessian = progress(record), probe(record, "critical-rate"), curvature_of(record)
+    if (
+        hessian is None
+        or (line is None and math.isnan(number_of(hessian, "edge")))
+        or alternates(record)
+        or not learning.well
+    ):
         return []
     behind = skill(record, learning.score_last) - skill(record, learning.eval_score)
-    critical = number_of(line, "critical")
+    critical, rate = number_of(line, "critical"), number_of(hessian, "edge")
+    if not math.isfinite(critical) and rate > 0:
+        critical = 1 / rate  # as the curvature has it
     if not math.isfinite(behind) or not behind > gap or not 0 < critical <= edge:
         return []
     top = number_of(hessian, "top")
+    bears = f" (the rate is {number(rate)} of what it bears)" if rate > 0 else ""
     return finding(
         "sharp-minimum",
         "note",
         0.5,
-        f"the loss rises at {number(critical)} times the last step, its largest curvature is {number(top)}, and "
+        f"the loss rises at {number(critical)} times the last step, its largest curvature is {number(top)}{bears}, and "
         f"evaluation is {number(behind)} of the way from chance to perfect behind training",
         evidence=[
             Evidence("hessian_top", "", record.steps, top),

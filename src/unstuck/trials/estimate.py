@@ -8,10 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_T = {
-    1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262, 10: 2.228, 15: 2.131, 20: 2.086,
-    30: 2.042,
-}  # fmt: skip
+from unstuck._student import quantile
 
 
 @dataclass(frozen=True)
@@ -59,11 +56,5 @@ def paired(without: Sequence[float], treated: Sequence[float], *, least: float =
     if count < 2 or not np.isfinite(differences).all():
         return Effect(mean, -math.inf, math.inf, count)
     spread = max(float(differences.std(ddof=1)), least)
-    half = _quantile(count - 1) * spread / math.sqrt(count)
+    half = quantile(count - 1) * spread / math.sqrt(count)
     return Effect(mean, mean - half, mean + half, count)
-
-
-def _quantile(freedom: int) -> float:
-    """Of Student's distribution, two-sided 95%."""
-    known = [f for f in _T if f <= freedom]
-    return _T[max(known)] if freedom < 60 else 2.0

@@ -42,6 +42,7 @@ def _attach(settings: dict[str, Any]) -> None:
             path,
             budget=settings["budget"],
             probe_budget=settings.get("probe_budget", 0.0),
+            curvature=settings.get("curvature"),
             lazy=not settings["main"],
             meta=meta,
         )

@@ -31,10 +31,17 @@ class Capture:
 
     Args:
         wanted: Whether there will be any.
+        most_bytes: Of a network, above which nothing is kept; 0 for what other experiments bear.
+
+    Attributes:
+        large: The network is too large for all experiments but those that this capture was made for.
+        step: At which the last loss was kept.
     """
 
-    def __init__(self, *, wanted: bool) -> None:
-        self.wanted = wanted
+    def __init__(self, *, wanted: bool, most_bytes: int = 0) -> None:
+        self.wanted, self.most_bytes = wanted, most_bytes
+        self.large = False
+        self.step = -1
         self.tapes: list[Tape] = []
         self.initial: list[Tensor] = []
         self.optimizer: Any = None
@@ -68,7 +75,9 @@ class Capture:
         whole = tape.pool(tape.inputs[0]) if tape.inputs else None
         session.data.cut_from = len(whole) if whole is not None and whole.dim() else 0
         tensors = tensors_of(tape.modules, tape.trained)
-        if sum(_bytes(t) for t in tensors) > MOST_BYTES / 4:
+        size = sum(_bytes(t) for t in tensors)
+        self.large = size > MOST_BYTES / 4
+        if size > max(self.most_bytes, MOST_BYTES / 4):
             self.wanted, self.why_not = False, "the network is too large to be copied"
             self.release()
             return
@@ -79,6 +88,7 @@ class Capture:
             self._keep_start(tensors, session)
         self.optimizer = lead.ref() if lead is not None else None
         tape.leave_large_memory()
+        self.step = session.step
         if self.tapes and _same_data(self.tapes[-1], tape):
             self.tapes[-1] = tape
         else:
@@ -95,7 +105,7 @@ class Capture:
 
     def _keep_start(self, tensors: list[Tensor], session: Any) -> None:
         self.initial = []
-        if session.step == 0 and sum(_bytes(t) for t in tensors) <= MOST_INITIAL_BYTES:
+        if session.step == 0 and sum(_bytes(t) for t in tensors) <= max(MOST_INITIAL_BYTES, self.most_bytes // 4):
             with torch.no_grad():
                 self.initial = [t.detach().clone() for t in tensors]
 
@@ -140,7 +150,8 @@ class Capture:
             score=score if main is not None and main.score and main.score != "perplexity" else None,
             score_name=main.score if main is not None else "", batch_size=max(1, session.data.batch_size),
             num_classes=main.num_classes if main is not None else 0, steps=session.step,
-            counts=counts,
+            counts=counts, names=_names(self.tapes[-1], session.registry),
+            snapshots=session.snapshots.kept if session.snapshots is not None else (),
         )  # fmt: skip
 
     def _collecting(self, phase: str, info: dict[str, int]) -> None:
@@ -159,6 +170,12 @@ class Capture:
             return ours
         groups = self.optimizer.param_groups
         return ours + sum(p is one for group in groups for p in group["params"]) + (one in self.optimizer.state)
+
+
+def _names(tape: Tape, registry: Any) -> list[str]:
+    """Names of all tensors of a tape's network, "" for those that the record has none for."""
+    known = {id(tensor): state.name for state, tensor in registry.live_parameters()}
+    return [known.get(id(t), "") for t in tensors_of(tape.modules, tape.trained)]
 
 
 def _bytes(tensor: Tensor) -> int:

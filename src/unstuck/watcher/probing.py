@@ -19,7 +19,7 @@ def probe(session: Any, seconds: float) -> Iterator[tuple[str, dict[str, Any]]]:
     Yields:
         Name and result of each; where none can be made, the reason under the name "none".
     """
-    why = _why_not(session)
+    why = why_not(session) or ("the network is too large to be copied" if session.capture.large else "")
     training = None if why else session.capture.training(session)
     if training is None:
         yield "none", {"why": why or session.capture.why_not}
@@ -28,7 +28,8 @@ def probe(session: Any, seconds: float) -> Iterator[tuple[str, dict[str, Any]]]:
         yield from experiments(training, seconds)
 
 
-def _why_not(session: Any) -> str:
+def why_not(session: Any) -> str:
+    """Why nothing can be done with copies of what was trained; "" where something can."""
     updating = [s for s in session.optimizers.states if s.steps]
     in_turn = session.optimizers.beside_lead > 2 * len(updating)  # else one after another: the last is what was trained
     if in_turn or (len(updating) == 1 and len(session.series.sites) > 1):

@@ -43,6 +43,7 @@ from unstuck.watcher.patches import Patches
 from unstuck.watcher.recorder import Columns, Pending, Sample, send_sample
 from unstuck.watcher.registry import Registry
 from unstuck.watcher.series import DenseSeries
+from unstuck.watcher.snapshots import Snapshots
 from unstuck.watcher.stretch import Stretch
 from unstuck.watcher.tracer import Tracer, call_site
 
@@ -50,6 +51,8 @@ _clock = time.perf_counter
 _unseen = torch._C.DisableTorchFunction  # our own calls don't come by the tracer, nor by a user's mode
 _PROGRESS_EVERY = 0.25  # seconds
 LEAST_PROBING, MOST_PROBING = 2.0, 60.0  # seconds that experiments may take in any case, and at most
+LEAST_CURVING = 2.0  # the same of curvature, which was asked for and has no limit but its share
+_LARGE = 1 << 30  # bytes of a network up to which its curvature is measured
 _LAG_SAMPLES = frozenset(
     {0, 3, 10, 30, 100, 300, 1000}
 )  # samples in which recurrent layers are asked how far back they reach
@@ -62,6 +65,8 @@ class Session:
         path: File of the record.
         budget: Share of the training's time the watcher may take, from 0 to 1.
         probe_budget: Share of the training's time that experiments may take when it has ended, from 0 (none) to 1.
+        curvature: How curvature is measured when the training has ended: `share` of its time or `seconds`, and see
+            `watcher.curving`; None for not at all.
         lazy: Make the record only once a training is seen.
         meta: Facts of the run to note in the record.
 
@@ -75,6 +80,7 @@ class Session:
         *,
         budget: float = 0.02,
         probe_budget: float = 0.0,
+        curvature: Mapping[str, Any] | None = None,
         lazy: bool = False,
         meta: Mapping[str, Any] | None = None,
     ) -> None:
@@ -90,8 +96,11 @@ class Session:
         self.registry = Registry()
         self.tracer = Tracer(self.registry, self.failed)
         self.probe_budget = probe_budget
-        self.capture = Capture(wanted=probe_budget > 0)
-        self.tracer.records = probe_budget > 0
+        self.curvature = curvature
+        keeps = probe_budget > 0 or curvature is not None
+        self.capture = Capture(wanted=keeps) if curvature is None else Capture(wanted=keeps, most_bytes=_LARGE)
+        self.snapshots = Snapshots() if curvature is not None else None
+        self.tracer.records = keeps
         self.cadence = Cadence(budget)
         self.optimizers = OptimizerBook(self.registry)
         self.parameters = ParameterBook(self.registry, self.optimizers, self._normed)
@@ -167,6 +176,7 @@ class Session:
         seconds = _clock() - self.started
         if self.writer is not None:
             self._probe(seconds)
+            self._measure_curvature(seconds)
             end = {"status": "finished", **self._exit}
             self.writer.close(seconds=seconds, steps=self.step, overhead=self.cadence.overhead, **end)
         self.capture.close()
@@ -198,6 +208,28 @@ class Session:
             self.failed("probes", error)
         assert self.writer is not None
         self.writer.note(probe_seconds=_clock() - start)
+
+    def _measure_curvature(self, seconds: float) -> None:
+        """Measures curvature on copies of what was trained, where that was asked for, unless the script failed."""
+        wanted, writer = self.curvature, self.writer
+        if wanted is None or writer is None or not self.step or self._exit:
+            return
+        start = _clock()
+        budget = wanted.get("seconds") or max(LEAST_CURVING, wanted.get("share", 0.0) * seconds)
+        along: dict[int, Mapping[str, float]] = {}
+        try:
+            from unstuck.watcher.curving import measure
+
+            for what, step, found in measure(self, budget, wanted, writer.record().series("loss")):
+                if what == "part":
+                    self._tell("curvature", "", found)
+                else:
+                    along[step] = found
+        except Exception as error:  # noqa: BLE001 - the script has ended and must end as it would
+            self.failed("curvature", error)
+        for step in sorted(along):
+            writer.sample(step, tuple((name, "") for name in along[step]), list(along[step].values()))
+        writer.note(curvature_seconds=_clock() - start)
 
     def ended_by(self, kind: type[BaseException], error: BaseException) -> None:
         """Notes the exception the script ended with."""
@@ -459,8 +491,10 @@ class Session:
                 self._write_facts()
 
     def _look_around(self, now: float) -> None:
-        """What is done now and then: late numbers, and the live line."""
+        """What is done now and then: late numbers, a snapshot, and the live line."""
         self.pending.read()
+        if self.snapshots is not None:
+            self.snapshots.look(self)
         if now - self._progress_at > _PROGRESS_EVERY:
             self._progress_at = now
             self._tell_progress(now)

@@ -19,20 +19,20 @@
     return text.includes("e") ? text : String(Number(text));
   }
 
-  const strokes = { raw: "--pale", smooth: "--accent", plain: "--accent", check: "--check" };
+  const strokes = { raw: "--pale", smooth: "--accent", plain: "--accent", check: "--check", dots: "--check" };
   const dashes = [[], [6, 4], [2, 3], [10, 4, 2, 4], [1, 5], [14, 4]];
   const hues = ["--accent", "--check", "--healthy", "--mark", "--unknown", "--soft"];
 
   function series(line, index) {
-    const isCheck = line.kind === "check";
+    const isCheck = line.kind === "check", isDots = line.kind === "dots";
     const stroke = line.kind === "plain" ? colour(hues[index % hues.length]) : colour(strokes[line.kind]);
     const few = line.x.length <= 40;
     return {
       label: line.label,
       stroke,
-      width: line.kind === "raw" ? 1 : 2,
+      width: isDots ? 0 : line.kind === "raw" ? 1 : 2,
       dash: isCheck ? [6, 4] : line.kind === "plain" ? dashes[index % dashes.length] : [],
-      points: { show: isCheck ? line.x.length <= 60 : few && line.kind !== "smooth", size: isCheck ? 6 : 4, fill: stroke },
+      points: { show: isDots || (isCheck ? line.x.length <= 60 : few && line.kind !== "smooth"), size: isDots ? 8 : isCheck ? 6 : 4, fill: stroke },
       value: (_, value) => number(value),
     };
   }
@@ -115,21 +115,22 @@
   }
 
   function options(chart, isLog, width) {
+    const isWhole = chart.axis !== "eigenvalue";
     const whole = [1, 2, 5].flatMap((lead) => Array.from({ length: 9 }, (_, i) => lead * 10 ** i)).sort((a, b) => a - b);
     return {
       width,
       height: Math.round(Math.min(280, Math.max(210, width * 0.5))),
-      padding: [10, 12, 0, 0],
+      padding: [10, 18, 0, 0],
       // x holds steps (or lags): without time: false they would be labelled as moments since 1970.
       scales: {
         x: { time: false, range: (_, low, high) => (low === high ? [low - 1, high + 1] : [low, high]) },
         y: isLog ? { distr: 3, range: decades } : { range },
       },
       axes: [
-        axis(chart.axis, { incrs: whole, values: (_, splits) => splits.map(String), size: 30, space: 55 }),
+        axis(chart.axis, { ...(isWhole ? { incrs: whole } : {}), values: (_, splits) => splits.map(isWhole ? String : short), size: 30, space: 55 }),
         axis(null, { size: 62, values: (_, splits) => splits.map(short), ...(isLog ? { splits: powers, filter: (_, s) => s } : {}) }),
       ],
-      series: [{ label: chart.axis, value: (_, value) => (value === null ? "–" : String(value)) }, ...chart.lines.map(series)],
+      series: [{ label: chart.axis, value: (_, value) => (value === null ? "–" : isWhole ? String(value) : number(value)) }, ...chart.lines.map(series)],
       cursor: { y: false, drag: { x: true, y: false }, ...(chart.axis === "step" ? { sync: { key: "steps" } } : {}) },
       hooks: { draw: [marks(chart)] },
     };

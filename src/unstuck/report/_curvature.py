@@ -1,0 +1,333 @@
+"""What a record says of curvature, gathered from its events and series, and put into words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from unstuck.evidence import Record, Series
+from unstuck.report._words import count, number, percent, place, plural
+
+SIGNALS = ("hessian_top", "hessian_bottom", "sharpness", "stable_rate", "edge")
+_APART = 0.1  # relative difference of two ways to make a product, above which it is named
+_NEAR = 0.1  # of the edge of stability, within which a rate is at it
+_ROUGH = 0.2  # error of the counts of signs, above which they are told as rough
+_NONE: Mapping[str, Any] = {}
+_HEADLINES = {
+    "minimum": "ended at a minimum: {slope}, and nothing curves down.",
+    "saddle": "ended at a saddle: {slope}, and there is a way down.",
+    "maximum": "ended at a maximum: {slope}, and nothing curves up.",
+    "flat": "ended on a plateau: neither slope nor curvature.",
+    "gradient-flat": "ended at no critical point, but where it is gradient-flat: curvature is felt hardly anywhere along the gradient.",
+    "not critical": "ended on a slope, at no critical point: it can still go down.",
+}
+
+
+@dataclass(frozen=True)
+class Curvature:
+    """What was measured of curvature; parts that weren't are empty.
+
+    Attributes:
+        steps: Updates that the run made.
+        point: Kind of the point where it ended, with its proof.
+        rate: What the curvature bears, and losses along the script's step.
+        escape: The way out of a saddle.
+        trace, noise, sharpness, density: As their names say.
+        layers: One a layer, in forward order.
+        course: Series by signal, of those along the run.
+        stalls: Spans of steps in which the loss stalls.
+        cost: Products, and seconds each.
+        why: Why nothing could be measured, "" where something was.
+        notes: What fell short, in sentences.
+    """
+
+    steps: int
+    point: Mapping[str, Any] = field(default_factory=dict)
+    rate: Mapping[str, Any] = field(default_factory=dict)
+    escape: Mapping[str, Any] = field(default_factory=dict)
+    trace: Mapping[str, Any] = field(default_factory=dict)
+    noise: Mapping[str, Any] = field(default_factory=dict)
+    sharpness: Mapping[str, Any] = field(default_factory=dict)
+    density: Mapping[str, Any] = field(default_factory=dict)
+    layers: tuple[Mapping[str, Any], ...] = ()
+    course: Mapping[str, Series] = field(default_factory=dict)
+    stalls: tuple[tuple[int, int], ...] = ()
+    cost: Mapping[str, Any] = field(default_factory=dict)
+    why: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """The verdict: "saddle", "minimum", ...; "unknown" where there is none."""
+        return str(self.point.get("kind") or "unknown")
+
+    @property
+    def headline(self) -> str:
+        """The verdict as the end of a sentence that begins with the program's name."""
+        unknown = "ended at a point whose kind isn't known" if self.point else "was not measured"
+        told = _HEADLINES.get(self.kind, f"{unknown}: {self.why or 'nothing could be told of its curvature'}.")
+        exact = (self.point.get("gradient") or 0.0) <= (self.point.get("rounding") or 0.0)
+        told = told.replace("{slope}", "the gradient vanishes" if exact else "the gradient is no more than noise")
+        if self.escape and not self.holds:
+            told = told.replace("there is a way down", "the way down that these batches show is none on others")
+        return told
+
+    @property
+    def holds(self) -> bool:
+        """Whether the way out of a saddle lowers the loss, on batches that it wasn't found on too where there are any."""
+        before, after = self.escape.get("held_before"), self.escape.get("held_after")
+        return bool(self.escape.get("taken")) and (before is None or after is None or after < before)
+
+
+def gathered(record: Record) -> Curvature | None:
+    """What a record says of curvature; None where it wasn't asked for."""
+    parts = [event.data for event in record.happened("curvature")]
+    course = {name: series for name in SIGNALS if len(series := record.series(name).finite)}
+    if not parts and not course:
+        return None
+    by_name: dict[str, Mapping[str, Any]] = {}
+    for part in parts:
+        by_name.setdefault(str(part.get("part")), part)
+    known = {name: part for name, part in by_name.items() if "failed" not in part and "skipped" not in part}
+    return Curvature(
+        record.steps,
+        **{
+            name: known.get(name, _NONE)
+            for name in ("point", "rate", "escape", "trace", "noise", "sharpness", "density", "cost")
+        },
+        layers=tuple(p for p in parts if p.get("part") == "layer" and "layer" in p),
+        course=course,
+        stalls=tuple((int(a), int(b)) for a, b in by_name.get("stalls", _NONE).get("spans", ())),
+        why=str(
+            by_name.get("none", by_name.get("point", _NONE)).get("why")
+            or by_name.get("point", _NONE).get("failed")
+            or ""
+        ),
+        notes=tuple(_notes(parts)),
+    )
+
+
+def _notes(parts: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    for part in parts:
+        name = str(part.get("part"))
+        if "failed" in part:
+            yield f"{name} failed: {part['failed']}"
+        elif name == "snapshots":
+            yield str(part.get("note"))
+        elif name == "layer" and "skipped" in part:
+            yield f"{plural(int(part['skipped']), 'layer')} left out for want of time"
+        elif name == "skipped":
+            yield f"no time was left for {', '.join(map(str, part.get('parts', ())))}"
+
+
+def value_of(part: Mapping[str, Any], name: str) -> float:
+    """A number of a part; NaN where there is none."""
+    value = part.get(name)
+    return float(value) if isinstance(value, (int, float)) else math.nan
+
+
+def facts(found: Curvature) -> Iterator[tuple[str, str]]:
+    """What was found, line by line: a label, and a sentence without a full stop."""
+    for label, told in (
+        ("eigenvalues", _eigenvalues(found)),
+        ("trace", _trace(found)),
+        ("signs", _signs(found)),
+        ("way out", _way_out(found)),
+        ("rate", _rate(found)),
+        ("step", _step(found)),
+        ("noise", _noise(found)),
+        ("sharpness", _sharpness(found)),
+    ):
+        if told:
+            yield label, told
+
+
+def measured(found: Curvature) -> str:
+    """How it was measured."""
+    point = found.point
+    if not point:
+        return ""
+    way = {
+        "reused": "double backward, its graph kept", "fresh": "double backward", "difference": "finite differences of gradients",
+    }.get(str(point.get("way")), str(point.get("way")))  # fmt: skip
+    told = f"{plural(int(point['batches']), 'batch').replace('batchs', 'batches')}, {value_of(point, 'samples'):g} samples; "
+    told += f"{plural(int(found.cost['products']), 'product')} by {way}" if found.cost else f"products by {way}"
+    error = point.get("way_error")
+    if error is not None:
+        other = "double backward" if point.get("way") == "difference" else "finite differences"
+        told += (
+            f", within {number(error, 2)} of {other}"
+            if error < _APART
+            else f"; {other} differ by {number(error, 2)}: kinks, or rounding"
+        )
+    return f"{told}; {point.get('stated')}"
+
+
+def _eigenvalues(found: Curvature) -> str:
+    point = found.point
+    if "top" not in point:
+        return ""
+    tops = [number(v) for v in point.get("tops") or [point["top"]]]
+    told = f"largest {', '.join(tops)}; smallest {number(point['bottom'])} (± {number(point['bottom_error'], 1)})"
+    typical = point.get("typical")
+    if typical and value_of(point, "top") > 0:
+        told += f"; the steepest is {number(point['top'] / typical, 2)} times a typical one"
+    return told if point.get("converged", True) else f"{told}; not known to the last digit: time ran out"
+
+
+def _trace(found: Curvature) -> str:
+    if not found.trace:
+        return ""
+    error, scale = found.trace.get("error"), abs(value_of(found.point, "top"))
+    if abs(value_of(found.trace, "value")) < 1e-6 * scale:
+        return "0: what curves up and what curves down cancel"
+    return number(found.trace["value"]) + (f" ± {number(error, 2)}" if error else "")
+
+
+def _signs(found: Curvature) -> str:
+    signs = found.density
+    if not signs:
+        return ""
+    told = (
+        f"{percent(signs['positive'])} of {count(int(signs['size']))} curve up, {percent(signs['negative'])} down, "
+        f"{percent(signs['zero'])} neither (within {number(signs['tolerance'], 1)} of the largest)"
+    )
+    if signs.get("exact"):
+        return f"{told}, all counted"
+    if not value_of(signs, "error") <= _ROUGH:
+        return f"roughly {told}; too few vectors to bound the error"
+    return f"{told}; each ± {percent(signs['error'])}"
+
+
+def _way_out(found: Curvature) -> str:
+    way = found.escape
+    if not way:
+        return ""
+    if not way.get("taken"):
+        return "along its most negative curvature the loss falls by no more than rounding"
+    told = (
+        f"a step of {number(abs(value_of(way, 'length')), 2)} along the most negative curvature takes the loss from "
+        f"{number(way['before'])} to {number(way['after'])}"
+    )
+    if way.get("held_batches"):
+        told += f"; on other batches from {number(way['held_before'])} to {number(way['held_after'])}"
+        told += "" if found.holds else ": it doesn't hold there"
+    return told
+
+
+def _rate(found: Curvature) -> str:
+    rate = found.rate
+    if rate.get("no_rate"):
+        return str(rate["no_rate"])
+    if "edge" not in rate:
+        return ""
+    stable, edge, method = rate.get("stable_rate"), rate["edge"], rate["method"]
+    if stable is None or edge is None:
+        return f"nothing curves upwards: no rate of {method} is too high for the curvature"
+    told = f"{number(rate['rate'])} is {number(edge, 2)} of the {number(stable)} that the curvature bears ({method})"
+    if edge > 1 - _NEAR:
+        where = "at" if edge < 1 + _NEAR else "beyond"
+        told = (
+            f"{number(rate['rate'])} is {number(edge, 2)} times the {number(stable)} that the curvature bears ({method}): {where} the edge "
+            "of stability, which is normal while the loss falls"
+        )
+    return told + (", the update taken for gradient descent" if rate.get("by_hand") else "")
+
+
+def _step(found: Curvature) -> str:
+    rate = found.rate
+    if "best" not in rate:
+        return ""
+    if rate.get("critical") is None:
+        return "along the script's own step the loss rises at no length that was tried"
+    if not rate.get("best"):
+        return f"no length of the script's own step takes the loss down, and beyond {number(rate['critical'], 2)} times it is higher"
+    gain = f", by {percent(rate['gain'])}" if rate.get("gain") is not None else ""
+    best, critical = number(rate["best"], 2), number(rate["critical"], 2)
+    return f"the loss is lowest at {best} times the script's own step{gain}; beyond {critical} times it is higher than before it"
+
+
+def _noise(found: Curvature) -> str:
+    noise = found.noise
+    if not noise:
+        return ""
+    if noise.get("scale") is None:
+        of = f"{plural(int(noise['gradients']), 'batch')} of {int(noise['batch_size'])}".replace("batchs", "batches")
+        return f"in {of} no gradient is to be told from noise"
+    return f"noise equals gradient in a batch of {number(max(1.0, noise['scale']), 2)} samples; batches have {int(noise['batch_size'])}"
+
+
+def _sharpness(found: Curvature) -> str:
+    sharp = found.sharpness
+    if not sharp:
+        return ""
+    near, box = number(sharp["radius"], 1), number(sharp["epsilon"], 1)
+    return (
+        f"the loss rises by {number(sharp['sam'], 2)} within {near} (SAM), {number(sharp['adaptive'], 2)} (adaptive), "
+        f"{number(sharp['keskar'], 2)}% in a box of {box} (Keskar): shown, no promise of generalisation"
+    )
+
+
+def stalled(found: Curvature, most: int = 4) -> str:
+    """Where the loss stalls, "" where it doesn't."""
+    spans = [f"{first} to {last}" for first, last in found.stalls[:most]]
+    return f"the loss, at steps {', '.join(spans)}" if spans else ""
+
+
+def brief(found: Curvature) -> str:
+    """Kind of point and rate, in a line or two."""
+    return "; ".join(filter(None, (found.why if found.kind == "unknown" else found.kind, _rate(found))))
+
+
+def course_row(found: Curvature) -> tuple[str, Series] | None:
+    """What the course of the run is told by: the edge of stability where a rate is known, else the largest eigenvalue."""
+    for name, words in (("edge", "rate / stable rate"), ("hessian_top", "largest eigenvalue")):
+        if name in found.course and len(found.course[name]) > 1:
+            return words, found.course[name]
+    return None
+
+
+def steepest(found: Curvature, most: int = 4) -> list[str]:
+    """The layers of largest curvature, each with it."""
+    ranked = sorted(found.layers, key=lambda layer: -abs(layer["top"] or 0.0))
+    return [f"{place(str(layer['layer']), 24)} {number(layer['top'])}" for layer in ranked[:most]]
+
+
+def heights(found: Curvature, width: int) -> np.ndarray:
+    """The density in so many bins, as powers of ten above what a single eigenvalue would make; 0 where there is nothing."""
+    at, height = (np.asarray(found.density[name], float) for name in ("at", "height"))
+    groups = np.array_split(np.arange(len(at)), width)
+    share = np.array([height[group].sum() for group in groups]) / max(height.sum(), 1e-300)
+    single = 0.5 / max(1, int(found.density["size"]))
+    return np.where(share > single, np.log10(np.maximum(share, single) / single), 0.0)
+
+
+def to_json(found: Curvature, record: Record) -> dict[str, Any]:
+    """All of it as plain dicts and lists; documented in docs/curvature.md."""
+    steps = sorted({int(s) for series in found.course.values() for s in series.steps})
+    at = {name: dict(zip(map(int, s.steps), map(float, s.values), strict=True)) for name, s in found.course.items()}
+    plain = {name: _without_part(getattr(found, name)) for name in (
+        "point", "rate", "escape", "trace", "noise", "sharpness", "density", "cost",
+    )}  # fmt: skip
+    return {
+        "schema": 1,
+        "script": record.meta.get("script"),
+        "record": str(record.path) if record.path else None,
+        "steps": found.steps,
+        "kind": found.kind,
+        "says": found.point.get("says"),
+        "why_unknown": found.why or None if found.kind == "unknown" else None,
+        **plain,
+        "layers": [_without_part(layer) for layer in found.layers],
+        "course": [{"step": step, **{name: values.get(step) for name, values in at.items()}} for step in steps],
+        "stalls": [list(span) for span in found.stalls],
+        "notes": list(found.notes),
+    }
+
+
+def _without_part(part: Mapping[str, Any]) -> dict[str, Any] | None:
+    return {k: v for k, v in part.items() if k != "part"} or None
