@@ -123,7 +123,7 @@ def _rows(found: Curvature, width: int) -> Iterator[Row]:
     course = course_row(found)
     if course is not None:
         name, series = course
-        bars = spark(by_step(series, min(36, width - _LABEL - 52), broken=False), "log")
+        bars = spark(by_step(series, max(8, min(36, width - _LABEL - 52)), broken=False), "log")
         first, last = words.number(series.first, 2), words.number(series.last, 2)
         edge = f"{name}, 1 at the edge" if name.startswith("rate") else name
         yield "course", line(Text.assemble(f"{first} ", (bars, _BARS), f" {last}", (f"  {edge}", "dim")))
