@@ -43,6 +43,7 @@ def quadratic(spectrum: str, dtype: torch.dtype, seed: int, offset: float, floor
     return Objective(lambda: (x - centre) @ matrix @ (x - centre) / 2 + floor, [x])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("spectrum", SPECTRA)
 def test_quadratics_at_their_centre(spectrum, dtype):
@@ -52,6 +53,7 @@ def test_quadratics_at_their_centre(spectrum, dtype):
             assert point.kind == TYPES.get(spectrum, spectrum), point.says
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("spectrum", SPECTRA)
 def test_quadratics_off_their_centre(spectrum, dtype):
@@ -66,6 +68,12 @@ def test_how_far_off_is_off_depends_on_what_the_loss_would_gain():
     assert critical_point(quadratic("minimum", torch.float64, 0, 0.02, 100.0)).kind == "minimum"
     near = quadratic("minimum", torch.float64, 0, 0.02, 100.0)
     assert critical_point(near, negligible=1e-9).kind == "not critical"
+
+
+def test_one_of_each_kind():
+    for spectrum in ("minimum", "maximum", "saddle"):
+        assert critical_point(quadratic(spectrum, torch.float32, 0, 0.0, 0.0)).kind == spectrum
+    assert critical_point(quadratic("minimum", torch.float32, 0, 0.1, 0.0)).kind == "not critical"
 
 
 # ---------------------------------------------------------------------- small networks
@@ -89,6 +97,7 @@ def teacher(activation: str, seed: int, dtype: torch.dtype, sizes: tuple[int, ..
     return Objective(lambda b: F.mse_loss(module(b), targets[id(b)]), module, batches)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("sizes", [(32,), (20, 11, 1)])
@@ -98,6 +107,7 @@ def test_a_teacher_is_at_its_minimum(activation, dtype, sizes):
         assert point.kind == "minimum" and point.is_critical, point.says
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("off", [0.01, 0.1, 1.0])
 def test_near_a_teacher_is_not_critical(activation, off):
@@ -115,6 +125,7 @@ def classification(activation: str, seed: int, sizes=(40, 24), dtype=torch.float
     return Objective(lambda b: F.cross_entropy(module(b[0]), b[1]), module, batches), module
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("steps", [0, 20, 100])
 def test_on_the_way_is_not_critical(activation, steps):
@@ -233,6 +244,7 @@ def test_the_noise_of_a_gradient_is_the_standard_error_of_its_mean():
     assert math.isnan(gradient(Objective(lambda b: (b * w).sum(), [w], batches[:1])).noise)
 
 
+@pytest.mark.slow
 def test_the_noise_holds_for_unequal_batches():
     w, sizes = torch.zeros(5, dtype=torch.float64), [5, 20, 1, 50, 24]
     noises, norms = [], []

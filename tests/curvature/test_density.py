@@ -21,7 +21,7 @@ def mixed(size: int = 300) -> Tensor:
     return torch.cat([0.02 * bulk, torch.linspace(1, 10, 10, dtype=torch.float64)])
 
 
-@pytest.mark.parametrize("name", ["mlp", "cnn"])
+@pytest.mark.parametrize("name", ["mlp", pytest.param("cnn", marks=pytest.mark.slow)])
 def test_the_whole_matrix_and_all_eigenvalues(name, build, truth):
     objective, _ = build(name, dtype=torch.float64)
     operator = Hessian(objective, way="fresh", check=False)

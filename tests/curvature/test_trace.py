@@ -71,6 +71,7 @@ def test_a_run_that_was_paid_for_is_used(symmetric):
     assert found.error < 0.1 * found.value
 
 
+@pytest.mark.slow
 def test_of_a_network(build, truth):
     for name in ("mlp", "cnn"):
         objective, _ = build(name)
