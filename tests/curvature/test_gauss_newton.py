@@ -11,7 +11,8 @@ from unstuck.curvature.objective import Objective
 from unstuck.curvature.products import Hessian
 from unstuck.curvature.spectrum import extremes
 
-NAMES = ("mlp", "cnn", "pooled", *(pytest.param(name, marks=pytest.mark.slow) for name in ("transformer", "lstm")))
+OTHERS = ("cnn", "pooled", "transformer", "lstm")
+NAMES = ("mlp", *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS))
 
 
 def jacobian(outputs: Tensor, params: list[Tensor]) -> Tensor:
@@ -72,6 +73,7 @@ def test_in_single_precision(build):
     assert ours.dtype == torch.float32 and float((ours - truth).norm() / truth.norm()) < 1e-5  # seven digits
 
 
+@pytest.mark.slow
 def test_they_are_operators(build):
     objective, module = build("mlp")
     for operator in (

@@ -29,7 +29,7 @@ def test_the_mean_is_over_samples_and_not_over_batches():
 
 def test_sizes_can_be_given():
     w = torch.ones(1)
-    objective = Objective(lambda x: x * w.sum(), [w], [1.0, 5.0], sizes=[3, 1])
+    objective = Objective(lambda x: x * w.sum(), [w], [1.0, 5.0], sizes=[3.0, 1.0])
     assert objective.weights == [0.75, 0.25]
     assert objective.value() == pytest.approx(2.0, rel=1e-6) and float(objective.gradient()) == pytest.approx(2.0)
 
@@ -246,13 +246,13 @@ def test_moving_and_coming_back():
         ([[torch.ones(2, dtype=torch.complex64)]], {}, "one is complex64"),
         ([[torch.ones(2, requires_grad=True) * 2]], {}, "computed from others"),
         ([[torch.ones(2)], []], {}, "no batches"),
-        ([[torch.ones(2)], [1, 2]], {"sizes": [1]}, "1 sizes were given for 2 batches"),
-        ([[torch.ones(2)], [1]], {"sizes": [0]}, "above zero"),
+        ([[torch.ones(2)], [1, 2]], {"sizes": [1.0]}, "1 sizes were given for 2 batches"),
+        ([[torch.ones(2)], [1]], {"sizes": [0.0]}, "above zero"),
         ([[torch.ones(2)], [1]], {"sizes": [float("nan")]}, "above zero"),
         ([[torch.ones(2)]], {"mode": "evaluate"}, "no mode 'evaluate'; there are as-is, train, eval, no-dropout"),
     ],
 )
-def test_what_makes_no_sense_is_said(arguments, options, words):
+def test_what_makes_no_sense_is_said(arguments, options, words, unchecked):
     with pytest.raises(MisuseError, match=words):
         Objective(lambda *_: torch.zeros(()), *arguments, **options)
 

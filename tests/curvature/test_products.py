@@ -21,7 +21,8 @@ from unstuck.curvature.trace import trace
 from unstuck.errors import MisuseError
 
 EXACT = ("reused", "fresh", "forward-over-reverse")
-SMOOTH = ("mlp", "cnn", "transformer", "lstm", "gru")
+LONG = tuple(pytest.param(name, marks=pytest.mark.slow) for name in ("transformer", "lstm", "gru"))
+SMOOTH = ("mlp", "cnn", *LONG)
 
 
 def probe(size: int, seed: int = 5) -> Tensor:
@@ -43,7 +44,7 @@ def test_products_are_those_of_the_dense_hessian(name, way, build, truth):
     assert hessian.way == way and hessian.products == 1
 
 
-@pytest.mark.parametrize("name", ["mlp", "cnn", "pooled", "transformer"])
+@pytest.mark.parametrize("name", ["mlp", "cnn", "pooled", LONG[0]])
 def test_forward_over_reverse_is_exact_too(name, build, truth):
     objective, _ = build(name)
     hessian = Hessian(objective, way="forward-over-reverse", check=False)
@@ -61,7 +62,7 @@ def test_finite_differences_come_near(name, build, truth):
     assert relative(Hessian(objective, way="difference") @ vector.double(), truth(name) @ vector.double()) < 1e-7
 
 
-@pytest.mark.parametrize("name", ["mlp", "lstm"])
+@pytest.mark.parametrize("name", ["mlp", LONG[1]])
 def test_in_double_precision_products_are_exact(name, build, truth):
     objective, _ = build(name, dtype=torch.float64)
     for way in ("reused", "fresh"):
@@ -115,7 +116,7 @@ def test_what_cannot_be_differentiated_twice_is_gone_round(build):
     assert hessian.error < 1e-2
 
 
-@pytest.mark.parametrize("name", ["lstm", "gru"])
+@pytest.mark.parametrize("name", LONG[1:])
 def test_forward_over_reverse_is_never_silently_wrong(name, build, truth):
     objective, _ = build(name)
     vector = probe(objective.size)
@@ -180,7 +181,7 @@ def test_a_loss_that_fails_says_why_itself():
         Hessian(Objective(loss, [torch.ones(2)]))
 
 
-def test_ways_that_there_are_not():
+def test_ways_that_there_are_not(unchecked):
     with pytest.raises(MisuseError, match="no way 'compiled'"):
         Hessian(Objective(lambda: torch.zeros(()), [torch.ones(2)]), way="compiled")  # pyright: ignore
 

@@ -100,6 +100,7 @@ def test_equal_eigenvalues_are_told_from_one(symmetric):
     assert found.top.values == pytest.approx([7.0, 1.0], rel=0.01)
 
 
+@pytest.mark.slow
 def test_of_a_network(build, truth):
     for name in ("mlp", "cnn"):
         objective, _ = build(name)

@@ -3,11 +3,15 @@
 gradient-norm    down the length of the gradient, by its gradient Hg; slow, needs no solve
 newton-mr        steps that make |Hp + g| least, in the space that Lanczos grows from g; accepted by the length of the gradient
 saddle-free      steps along |H|^-1 g in that space, accepted by the loss: it leaves saddles and ends in minima
+
+A step that doesn't help is damped more, as Levenberg and Marquardt do it, rather than shortened: along flat directions it is too long
+when along steep ones it is right.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -21,6 +25,7 @@ from unstuck.curvature.products import Hessian
 from unstuck.errors import MisuseError
 
 Method = Literal["newton-mr", "gradient-norm", "saddle-free"]
+BOLDER, TRIES = 4.0, 40  # by which the caution of a step is raised until it helps, and lowered after
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,8 @@ def find(
         steps: At most.
         tolerance: Length of the gradient, relative to that at the start, at which it ends.
         products: With the Hessian in a step.
-        damping: Relative to the largest eigenvalue met, below which an eigenvalue isn't divided by.
+        damping: Added to the size of eigenvalues before they are divided by, relative to the largest met, in the first step; then as
+            much as helps.
 
     Returns:
         How the search went; ask `critical_point` what it found.
@@ -71,7 +77,8 @@ def find(
     if method not in get_args(Method):
         raise MisuseError(f"no method '{method}'; there are {', '.join(get_args(Method))}")
     hessian = Hessian(objective, check=False)
-    norms, losses, ended, length = [], [], "out of steps", 1.0
+    by_loss, scale = method == "saddle-free", 1.0
+    norms, losses, ended = [], [], "out of steps"
     for _ in range(steps):
         slope = hessian.gradient()
         norms.append(_norm(objective, slope))
@@ -79,58 +86,59 @@ def find(
         if not norms[-1] > tolerance * norms[0]:
             ended = "gradient vanishes"
             break
-        step = _step(hessian, slope, norms[-1], method, products, damping)
-        by_loss = method == "saddle-free"
+        step = _stepper(hessian, slope, norms[-1], method, products, damping)
         now = losses[-1] if by_loss else norms[-1]
-        length = _taken(objective, step, now, length=1.0 if method != "gradient-norm" else 2 * length, by_loss=by_loss)
-        if length == 0:
+        taken = _taken(objective, step, now, scale=scale, by_loss=by_loss)
+        if taken is None:
             ended = "no step helps"
             break
+        scale = taken / BOLDER
     else:
         norms.append(_norm(objective, objective.gradient()))
         losses.append(objective.value())
     return Search(norms, losses, ended, hessian.products)
 
 
-def _step(
+def _stepper(
     hessian: Hessian, slope: Tensor, norm: float, method: Method, products: int, damping: float
-) -> Float[Tensor, " size"]:
+) -> Callable[[float], Float[Tensor, " size"]]:
+    """Gives the step for a scale of caution: 1 is as bold as the method is, and the larger the scale the shorter the step."""
     if method == "gradient-norm":
         image = hessian @ slope
         curvature = float(hessian.dot(image, image)) / max(norm**2, 1e-300)
-        return -image / max(curvature, 1e-300)
+        return lambda scale: -image / max(scale * curvature, 1e-300)
     krylov = Krylov(hessian, start=slope)
     while krylov.products < products and krylov.grow():
         pass
     values, vectors = torch.linalg.eigh(krylov.projected)
-    least = damping * float(values.abs().max())
+    least = max(damping * float(values.abs().max()), 1e-300)
     right = torch.zeros(krylov.products, dtype=torch.float64)
     right[0] = norm
     if method == "saddle-free":
-        inside = -vectors @ ((vectors.T @ right) / values.abs().clamp(min=max(least, 1e-300)))
-    else:
-        tall = torch.cat([krylov.projected, krylov.couplings])
-        target = torch.cat([-right, torch.zeros(len(krylov.couplings), dtype=torch.float64)])
-        u, singular, v = torch.linalg.svd(tall, full_matrices=False)
-        kept = singular > damping * damping * float(singular[0])
-        inside = v.T @ torch.where(kept, (u.T @ target) / singular.clamp(min=1e-300), torch.zeros_like(singular))
-    return krylov.vectors(inside[:, None])[0]
+        parts = vectors.T @ right
+        return lambda scale: krylov.vectors((-vectors @ (parts / (values.abs() + scale * least)))[:, None])[0]
+    tall = torch.cat([krylov.projected, krylov.couplings])
+    target = torch.cat([-right, torch.zeros(len(krylov.couplings), dtype=torch.float64)])
+    u, singular, v = torch.linalg.svd(tall, full_matrices=False)
+    aim = u.T @ target
+    return lambda scale: krylov.vectors((v.T @ (aim * singular / (singular**2 + (scale * least) ** 2)))[:, None])[0]
 
 
-def _taken(objective: Objective, step: Tensor, now: float, *, length: float, by_loss: bool) -> float:
-    """Halves a step until it helps, and takes it; its length, 0 where none does."""
-    found = 0.0
+def _taken(
+    objective: Objective, step: Callable[[float], Tensor], now: float, *, scale: float, by_loss: bool
+) -> float | None:
+    """Takes the boldest step that helps, from a scale of caution on; its scale, None where none does."""
     with objective.moved() as move:
-        for _ in range(40):
-            move(length * step)
+        for _ in range(TRIES):
+            move(step(scale))
             after = objective.value() if by_loss else _norm(objective, objective.gradient())
-            if math.isfinite(after) and after < now * (1 - 1e-4 * min(length, 1.0)) if not by_loss else after < now:
-                found = length
+            if after < now:
                 break
-            length /= 2
-    if found:
-        objective.move(found * step)
-    return found
+            scale *= BOLDER
+        else:
+            return None
+    objective.move(step(scale))
+    return scale
 
 
 def _norm(objective: Objective, vector: Tensor) -> float:

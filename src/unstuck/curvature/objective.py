@@ -163,7 +163,7 @@ class Objective:
             raise MisuseError(f"a loss is a tensor with one number in it, and this is {what}; give its mean")
         return loss.reshape(())
 
-    def drawn(self, index: int, function: Callable[[Any], Tensor]) -> Tensor:
+    def drawn(self, index: int, function: Callable[[Any], Any]) -> Any:
         """What a function makes of a batch, with the random numbers of that batch."""
         generators = _generators(self.device)
         kept = [g.get_state() for g in generators]

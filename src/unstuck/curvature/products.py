@@ -22,7 +22,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -45,6 +45,7 @@ GOOD = 0.01  # agreement with finite differences, at which no other step is trie
 SLOW = 2.5  # gradients that a product may take, where finite differences are as good
 
 
+@runtime_checkable  # for the tests' checks of annotations
 class Operator(Protocol):
     """A symmetric matrix that is known by its products with vectors.
 
@@ -230,9 +231,8 @@ class Hessian:
                 continue
             seen.add(node)
             todo += [following for following, _ in node.next_functions]
-            backward = getattr(getattr(node, "_forward_cls", None), "backward", None)
-            code = getattr(backward, "__code__", None) if hasattr(backward, "__wrapped__") else None
-            if code is not None and code.co_filename == once_differentiable.__code__.co_filename:
+            code = getattr(getattr(getattr(node, "_forward_cls", None), "backward", None), "__code__", None)
+            if code is not None and code.co_filename == once_differentiable.__code__.co_filename and code.co_freevars:
                 raise NotImplementedError(f"the backward of {node.name()} can't be differentiated")
 
     def _held(self) -> int:
@@ -412,7 +412,7 @@ def _ratio(make: Callable[[], Tensor], other: Callable[[], Tensor], rounds: int 
 def _print(params: Sequence[Tensor]) -> list[float]:
     """Numbers that are others when the tensors are: what is written through `.data` leaves no other trace."""
     here = [local(p.detach()) for p in params if p.numel()]
-    prints = [*(h.norm() for h in here), *(h.sum() for h in here)]
+    prints = [number for h in here for number in (h.norm(), h.sum())]
     return torch.stack([p.to(here[0].device, torch.float64) for p in prints]).tolist()
 
 

@@ -7,6 +7,7 @@ On a parabola of curvature h a method diverges from a certain rate on:
     Nesterov momentum b               2 (1 + b) / ((1 + 2b) h)
     RMSprop, Adagrad                  the same, of the preconditioned Hessian P^-1/2 H P^-1/2
     Adam, beta1 = b                   2 (1 + b) / ((1 - b) h), of the preconditioned Hessian
+    NAdam, looking ahead by c         2 (1 + b) / ((1 + b - 2bc) h), of the preconditioned Hessian
     weight decay w                    h + w in place of h, where it is added to the gradient
 
 A network is no parabola: training goes on above this bound at the edge of stability, with a loss that falls in jerks (Cohen et al.
@@ -94,7 +95,14 @@ class Scaled:
         return self.operator.dot(left, right)
 
 
-def bound(*, momentum: float = 0.0, nesterov: bool = False, dampening: float = 0.0, averaged: bool = False) -> float:
+def bound(
+    *,
+    momentum: float = 0.0,
+    nesterov: bool = False,
+    dampening: float = 0.0,
+    averaged: bool = False,
+    ahead: float | None = None,
+) -> float:
     """What the rate times the curvature may be on a parabola.
 
     Args:
@@ -102,6 +110,7 @@ def bound(*, momentum: float = 0.0, nesterov: bool = False, dampening: float = 0
         nesterov: Looks ahead.
         dampening: Share by which a gradient is weakened as it enters the momentum.
         averaged: The momentum is a mean of gradients, as in Adam, and not a sum.
+        ahead: Of a mean, the share of it in a step, the rest being the gradient, as in NAdam; by default all.
 
     Returns:
         2 for gradient descent.
@@ -124,6 +133,8 @@ def bound(*, momentum: float = 0.0, nesterov: bool = False, dampening: float = 0
         raise MisuseError("Nesterov momentum is of gradients that enter whole: without dampening, and as a sum")
     if nesterov:
         return 2 * (1 + momentum) / (1 + 2 * momentum)
+    if averaged and ahead is not None:
+        return 2 * (1 + momentum) / (1 + momentum - 2 * momentum * ahead)
     return 2 * (1 + momentum) / entering
 
 
@@ -244,7 +255,7 @@ def _method(objective: Objective, optimizer: torch.optim.Optimizer | None) -> _M
     """How an optimizer makes steps.
 
     Raises:
-        MisuseError: It isn't known, doesn't hold all tensors of the loss, or one of its rates is 0.
+        MisuseError: It isn't known, doesn't hold all tensors of the loss, goes uphill, or one of its rates is 0.
     """
     count = len(objective.params)
     if optimizer is None:
@@ -258,27 +269,39 @@ def _method(objective: Objective, optimizer: torch.optim.Optimizer | None) -> _M
     if not all(r > 0 for r in rates):
         raise MisuseError("a learning rate is 0: nothing can be said of its multiples")
     name, group = type(optimizer).__name__, chosen[0]
+    if any(g.get("maximize") for g in chosen):
+        raise MisuseError("the optimizer goes uphill (maximize); give the negated loss, and one that goes down")
+    if name != "SGD" and name not in _DIVISORS:
+        raise MisuseError(f"the bound of {name} isn't known; it is of SGD, {', '.join(_DIVISORS)}")
     decoupled = name == "AdamW" or group.get("decoupled_weight_decay", False)
     decays = [0.0 if decoupled else float(g["weight_decay"]) for g in chosen]
     if name == "SGD":
-        momentum, nesterov = group["momentum"], group["nesterov"]
-        limit = bound(momentum=momentum, nesterov=nesterov, dampening=group["dampening"] if momentum else 0.0)
+        momentum, nesterov = float(group["momentum"]), group["nesterov"]
+        limit = bound(momentum=momentum, nesterov=nesterov, dampening=float(group["dampening"]) if momentum else 0.0)
         kind = "Nesterov momentum" if nesterov else "momentum"
         return _Method(f"SGD with {kind} {momentum:g}" if momentum else "gradient descent", limit, rates, decays)
-    if name not in _DIVISORS:
-        raise MisuseError(f"the bound of {name} isn't known; it is of SGD, {', '.join(_DIVISORS)}")
     averaged = name not in ("RMSprop", "Adagrad")
-    limit = bound(momentum=group["betas"][0] if averaged else group.get("momentum", 0.0), averaged=averaged)
+    ahead = _ahead(objective, optimizer, group) if name == "NAdam" else None
+    limit = bound(
+        momentum=float(group["betas"][0] if averaged else group.get("momentum", 0.0)), averaged=averaged, ahead=ahead
+    )
     return _Method(name, limit, rates, decays, _divisor(objective, optimizer, chosen))
+
+
+def _ahead(objective: Objective, optimizer: torch.optim.Optimizer, group: dict[str, Any]) -> float:
+    """How far NAdam looks ahead by now, see Dozat 2016."""
+    step = float(optimizer.state.get(objective.params[0], {}).get("step", 0)) + 1
+    return group["betas"][0] * (1 - 0.5 * 0.96 ** (step * group["momentum_decay"]))
 
 
 def _divisor(objective: Objective, optimizer: torch.optim.Optimizer, groups: list[dict[str, Any]]) -> Tensor:
     """What each number's step is divided by; the size of its gradient before the first step."""
-    states = [optimizer.state.get(p) for p in objective.params]
-    grads = objective.split(objective.gradient()) if not all(states) else []
+    states = [optimizer.state.get(p, {}) for p in objective.params]
+    begun = [float(state.get("step", 0)) > 0 for state in states]
+    grads = objective.split(objective.gradient()) if not all(begun) else []
     of = _DIVISORS[type(optimizer).__name__]
     return objective.flatten([
-        of(state, group) if state else grads[i].abs() + group["eps"] for i, (state, group) in enumerate(zip(states, groups, strict=True))
+        of(states[i], group) if begun[i] else grads[i].abs() + group["eps"] for i, group in enumerate(groups)
     ])  # fmt: skip
 
 
