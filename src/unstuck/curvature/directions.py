@@ -88,7 +88,7 @@ class Trajectory:
         self.num_seen += 1
 
 
-def random_direction(objective: Objective, *, seed: int = 0, others: Others = "zero") -> Direction:
+def random_direction(objective: Objective, *, seed: int = 0, others: Others | str = "zero") -> Direction:
     """A random direction, filter-normalised: each filter as long as that of the weights, so that scale doesn't pass for sharpness.
 
     A filter is what a tensor of two or more axes holds at one place of its first axis: the weights into one unit.
