@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from unstuck._json import plain
-from unstuck.trials.job import Job, Outcome, Running
+from unstuck.trials.job import NO_TORCH, Job, Outcome, Running
 from unstuck.trials.nursery import Nursery, imported
 
 LOOK = 1.0  # seconds between looks at what is under way
@@ -57,7 +57,7 @@ class Executor(Protocol):
 class Log:
     """What has finished, one line each, in a file that a kill can't spoil: `trials.jsonl`.
 
-    What failed is made again when it is asked for in another visit: it may have failed for want of a file that is there now.
+    What crashed is made again when it is asked for in another visit: it may have been for want of a file that is there now.
 
     Args:
         folder: Where it lies, and the runs.
@@ -83,7 +83,8 @@ class Log:
             outcome = Outcome(**values)
         except (ValueError, KeyError, TypeError):  # the last line, cut off
             return
-        if outcome.status != "failed" and (not outcome.record or Path(outcome.record).exists()):
+        crashed = outcome.status == "failed" and outcome.error != NO_TORCH
+        if not crashed and (not outcome.record or Path(outcome.record).exists()):
             self.known[told["key"]] = outcome
 
     def add(self, job: Job, outcome: Outcome) -> None:

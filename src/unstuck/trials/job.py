@@ -22,6 +22,7 @@ from unstuck.source import Edit
 from unstuck.trials.nursery import Child, Nursery
 from unstuck.watcher.launch import command_line, environment, told
 
+NO_TORCH = "the script never imported torch"
 LOWER_IS_BETTER = frozenset({"loss", "perplexity"})
 
 
@@ -188,7 +189,7 @@ def measured(folder: Path, status: str, seconds: float, *, why: str = "") -> Out
 
 
 def _unrecorded(folder: Path, missing: UnstuckError) -> str:
-    return str(missing) if (folder / "record.sqlite").exists() else "the script never imported torch"
+    return str(missing) if (folder / "record.sqlite").exists() else NO_TORCH
 
 
 def score_of(record: Record) -> tuple[str, float, float]:
