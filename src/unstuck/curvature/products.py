@@ -346,7 +346,7 @@ class Hessian:
         if norm == 0 or not math.isfinite(norm):
             return torch.zeros_like(vector) if norm == 0 else vector * math.nan
         step = shorter * _step(objective) / norm
-        with objective.moved() as move:
+        with objective.fixed(), objective.moved() as move:
             move(step * vector)
             ahead = objective.gradient()
             move(-step * vector)
