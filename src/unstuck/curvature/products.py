@@ -113,7 +113,7 @@ class Hessian:
             difference, too, where a product takes more than two and a half gradients and the two agree to 1%, as with
             fused recurrences.
         memory: Bytes that the graph of the gradient may hold for "reused" to be chosen.
-        check: Compare a product for the first batch with finite differences, and the time of both, at the cost of six of its gradients
+        check: Compare a product for the first batch with finite differences, and the time of both, at the cost of three of its gradients
             or more.
 
     Attributes:
@@ -346,7 +346,7 @@ class Hessian:
         if norm == 0 or not math.isfinite(norm):
             return torch.zeros_like(vector) if norm == 0 else vector * math.nan
         step = shorter * _step(objective) / norm
-        with objective.moved() as move:
+        with objective.fixed(), objective.moved() as move:
             move(step * vector)
             ahead = objective.gradient()
             move(-step * vector)
@@ -359,24 +359,26 @@ class Hessian:
         lone = len(self.objective.batches) == 1 and not self.objective.distributed
         one = self if lone else Hessian(objective, way=self.way, check=False)
         one._plain = self._plain
+        began = time.perf_counter()
         exact = one._product(self.way, vector)
-        scale, self.error = float(exact.norm()), math.inf
+        scale, self.error, cost = float(exact.norm()), math.inf, math.nan
+        middle = time.perf_counter()
         for shorter in SHORTER:
             near = one._by_difference(vector, shorter=shorter)
             off = float((exact - near).norm()) / (scale or 1.0)
+            if shorter == SHORTER[0]:
+                cost = 2 * (middle - began) / (time.perf_counter() - middle)
             if off < self.error:
                 self.error, self._shorter = off, shorter
             if self.error < GOOD:
                 break
-        if may_change and self.objective.agreed(self.error < GOOD):
-            product, difference = (lambda: one._product(self.way, vector)), (lambda: one._by_difference(vector))
-            cost = 2 * _ratio(product, difference, rounds=1)
-            if self.objective.agreed(cost <= SLOW):
-                return
-            cost = 2 * _ratio(product, difference)  # something else may have held up the first
-            if not self.objective.agreed(cost <= SLOW):  # all wait for the slowest
-                self.passed_over[self.way] = f"a product took {cost:.1f} gradients"
-                self.way, self._graph = "difference", None
+        if not may_change or not self.objective.agreed(self.error < GOOD) or self.objective.agreed(cost <= SLOW):
+            return
+        # Something else may have held up the first, or the graph was made in it.
+        cost = 2 * _ratio(lambda: one._product(self.way, vector), lambda: one._by_difference(vector))
+        if not self.objective.agreed(cost <= SLOW):  # all wait for the slowest
+            self.passed_over[self.way] = f"a product took {cost:.1f} gradients"
+            self.way, self._graph = "difference", None
 
     def _tune(self) -> None:
         """Takes the step of which a shorter one makes the least difference, and that difference for its error."""
