@@ -134,3 +134,22 @@ def test_the_executor_uses_it(here):
     assert executor.nursery is not None
     executor.close()
     assert executor.nursery is None
+
+
+@pytest.mark.parametrize(
+    ("last", "code", "said"),
+    [
+        ("sys.exit(3)", 3, ""),
+        ("sys.exit()", 0, ""),
+        ("sys.exit('no good')", 1, "no good\n"),
+        ("raise ValueError('mine')", 1, "ValueError: mine\n"),
+        ("threading.Thread(target=lambda: (time.sleep(0.3), print('late'))).start()", 0, "late\n"),
+        ("sys.stdout.write('not flushed')", 0, "not flushed"),
+    ],
+)
+def test_a_copy_ends_as_an_interpreter_does(here, nursery, last, code, said):
+    (here / "last.py").write_text(f"import atexit, sys, threading, time\natexit.register(open, 'gone', 'w')\n{last}\n")
+    running = Running(Job(("last.py",)), here / "run", nursery)
+    assert running.process.wait() == code
+    assert (here / "run" / "output.txt").read_text().endswith(said)
+    assert (here / "gone").exists(), "what was to be done at the exit"

@@ -8,6 +8,7 @@ process group, environment, folder and output, no thread, and no random number d
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import gc
@@ -17,9 +18,12 @@ import os
 import select
 import signal
 import sys
+import threading
 from typing import Any
 
 _DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
+# What every training imports: `torch._dynamo` when its first optimizer is made, and that takes as long as torch itself.
+_ALL = ("torch", "torch._dynamo", "unstuck.source", "unstuck.watcher.session", "unstuck.watcher.survey")
 
 
 def _main() -> None:
@@ -27,7 +31,7 @@ def _main() -> None:
     os.dup2(2, 1)
     if not sys.flags.safe_path:
         del sys.path[0]  # files beside this one are no modules
-    for name in ["torch", "unstuck.source", "unstuck.watcher.session", "unstuck.watcher.survey", *sys.argv[1:]]:
+    for name in (*_ALL, *sys.argv[1:]):
         with contextlib.suppress(Exception):  # the script will say so, if it matters
             importlib.import_module(name)
     order = _serve(orders, answers)
@@ -118,9 +122,34 @@ def _become(order: dict[str, Any]) -> None:
     bootstrap.prepare()
 
 
+def _made() -> int:
+    """Runs the script in a copy; its exit code, as the interpreter would give it."""
+    from unstuck.watcher import treated
+
+    try:
+        treated._main()
+    except SystemExit as end:
+        if end.code is None or isinstance(end.code, int):
+            return (end.code or 0) & 0xFF
+        print(end.code, file=sys.stderr)
+        return 1
+    except BaseException as error:  # noqa: BLE001 - what the interpreter does with it
+        sys.excepthook(type(error), error, error.__traceback__)
+        return 1
+    return 0
+
+
+def _end(code: int) -> None:
+    """Ends a copy as the interpreter ends, but for taking apart all that was imported, which takes longer than many a script."""
+    threading._shutdown()  # waits for the script's threads  # pyright: ignore[reportAttributeAccessIssue]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
     _main()
     if len(sys.argv) > 1 and sys.argv[0] == "treated.py":
-        from unstuck.watcher import treated
-
-        treated._main()
+        _end(_made())
