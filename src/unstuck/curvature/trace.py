@@ -107,7 +107,7 @@ def trace(
             gain = now / before if before > 0 else 0.0
         else:
             probes.draw(left)
-            now, gain = probes.error(), 0.9 * gain  # after some probes the run is tried again
+            now, gain = probes.error(), 0.97 * gain  # after some probes the run is tried again
     return Trace(probes.value(), probes.error(), probes.count, krylov.products + probes.count)
 
 
