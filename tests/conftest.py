@@ -3,9 +3,43 @@
 import gc
 import os
 
+import pytest
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; the processes that tests start take it over
 
 
 def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture
+def session_of(tmp_path):
+    """Runs a script under a session that samples every step, and gives the session, what it kept included; no experiments are made."""
+    import torch
+
+    from unstuck.watcher.session import Session
+
+    sessions = []
+
+    def run(script, *, every=True, **settings):
+        torch.manual_seed(0)
+        session = Session(
+            tmp_path / f"session-{len(sessions)}.sqlite", **{"budget": 1.0, "probe_budget": 0.15} | settings
+        )
+        session.cadence.wants = (lambda step: True) if every else session.cadence.wants
+        sessions.append(session)
+        session.attach()
+        try:
+            script()
+        finally:
+            session.closed = True
+            session._finish()
+            session.detach()
+        assert not session._errors, session._errors
+        return session
+
+    yield run
+    for session in sessions:
+        session.capture.close()
+        session.writer.close(status="finished")

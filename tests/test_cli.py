@@ -78,7 +78,7 @@ def test_a_healthy_training_from_start_to_report(script, tmp_path):
 @pytest.mark.slow
 def test_curvature_of_a_script_from_start_to_report(script, tmp_path):
     done = unstuck(
-        "curvature", "--budget", "8s", "--json", "c.json", "--html", "c.html", script(TRAINING), folder=tmp_path
+        "curvature", "--budget", "2m", "--json", "c.json", "--html", "c.html", script(TRAINING), folder=tmp_path
     )
     plain = subprocess.run([sys.executable, "train.py"], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert (done.returncode, done.stdout) == (0, plain.stdout)

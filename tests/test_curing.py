@@ -13,15 +13,6 @@ import unstuck
 from unstuck.errors import MisuseError
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """As small networks are slower with several, where other tests run beside them."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def make(rate=1e-5):
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(768, 10, generator=generator)

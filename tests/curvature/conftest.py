@@ -17,15 +17,6 @@ from unstuck.curvature.objective import Objective
 SIZES = (7, 4, 1)  # of batches, unequal on purpose
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Threads have nothing to share in tensors this small, and wait for each other on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def unchecked() -> Iterator[None]:
     """Without checks of annotations, which would come before ours."""

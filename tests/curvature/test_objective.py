@@ -274,7 +274,36 @@ def test_the_first_batch_alone():
     assert lone.first().value() == lone.value()
 
 
-def test_evaluations_are_counted():
-    objective, _, _ = quadratic(3, 5)
-    objective.value(), objective.gradient()
-    assert objective.evaluations == 4 and objective.gradients_made == 1
+class Averaging(nn.Module):
+    """Reads a buffer, and writes it: in place, or by putting another in its place."""
+
+    def __init__(self, *, replaced):
+        super().__init__()
+        self.weight, self.replaced = nn.Parameter(torch.ones(3)), replaced
+        self.register_buffer("mean", torch.zeros(3))
+
+    def forward(self, x):
+        mean = 0.5 * self.mean + 0.5 * x.mean(dim=0)
+        self.mean = mean if self.replaced else self.mean.copy_(mean)
+        return ((x - self.mean) * self.weight).square()
+
+
+@pytest.mark.parametrize("replaced", [True, False])
+def test_what_a_call_writes_into_a_buffer_is_gone_at_the_next(replaced):
+    torch.manual_seed(0)
+    module, x = Averaging(replaced=replaced), torch.randn(5, 3) + 1
+    objective = Objective(lambda b: module(b).mean(), module, [x, x])
+    with objective.fixed():
+        first, second = objective.loss(0), objective.loss(1)
+        assert torch.equal(first, second) and first.item() == pytest.approx(objective.value(), abs=0)
+        first.backward()  # a graph lives on beside the new buffers
+    assert not module.mean.any()
+
+
+def test_spectral_normalisation_in_training_gives_the_same_loss_twice():
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(6, 6)), nn.Tanh(), nn.Linear(6, 1))
+    x = torch.randn(5, 6)
+    objective = Objective(lambda: module(x).square().mean(), module, mode="train")
+    with objective.fixed():
+        assert torch.equal(objective.loss(0), objective.loss(0))

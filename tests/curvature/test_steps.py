@@ -224,10 +224,15 @@ def test_of_a_parabola_the_critical_rate_is_two_over_its_curvature(curvature):
 
 def test_few_losses_are_enough():
     x = torch.tensor([1.0], dtype=torch.float64)
-    objective = Objective(lambda: (x**2).sum(), [x])
-    made = objective.evaluations
-    found = critical_rate(objective, -0.8 * 2 * x)  # a rate of 0.8, of 1 at most
-    assert found.multiple == pytest.approx(1.25, rel=0.1) and found.losses == objective.evaluations - made <= 10
+    made = []
+
+    def loss():
+        made.append(1)
+        return (x**2).sum()
+
+    found = critical_rate(Objective(loss, [x]), -0.8 * 2 * x)  # a rate of 0.8, of 1 at most
+    assert found.multiple == pytest.approx(1.25, rel=0.1) and found.losses == len(made) <= 10
+    assert found.multiple <= found.above <= 1.1 * 1.25 and found.start == 1
 
 
 def test_downhill_for_ever_and_uphill_at_once():

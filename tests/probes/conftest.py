@@ -8,32 +8,6 @@ from unstuck.watcher.session import Session
 
 
 @pytest.fixture
-def watched(tmp_path):
-    """Runs a script under a session that samples every step, and gives the session; no experiments are made."""
-    sessions = []
-
-    def run(script):
-        torch.manual_seed(0)
-        session = Session(tmp_path / f"record-{len(sessions)}.sqlite", budget=1.0, probe_budget=0.15)
-        session.cadence.wants = lambda step: True
-        sessions.append(session)
-        session.attach()
-        try:
-            script()
-        finally:
-            session.closed = True
-            session._finish()
-            session.detach()
-        assert not session._errors, session._errors
-        return session
-
-    yield run
-    for session in sessions:
-        session.capture.close()
-        session.writer.close(status="finished")
-
-
-@pytest.fixture
 def sealed(tmp_path):
     """Runs a function that gives a loss, calls backward on it, and gives its tape; raises what sealing it raises."""
 
@@ -64,11 +38,11 @@ def sealed(tmp_path):
 
 
 @pytest.fixture
-def trained(watched):
+def trained(session_of):
     """Runs a script and gives its `Training`."""
 
     def run(script):
-        session = watched(script)
+        session = session_of(script)
         training = session.capture.training(session)
         assert training is not None, session.capture.why_not
         return training

@@ -560,7 +560,7 @@ def test_nothing_of_the_graph_stays_alive(sealed, make):
     assert not any(t.requires_grad for t in tape.data)
 
 
-def test_nothing_refused_stays_alive(watched):
+def test_nothing_refused_stays_alive(session_of):
     forward, seen = function_of_the_script(), []
 
     def script():
@@ -570,7 +570,7 @@ def test_nothing_refused_stays_alive(watched):
 
     gc.disable()
     try:
-        session = watched(script)
+        session = session_of(script)
         assert "inside of a module" in session.capture.why_not
         assert seen[0]() is None
     finally:

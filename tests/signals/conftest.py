@@ -13,15 +13,6 @@ from torch import Tensor
 Guard = Callable[..., AbstractContextManager[None]]
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Threads have nothing to share in tensors this small, and wait for each other on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def untouched() -> Guard:
     """Inside it, nothing may change tensors, their gradients or graphs, global randomness, or torch's modes."""

@@ -13,27 +13,9 @@ from unstuck.watcher.snapshots import MOST, Snapshots
 
 
 @pytest.fixture
-def watched(tmp_path):
-    sessions = []
-
-    def run(script, **settings):
-        torch.manual_seed(0)
-        session = Session(tmp_path / f"{len(sessions)}.sqlite", budget=1.0, curvature={"share": 0.15}, **settings)
-        sessions.append(session)
-        session.attach()
-        try:
-            script(session)
-        finally:
-            session.closed = True
-            session._finish()
-            session.detach()
-        assert not session._errors, session._errors
-        return session
-
-    yield run
-    for session in sessions:
-        session.capture.close()
-        session.writer.close(status="finished")
+def snapshots_of(session_of):
+    """Runs a script with its curvature wanted, and gives what was kept of it on the way."""
+    return lambda script: session_of(script, every=False, curvature={"share": 0.15}).snapshots.kept
 
 
 def training(steps, optimizer=torch.optim.SGD, seen=None, **settings):
@@ -41,7 +23,7 @@ def training(steps, optimizer=torch.optim.SGD, seen=None, **settings):
     made = optimizer(model.parameters(), lr=0.01, **settings)
     x, y = torch.randn(8, 3), torch.randn(8, 1)
 
-    def script(session):
+    def script():
         for _ in range(steps):
             if seen is not None:
                 seen.append([p.detach().clone() for p in model.parameters()])
@@ -53,8 +35,8 @@ def training(steps, optimizer=torch.optim.SGD, seen=None, **settings):
 
 
 @pytest.mark.parametrize("steps", [1, 7, 8, 9, 30, 200])
-def test_there_are_few_and_they_span_the_run(watched, steps):
-    kept = watched(training(steps)).snapshots.kept
+def test_there_are_few_and_they_span_the_run(snapshots_of, steps):
+    kept = snapshots_of(training(steps))
     assert min(MOST // 2, steps) <= len(kept) <= MOST
     at = [s.step for s in kept]
     assert at == sorted(set(at))
@@ -63,21 +45,21 @@ def test_there_are_few_and_they_span_the_run(watched, steps):
     assert at[-1] >= 0.5 * steps
 
 
-def test_they_are_copies_of_the_values_at_the_start_of_their_step(watched):
+def test_they_are_copies_of_the_values_at_the_start_of_their_step(snapshots_of):
     seen = []
-    for snapshot in watched(training(40, seen=seen)).snapshots.kept:
+    for snapshot in snapshots_of(training(40, seen=seen)):
         if snapshot.step < 40:
             assert all(torch.equal(a, b) for a, b in zip(snapshot.values, seen[snapshot.step], strict=True))
 
 
-def test_what_adam_divides_by_is_kept_and_its_momentum_is_not(watched):
-    snapshot = watched(training(5, torch.optim.Adam)).snapshots.kept[-1]
+def test_what_adam_divides_by_is_kept_and_its_momentum_is_not(snapshots_of):
+    snapshot = snapshots_of(training(5, torch.optim.Adam))[-1]
     assert [set(s) for s in snapshot.state] == [{"step", "exp_avg_sq"}] * 2
     assert snapshot.rates == [0.01]
 
 
-def test_plain_gradient_descent_keeps_nothing_but_values(watched):
-    assert watched(training(5, momentum=0.9)).snapshots.kept[-1].state == ()
+def test_plain_gradient_descent_keeps_nothing_but_values(snapshots_of):
+    assert snapshots_of(training(5, momentum=0.9))[-1].state == ()
 
 
 def test_without_being_asked_nothing_is_kept(tmp_path):
@@ -104,10 +86,10 @@ def test_memory_has_a_limit_and_says_so(fit, kept):
     assert math.isinf(snapshots._next) == (kept == 0)
 
 
-def test_results_are_the_same_to_the_last_bit(watched):
+def test_results_are_the_same_to_the_last_bit(snapshots_of):
     """Dropout draws random numbers, so that a draw of ours would show."""
 
-    def trained(session):
+    def trained():
         torch.manual_seed(1)
         model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 1))
         optimizer = torch.optim.Adam(model.parameters(), 0.01)
@@ -118,6 +100,6 @@ def test_results_are_the_same_to_the_last_bit(watched):
         found.append([*(p.detach().clone() for p in model.parameters()), torch.rand(3)])
 
     found = []
-    trained(None)
-    watched(trained)
+    trained()
+    snapshots_of(trained)
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))

@@ -41,16 +41,8 @@ def _root(
 
 @app.command(context_settings=_PASSED_ON)
 def run(
-    script: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="SCRIPT [ARGS]...", help="The script and its arguments, as after `python`.", show_default=False
-        ),
-    ] = None,
-    module: Annotated[
-        str | None,
-        typer.Option("-m", metavar="MODULE", help="Run a module instead of a script; what follows are its arguments."),
-    ] = None,
+    script: options.Script = None,
+    module: options.Module = None,
     json_file: options.JsonFile = None,
     html_file: options.HtmlFile = None,
     budget: Annotated[
@@ -121,12 +113,7 @@ def run(
 
 @app.command(context_settings=_PASSED_ON)
 def cure(
-    script: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="SCRIPT [ARGS]...", help="The script and its arguments, as after `python`.", show_default=False
-        ),
-    ] = None,
+    script: options.Script = None,
     json_file: options.JsonFile = None,
     diff: Annotated[bool, typer.Option("--diff", help="Print what changes in the script, as a unified diff.")] = False,
     write_file: Annotated[
@@ -178,16 +165,8 @@ def cure(
 
 @app.command(context_settings=_PASSED_ON)
 def curvature(
-    script: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="SCRIPT [ARGS]...", help="The script and its arguments, as after `python`.", show_default=False
-        ),
-    ] = None,
-    module: Annotated[
-        str | None,
-        typer.Option("-m", metavar="MODULE", help="Run a module instead of a script; what follows are its arguments."),
-    ] = None,
+    script: options.Script = None,
+    module: options.Module = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write what was measured as JSON.", show_default=False)
     ] = None,

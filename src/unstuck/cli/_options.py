@@ -9,6 +9,16 @@ import typer
 
 from unstuck.errors import MisuseError
 
+Script = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="SCRIPT [ARGS]...", help="The script and its arguments, as after `python`.", show_default=False
+    ),
+]
+Module = Annotated[
+    str | None,
+    typer.Option("-m", metavar="MODULE", help="Run a module instead of a script; what follows are its arguments."),
+]
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the verdict as JSON.")]
 HtmlFile = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write the report as one offline page.")]
 FailOn = Annotated[

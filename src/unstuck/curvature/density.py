@@ -93,6 +93,12 @@ class Density:
         spread = half_width(middles) if len(middles) > 1 else math.sqrt(2 / self.size)
         return math.fsum(middles) / len(middles), math.fsum(widths) / len(widths) + spread
 
+    def counts(self, tolerance: float = 1e-3) -> Counts:
+        """The shares of positive, vanishing and negative eigenvalues, and their error."""
+        threshold = tolerance * max(abs(self.low), abs(self.high))
+        (negative, error), (rest, other) = self.below(-threshold), self.below(threshold)
+        return Counts(1 - rest, rest - negative, negative, max(error, other), tolerance, self.size, self.products)
+
     def curve(self, *, num: int = 400, width: float = 0.0) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The density as a curve: each point spread as a normal distribution.
 
@@ -169,12 +175,7 @@ def counts(
     """
     if operator.whole_size <= dense and operator.size == operator.whole_size:
         return counted(eigenvalues(operator), tolerance)
-    found = density(operator, probes=probes, steps=steps, seed=seed)
-    threshold = tolerance * max(abs(found.low), abs(found.high))
-    (negative, error), (rest, other) = found.below(-threshold), found.below(threshold)
-    return Counts(
-        1 - rest, rest - negative, negative, max(error, other), tolerance, operator.whole_size, found.products
-    )
+    return density(operator, probes=probes, steps=steps, seed=seed).counts(tolerance)
 
 
 def counted(values: Float[torch.Tensor, " size"], tolerance: float = 1e-3) -> Counts:

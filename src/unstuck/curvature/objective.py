@@ -78,9 +78,8 @@ class Objective:
         self.sharded = any(_is_sharded(p) for p in self.params)
         wrapped = self.sharded or any(isinstance(m, DistributedDataParallel) for m in self.modules)
         self.distributed = wrapped if distributed is None else distributed
-        self.evaluations = 0  # losses of a batch
-        self.gradients_made = 0.0  # gradients of the whole loss
         self._depth = 0
+        self._renewals: list[Callable[[], None]] = []  # bring back the buffers that a call has written into
         self._draws = False
 
     @property
@@ -141,10 +140,12 @@ class Objective:
             return
         with contextlib.ExitStack() as stack:
             stack.callback(setattr, self, "_depth", 0)
+            stack.callback(self._renewals.clear)
             self._depth = 1
             stack.enter_context(torch.enable_grad())
             for module in self.modules:
                 stack.enter_context(_modes(module, self.mode))
+                self._renewals.append(stack.enter_context(_spared(module)))
                 if isinstance(module, DistributedDataParallel):
                     stack.enter_context(_unsynchronized(module))
             stack.enter_context(differentiable(self.params))
@@ -156,7 +157,6 @@ class Objective:
         Raises:
             MisuseError: It isn't a single number.
         """
-        self.evaluations += 1
         loss = self.drawn(index, self._loss)
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             what = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"{type(loss).__name__}"
@@ -165,6 +165,8 @@ class Objective:
 
     def drawn(self, index: int, function: Callable[[Any], Any]) -> Any:
         """What a function makes of a batch, with the random numbers of that batch."""
+        for renew in self._renewals:
+            renew()
         generators = _generators(self.device)
         kept = [g.get_state() for g in generators]
         try:
@@ -210,7 +212,6 @@ class Objective:
         """Gradient of the mean loss of each batch; where tensors are spread over ranks, of those that all ranks have at once."""
         with self.fixed():
             for index in range(len(self.batches)):
-                self.gradients_made += 1 / len(self.batches)
                 yield self._backward(index) if self.sharded else self.flatten(self.differentiate(self.loss(index)))
 
     def differentiate(self, loss: Tensor, *, create_graph: bool = False) -> list[Tensor | None]:
@@ -363,10 +364,9 @@ def _generators(device: torch.device) -> list[torch.Generator]:
 
 @contextlib.contextmanager
 def _modes(module: nn.Module, mode: Mode) -> Iterator[None]:
-    """Sets the modes of a module, and lets it write into copies of its buffers."""
+    """Sets the modes of a module."""
     parts = list(module.modules())
     modes = [part.training for part in parts]
-    buffers = [(part._buffers, dict(part._buffers)) for part in parts if part._buffers]
     dropouts = [(part, part.dropout) for part in parts if mode == "no-dropout" and isinstance(part, nn.RNNBase)]
     try:
         if mode != "as-is":
@@ -374,15 +374,38 @@ def _modes(module: nn.Module, mode: Mode) -> Iterator[None]:
                 part.training = mode != "eval" and not (mode == "no-dropout" and _drops(part))
         for part, _ in dropouts:
             part.dropout = 0.0
-        copies = {id(b): b.clone() for _, kept in buffers for b in kept.values() if b is not None}
-        for held, kept in buffers:
-            held.update({name: copies[id(b)] for name, b in kept.items() if b is not None})
         yield
     finally:
         for part, was in zip(parts, modes, strict=True):
             part.training = was
         for part, dropout in dropouts:
             part.dropout = dropout
+
+
+@contextlib.contextmanager
+def _spared(module: nn.Module) -> Iterator[Callable[[], None]]:
+    """Lets a module write into copies of its buffers; what it gives makes new copies of those that were written into.
+
+    Other tensors, and not the values put back: the graph of an earlier call may still need what the call has written.
+    """
+    buffers = [(part._buffers, dict(part._buffers)) for part in module.modules() if part._buffers]
+    copies: dict[int, tuple[Tensor, int]] = {}
+
+    def renew() -> None:
+        for held, kept in buffers:
+            for name, buffer in kept.items():
+                if buffer is None:
+                    continue
+                copy, version = copies.get(id(buffer), (None, 0))
+                if copy is None or copy._version != version:
+                    copy = buffer.clone()
+                    copies[id(buffer)] = (copy, copy._version)
+                held[name] = copy
+
+    try:
+        renew()
+        yield renew
+    finally:
         for held, kept in buffers:
             held.update(kept)
 

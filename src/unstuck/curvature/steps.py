@@ -60,13 +60,17 @@ class CriticalRate:
 
     Attributes:
         multiple: Least multiple of the step at which the loss is higher than before it; infinite where none was met.
+        above: Least multiple tried at which it is higher; not narrowed down any further than the tolerance asks.
         best: Multiple at which it is lowest.
-        gain: By how much the loss falls there.
+        start: The loss before the step.
+        gain: By how much the loss falls at `best`.
         losses: Losses computed.
     """
 
     multiple: float
+    above: float
     best: float
+    start: float
     gain: float
     losses: int
 
@@ -187,7 +191,7 @@ def critical_rate(
         objective: The loss.
         step: What an optimizer would add to the tensors.
         reach: Doublings or halvings that are tried.
-        tolerance: Relative width to which the crossing is narrowed down.
+        tolerance: Relative width to which the crossing is narrowed down; from 1/2 on not at all.
 
     Returns:
         Multiples of the step. Where the loss is a parabola the critical one is twice the best.
@@ -237,9 +241,8 @@ def searched(loss: Callable[[float], float], *, reach: int = 24, tolerance: floa
     while best > 0 and best / 2 not in known and len(known) < 2 * reach:  # just below the crossing little is gained
         known[best / 2] = loss(best / 2)
         best = best / 2 if known[best / 2] < known[best] else best
-        if known[best] < known.get(best / 2, math.inf):
-            break
-    return CriticalRate((low + high) / 2 if math.isfinite(high) else high, best, here - known[best], len(known))
+    crossing = (low + high) / 2 if math.isfinite(high) else high
+    return CriticalRate(crossing, high, best, here, here - known[best], len(known))
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
 
+from unstuck.curvature.steps import searched
 from unstuck.probes.bench import Bench, Clock
 
 
@@ -58,25 +58,5 @@ def _line(bench: Bench, batch: int, *, start: bool, reach: int) -> tuple[float, 
                 tensor.copy_(value + multiple * step)
         return bench.loss([batch])
 
-    return _searched(loss, reach)
-
-
-def _searched(loss: Callable[[float], float], reach: int) -> tuple[float, float, float]:
-    """The multiple at which the loss is higher than at 0, the one at which it is lowest, and how much lower, relative to it."""
-    here = loss(0.0)
-    known = {0.0: here, 1.0: loss(1.0)}
-    rises = not known[1.0] <= here
-    multiple, critical = 1.0, 0.0 if rises else math.inf
-    for _ in range(reach):
-        following = multiple / 2 if rises else multiple * 2
-        known[following] = loss(following)
-        if (known[following] <= here) == rises:  # the loss crosses where it was
-            critical = max(multiple, following)
-            break
-        multiple = following
-    best = min((m for m in known if known[m] <= here), key=lambda m: (known[m], m))
-    while best > 0 and best / 2 not in known and len(known) < 2 * reach:  # just below the crossing little is gained
-        known[best / 2] = loss(best / 2)
-        if known[best / 2] < known[best]:
-            best /= 2
-    return critical, best, (here - known[best]) / max(abs(here), 1e-30)
+    found = searched(loss, reach=reach, tolerance=1.0)
+    return found.above, found.best, found.gain / max(abs(found.start), 1e-30)

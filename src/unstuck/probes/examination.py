@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from unstuck.curvature.critical import Point, critical_point, escape
-from unstuck.curvature.density import Counts, Density, counted, density, eigenvalues
+from unstuck.curvature.density import Density, counted, density, eigenvalues
 from unstuck.curvature.layers import layers
 from unstuck.curvature.sharpness import sharpness
 from unstuck.curvature.spectrum import extremes
@@ -231,17 +231,10 @@ def _density(ground: Ground, clock: Clock, tolerance: float = 1e-3) -> Iterator[
         steps = min(STEPS, size, ground.room)
         probes = min(10, max(1, ground.affords(clock, 0.9) // max(1, steps)))
         found = density(ground.hessian, probes=probes, steps=steps, krylov=ground.krylov)
-        signs = _signs(found, tolerance)
+        signs = found.counts(tolerance)
     at, height = found.curve(num=POINTS)
     yield {
         "at": at, "height": height, "size": size, "vectors": len(found.points), "exact": exact, "low": found.low, "high": found.high,
         "positive": signs.positive, "zero": signs.zero, "negative": signs.negative, "error": signs.error,
         "tolerance": signs.tolerance,
     }  # fmt: skip
-
-
-def _signs(found: Density, tolerance: float) -> Counts:
-    """The counts of signs as a density has them."""
-    threshold = tolerance * max(abs(found.low), abs(found.high))
-    (negative, error), (rest, other) = found.below(-threshold), found.below(threshold)
-    return Counts(1 - rest, rest - negative, negative, max(error, other), tolerance, found.size, found.products)
