@@ -10,6 +10,8 @@ from torch.nn import functional as F
 from unstuck.probes.bench import Clock
 from unstuck.probes.overfit_batch import overfit_batch
 
+pytestmark = pytest.mark.slow
+
 
 def training(model, loss=F.cross_entropy, size=40, rate=0.01, labels=None):
     optimizer = torch.optim.SGD(model.parameters(), rate)

@@ -8,6 +8,8 @@ from torch.nn import functional as F
 from unstuck.probes.bench import Clock
 from unstuck.probes.reference import reference
 
+pytestmark = pytest.mark.slow
+
 BATCHES, SIZE, FEATURES = 12, 40, 5
 
 

@@ -11,6 +11,8 @@ from torch.nn import functional as F
 from unstuck.probes import schedule
 from unstuck.probes.schedule import ORDER, experiments
 
+pytestmark = pytest.mark.slow
+
 
 def script():
     torch.manual_seed(0)
@@ -45,7 +47,6 @@ def test_names_are_there_once():
     assert all(0 < share <= 1 for _, _, share in ORDER)
 
 
-@pytest.mark.slow
 def test_all_are_made_in_order(trained):
     made = list(experiments(trained(script()), 4.0))
     assert [name for name, _ in made] == [name for name, _, _ in ORDER]
@@ -132,7 +133,6 @@ def test_nothing_is_begun_when_time_is_over(trained, order):
     assert list(experiments(trained(script()), 0.0)) == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [0.5, 2.0])
 def test_the_time_is_kept(trained, seconds):
     """Within a factor of two of the processor's time: forward passes and quick experiments aren't broken off."""

@@ -10,6 +10,8 @@ from torch.nn import functional as F
 from unstuck.probes.bench import Bench, Clock
 from unstuck.probes.step_sizes import FACTORS, LEAST, from_start, step_sizes
 
+pytestmark = pytest.mark.slow
+
 FOREVER = 1e6
 
 

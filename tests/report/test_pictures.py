@@ -16,6 +16,8 @@ from unstuck.report import pictures
 from unstuck.report.animation import Race, animate
 from unstuck.report.pictures import axis_label, draw_line, draw_plane, draw_spectrum, save
 
+pytestmark = pytest.mark.slow
+
 matplotlib = pytest.importorskip("matplotlib")
 X = np.linspace(-1, 1, 9)
 

@@ -80,6 +80,7 @@ def test_the_fault_is_found_and_nothing_beside_it(outcome, cause, pair):
     assert [f.cause for f in found.loud] == ([] if getattr(pair, "NOTE", False) else [cause])
 
 
+@pytest.mark.slow
 @pairs(reason="FALSE_ALARM")
 def test_the_twin_is_healthy(outcome, cause, pair):
     found = watched(outcome, pair.healthy, pair)
@@ -87,6 +88,7 @@ def test_the_twin_is_healthy(outcome, cause, pair):
     assert cause not in [f.cause for f in flatten(found.verdict.findings)]
 
 
+@pytest.mark.slow
 @pairs()
 def test_the_twin_learns_what_the_sick_one_does_not(outcome, cause, pair):
     sick, healthy = (watched(outcome, program, pair).score for program in (pair.sick, pair.healthy))

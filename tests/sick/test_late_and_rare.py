@@ -11,6 +11,8 @@ from sklearn.datasets import load_digits, load_wine
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+pytestmark = pytest.mark.slow
+
 
 def digits():
     """Pictures as 64 numbers from 0 to 1, and which digit they show."""

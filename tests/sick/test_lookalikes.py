@@ -9,6 +9,8 @@ from sklearn.datasets import load_diabetes, load_digits
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
 
+pytestmark = pytest.mark.slow
+
 
 def digits():
     """Pictures as 64 numbers from 0 to 1, and which digit they show."""
@@ -212,7 +214,6 @@ def test_nothing_is_said_of_it(outcome, program):
     assert found.verdict.verdict == "healthy", found.verdict
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "program",
     [

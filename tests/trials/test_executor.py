@@ -11,6 +11,8 @@ from unstuck.trials import executor as module
 from unstuck.trials.executor import Log, Processes
 from unstuck.trials.job import Job, Outcome
 
+pytestmark = pytest.mark.slow
+
 COUNTED = "import sys\nopen('made', 'a').write(sys.argv[1] + '\\n')\n"
 SLEEPS = """
 import os, subprocess, sys, time

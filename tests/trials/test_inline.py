@@ -20,6 +20,8 @@ from unstuck.trials.inline import Inline, TrainingJob, give
 from unstuck.trials.job import score_of
 from unstuck.trials.visit import Dose
 
+pytestmark = pytest.mark.slow
+
 ADAM = (Dose("optimizer", {"to": "Adam", "rate": 0.01}),)
 
 

@@ -11,6 +11,8 @@ from unstuck.source import Edit
 from unstuck.store import Writer
 from unstuck.trials.job import Job, Outcome, Running, measured, score_of
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def script(tmp_path, monkeypatch):

@@ -13,6 +13,8 @@ from unstuck.trials.job import Job
 from unstuck.trials.node import Node, machine
 from unstuck.trials.parcel import Place, pack
 
+pytestmark = pytest.mark.slow
+
 NAPS = "import os, time\nopen('pid', 'w').write(str(os.getpid()))\ntime.sleep(60)\n"
 WRITES = """
 import json, os, sys, time
