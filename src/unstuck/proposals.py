@@ -18,7 +18,7 @@ from unstuck.verdict import Finding, Verdict
 
 MOST = 6  # treatments of a kind
 BRIEF = 500  # updates: so few that more of them may be all it lacks
-FALLBACK = ("optimizer", "learning-rate", "train-longer")
+FALLBACK = ("optimizer", "learning-rate", "initialization", "train-longer", "standardize-input")
 PAIRED = (
     "standardize-input",
     "standardize-target",
@@ -62,7 +62,9 @@ class Proposals:
             return False
         return True
 
-    def alone(self, verdict: Verdict, record: Record, base: Treatment, names: Sequence[str] = ()) -> list[Treatment]:
+    def alone(
+        self, verdict: Verdict, record: Record, base: Treatment, names: Sequence[str] = (), *, most: int = MOST
+    ) -> list[Treatment]:
         """Treatments of one dose more than there is, the most promising first.
 
         Args:
@@ -70,6 +72,7 @@ class Proposals:
             record: With what.
             base: What there is.
             names: Remedies; by default those that the findings call for.
+            most: Treatments.
         """
         ranked: dict[Treatment, float] = {}
         wanted = dict([(n, float(i)) for i, n in enumerate(names)] if names else _wanted(verdict.findings))
@@ -83,7 +86,7 @@ class Proposals:
                 treatment = (*kept, Dose(name, settings))
                 if self.open(treatment):
                     ranked.setdefault(treatment, rank + apart * i)
-        return sorted(ranked, key=lambda t: ranked[t])[:MOST]
+        return sorted(ranked, key=lambda t: ranked[t])[:most]
 
     def by_twos(
         self, verdict: Verdict, record: Record, base: Treatment, outcomes: Mapping[Treatment, Outcome]

@@ -1,6 +1,7 @@
 """The treatment, read from top to bottom: see what is wrong, try what may help, go on until it is well, and prove it.
 
-1. One run as it stands, surveyed and with experiments: what is wrong, and where in the script the training is made.
+1. One run as it stands, surveyed and with experiments: what is wrong, and where in the script the training is made. Where nothing is,
+   two of other seeds: it may have been lucky.
 2. Remedies that the findings call for, with the settings they propose; a run of each, of the same seed. The best is kept where it
    helps, is run with another seed and diagnosed again, and what is still wrong is treated on top of it.
 3. What the best can do without is taken out of it. Where it does less well with other seeds, what did as well is run with these, too.
@@ -34,11 +35,14 @@ FINE = 0.85  # of that way, or as far as a small reference network comes: enough
 HELPS = 0.02  # of that way: the least that a single run must gain to be gone on with
 ALIKE = 0.005  # of that way: as good, so that the one that was to be tried first is taken
 ROUNDS = 4
+LAST = 8  # treatments, where nothing that the findings call for helps
 FEW = 3  # treatments of a kind that are tried in any case
 SHARE = 0.15  # of a run's time that experiments may take
 LOOKING = 0.75  # of the budget, that goes to finding what helps; the rest is for what it does with other seeds
 SHAKY = 0.1  # of that way: what one seed may fall behind another, before others are run with both
 RIVALS = 3  # that are
+OTHERS = 2  # seeds with which luck is told from help
+LOOKS = 3  # at pairs of fresh seeds, each at twice as many, while they leave open whether it helps
 CHECKS = 500  # where the seeds begin that tell luck from help while it is looked for
 FRESH = 1000  # where those of the confirmation begin, which nothing else uses
 Tell = Callable[[str], None]
@@ -89,8 +93,11 @@ class Doctor:
         if baseline.status == "failed" and not record.steps:
             return self._over(verdict, baseline, why=f"it failed before a step was made: {baseline.error}")
         self.patient.see(record)
-        if not verdict.loud and verdict.verdict != "unknown":
-            return self._over(verdict, baseline, why="nothing is wrong with it")
+        if _well(verdict):
+            verdict, record, seen = self._unlucky(verdict, record, baseline)
+            if _well(verdict):
+                return self._over(verdict, baseline, why="nothing is wrong with it")
+            baseline = seen
         self.tell(_said(verdict))
         best = self._treat(verdict, record, baseline)
         if not best:
@@ -100,6 +107,22 @@ class Doctor:
         except KeyboardInterrupt:
             why = f"stopped before it was confirmed: {words(best)} helped with one seed"
             return self._over(verdict, baseline, why=why)
+
+    def _unlucky(self, verdict: Verdict, record: Record, baseline: Outcome) -> tuple[Verdict, Record, Outcome]:
+        """The program as it stands with another seed, where something is wrong with it then; else what is given."""
+        limit = 20.0 + 4.0 * baseline.seconds
+        jobs = [self.patient.job(seed=CHECKS + i, limit=limit, probe_budget=SHARE) for i in range(OTHERS)]
+        self._checks = CHECKS + len(jobs)
+        try:
+            for job, outcome in self._run(jobs):
+                self.tell(f"with another seed: {_outcome_words(outcome)}")
+                seen = Record.read(outcome.record) if outcome.record else None
+                if seen is not None and (again := diagnose(seen)).loud:
+                    self._seed = job.seed
+                    return again, seen, outcome
+        except KeyboardInterrupt:
+            self.tell("stopped")
+        return verdict, record, baseline
 
     def _treat(self, verdict: Verdict, record: Record, baseline: Outcome) -> Treatment:
         """Rounds of trials, each on top of the best so far; who breaks it off gets the best so far."""
@@ -140,7 +163,7 @@ class Doctor:
         return (
             self._try(self._may_help.alone(verdict, record, base))
             or self._try(self._may_help.by_twos(verdict, record, base, self._outcomes))
-            or self._try(self._may_help.alone(verdict, record, base, FALLBACK))
+            or self._try(self._may_help.alone(verdict, record, base, FALLBACK, most=LAST))
         )
 
     @property
@@ -168,12 +191,17 @@ class Doctor:
         jobs = [(self._job(t, seed=self._seed), t) for t in lesser if self._may_help.open(t)]
         treatments = {job.key: t for job, t in jobs}
         enough_of_it = skill(outcome) - HELPS / 2
+        other, whole = self._checks, math.nan  # a seed, and how good the whole is with it
+        self._checks += 1
         kept: list[tuple[Treatment, Outcome]] = []
-        for job, without in self._run([job for job, _ in jobs]):
+        for job, without in list(self._run([job for job, _ in jobs])):
             smaller = treatments[job.key]
             self._may_help.tried.add(frozenset(smaller))
             self._outcomes[smaller] = without
             good = skill(without) >= enough_of_it
+            if good:  # with one seed: so may be luck
+                whole = skill(self._others(treatment, [other])[0]) if math.isnan(whole) else whole
+                good = skill(self._others(smaller, [other])[0]) >= whole - HELPS
             self.trials.append(Trial(smaller, (without.value,), gained(self._baseline, without), without.seconds, good))
             self.tell(f"{'- ' if good else '  '}{words(smaller)}: {_outcome_words(without)}")
             if good:
@@ -187,8 +215,8 @@ class Doctor:
         treatment, outcome = self._best
         if not treatment or self._spent or not math.isfinite(outcome.skill):
             return
-        seeds = (self._checks, self._checks + 1)
-        self._checks += 2
+        seeds = range(self._checks, self._checks + OTHERS)
+        self._checks += OTHERS
         level = skill(outcome)
         found = {treatment: self._others(treatment, seeds)}
         worst = min(range(len(seeds)), key=lambda i: floored(found[treatment][i]))
@@ -210,7 +238,8 @@ class Doctor:
             self.tell(f"+ {words(best)}: {_outcome_words(found[best][worst])}")
         if floored(found[best][worst]) < level - SHAKY and not self._spent and self._best[1].record:
             record = Record.read(self._best[1].record)
-            self._round(diagnose(record), record)
+            if self._round(diagnose(record), record):
+                self._settle()
 
     def _others(self, treatment: Treatment, seeds: Sequence[int]) -> list[Outcome]:
         """What comes of a treatment with other seeds."""
@@ -287,9 +316,10 @@ class Doctor:
         self.tell(f"confirming {words(best)}")
         pairs = self._pairs_of_runs(best, range(FRESH, FRESH + self.seeds))
         certain = effect(pairs)
-        if not certain.helps and certain.mean > HELPS:
-            pairs += self._pairs_of_runs(best, range(FRESH + self.seeds, FRESH + 2 * self.seeds))
-            certain = effect(pairs)
+        for _ in range(LOOKS - 1):
+            if not certain.helps and certain.mean > HELPS:
+                pairs += self._pairs_of_runs(best, range(FRESH + len(pairs), FRESH + 2 * len(pairs)))
+                certain = effect(pairs)
         if not certain.helps:
             why = f"{words(best)} helped with one seed, but not beyond noise with {len(pairs)} others"
             broke = next((b for _, b in pairs if b.status != "finished"), None)
@@ -380,6 +410,10 @@ class Doctor:
 
 
 # ---------------------------------------------------------------------- words
+
+
+def _well(verdict: Verdict) -> bool:
+    return not verdict.loud and verdict.verdict != "unknown"
 
 
 def _said(verdict: Verdict) -> str:

@@ -1,6 +1,7 @@
 """The bench holds copies: what is done with them leaves no trace in the script."""
 
 import copy
+import functools
 import io
 import math
 import random
@@ -190,6 +191,60 @@ def test_hooks_of_the_script_are_not_copied(trained):
     assert not seen
     script.model(script.batches[0][0])
     assert seen == [1]
+
+
+def scaled(module, args, output):
+    return output * SCALE
+
+
+SCALE = torch.tensor(3.0)
+
+
+class Shift:
+    def __init__(self, by):
+        self.by = by
+
+    def __call__(self, module, args, output):
+        return output + self.by
+
+    def before(self, module, args):
+        return (args[0] + self.by,)
+
+
+@pytest.mark.parametrize(
+    "register",
+    [
+        lambda m: m.register_forward_hook(lambda module, args, output: output * 3 + 1),
+        lambda m: m.register_forward_hook(scaled),
+        lambda m: m.register_forward_hook(Shift(2.0)),
+        lambda m: m.register_forward_pre_hook(Shift(2.0).before),
+        lambda m: m.register_forward_hook(functools.partial(lambda by, m, args, output: output * by, 3.0)),
+        lambda m: m.register_forward_hook(lambda m, args, kwargs, output: output * 3, with_kwargs=True),
+        lambda m: m.register_forward_hook(lambda module, args, output: output * m[0].weight.mean()),
+    ],
+)
+def test_what_a_hook_changes_is_changed_on_the_copies(trained, register):
+    script = Script(nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)))
+    register(script.model)
+    bench = Bench(trained(script))
+    loss, grads = bench.gradients(len(bench.batches) - 1)
+    x, y = script.batches[-1]
+    script.model.zero_grad()
+    expected = nn.functional.cross_entropy(script.model(x), y)
+    expected.backward()
+    assert loss == pytest.approx(expected.item(), rel=1e-6)
+    assert all(torch.allclose(a, p.grad, atol=1e-6) for a, p in zip(grads, script.model.parameters(), strict=True))
+
+
+def test_what_a_hook_keeps_is_as_it_was(trained):
+    seen = []
+    script = Script()
+    script.model.register_forward_hook(lambda module, args, output: seen.append(output))  # gives nothing, but could
+    training = trained(script)
+    before = list(seen)
+    bench = Bench(training)
+    bench.step(bench.optimizer(), 0)
+    assert len(seen) == len(before)
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")

@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 
@@ -9,16 +11,19 @@ from unstuck.watcher.session import Session
 def watched(tmp_path):
     """Runs a training under a session and gives its record; the budget is unlimited, so every step is sampled."""
 
+    made = itertools.count()
+
     def run(training, *, budget=1.0):
         torch.manual_seed(0)
-        session = Session(tmp_path / "record.sqlite", budget=budget)
+        path = tmp_path / f"record-{next(made)}.sqlite"
+        session = Session(path, budget=budget)
         session.cadence.wants = (lambda step: True) if budget == 1.0 else session.cadence.wants
         session.attach()
         try:
             training()
         finally:
             session.close()
-        record = Record.read(tmp_path / "record.sqlite")
+        record = Record.read(path)
         errors = [e for e in record.events if e.kind == "watcher-error"]
         assert not errors, errors
         return record

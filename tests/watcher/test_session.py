@@ -874,7 +874,6 @@ def test_a_teacher_asked_without_gradients_is_no_evaluation(watched, order):
 
     for budget in (1.0, 0.0):
         record = watched(training, budget=budget)
-        (record.path.parent / "record.sqlite").unlink()
         assert record.program.losses[0].name == "cross_entropy"
         assert record.program.task.score == "accuracy"
         assert record.program.layers[0].name == "student.0"
@@ -916,3 +915,62 @@ def test_a_network_that_makes_its_own_targets_is_told(watched, copied, told):
             optimizer.step()
 
     assert ("targets of its own" in watched(training).program.features) is told
+
+
+def scaled_loss(loss, output, target, factors):
+    """Trains on a loss that is multiplied before backward."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(256, 4, generator=generator)
+    y = target(x, generator)
+    model = nn.Linear(4, output)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+
+    def script():
+        for i in range(64):
+            part = slice(16 * (i % 16), 16 * (i % 16 + 1))
+            optimizer.zero_grad()
+            (loss(model(x[part]), y[part]) * factors[i % len(factors)]).backward()
+            optimizer.step()
+
+    return script
+
+
+def labels(x, generator):
+    return torch.randint(0, 3, (len(x),), generator=generator)
+
+
+def numbers(x, generator):
+    return 5 + x[:, :1]
+
+
+@pytest.mark.parametrize(
+    ("loss", "output", "target"),
+    [(nn.CrossEntropyLoss(), 3, labels), (nn.MSELoss(), 1, numbers)],
+    ids=["labels", "numbers"],
+)
+def test_chance_is_of_the_loss_that_backward_starts_from(watched, loss, output, target):
+    plain, quarter, uneven = (
+        watched(scaled_loss(loss, output, target, factors)).program.task.chance_loss
+        for factors in ([1.0], [0.25], [1.0, 0.1])
+    )
+    assert quarter == pytest.approx(0.25 * plain, rel=1e-5) and uneven == pytest.approx(plain, rel=1e-5)
+
+
+def test_perplexity_is_of_the_loss_and_not_of_a_part_of_it(watched):
+    def training(factor):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Embedding(20, 8), nn.Linear(8, 20))
+        optimizer, tokens = torch.optim.SGD(model.parameters(), lr=0.1), torch.randint(0, 20, (8, 17))
+
+        def script():
+            for _ in range(6):
+                optimizer.zero_grad()
+                loss = nn.functional.cross_entropy(model(tokens[:, :-1]).reshape(-1, 20), tokens[:, 1:].reshape(-1))
+                (loss * factor).backward()
+                optimizer.step()
+
+        return script
+
+    plain, part = (watched(training(factor)) for factor in (1.0, 0.125))
+    assert plain.program.task.score == part.program.task.score == "perplexity"
+    assert part.series("score").first == pytest.approx(plain.series("score").first, rel=1e-5)

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from unstuck.curvature.objective import Objective
+from unstuck.probes.hooks import bring_along
 from unstuck.probes.pool import drawn
 from unstuck.probes.tape import Tape, walk
 
@@ -152,6 +153,8 @@ class Bench:
         for module in last.modules:
             _prepare(module, memo)
         self.modules: list[nn.Module] = [copy.deepcopy(m, memo) for m in last.modules]
+        for module, made in zip(last.modules, self.modules, strict=True):
+            bring_along(module, made, memo)
         self.trained: list[Tensor] = [copy.deepcopy(t, memo) for t in last.trained]
         for tensor in self.trained:
             tensor.grad = None
@@ -510,8 +513,8 @@ def _with_own_data(tape: Tape, copies: dict[Any, Tensor]) -> Tape:
 def _prepare(module: nn.Module, memo: dict[int, Any]) -> None:
     """Says how parts of a module are copied that can't be, or should not.
 
-    These are the script's own hooks, which could do anything (torch's own, such as weight norm, stay), and tensors that were
-    computed, such as normalised weights or a hidden state.
+    These are the script's own hooks, which could do anything (torch's own, such as weight norm, stay; see `hooks`), and tensors that
+    were computed, such as normalised weights or a hidden state.
     """
     for part in module.modules():
         for name in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):

@@ -9,7 +9,9 @@ themselves (sampled actions, pseudo-labels) are no targets.
 
 from __future__ import annotations
 
+import functools
 import math
+import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +29,7 @@ from unstuck.watcher.registry import Registry
 _LOOK = ("min", "max", "mean", "std", "sums_to_one", "log_sums_to_one", "constant")
 _LIMIT = 16_384  # numbers of outputs or targets that are looked at
 MOST_CLASSES = 4096
+_STEADY = 1e-3  # of a part of the loss: it is the same at each step, but for rounding
 _ON_LOGITS = frozenset({"binary_cross_entropy_with_logits", "multilabel_soft_margin_loss", "soft_margin_loss"})
 
 
@@ -56,12 +59,21 @@ class LossState:
     labels: np.ndarray | None = None
     score: str = ""
     logged: bool = False  # written by hand, with a logarithm of the output
+    parts: list[float] = field(default_factory=list)  # of what backward starts from, at each look
 
     @property
     def spread(self) -> float:
         """Standard deviation of the targets seen so far."""
         count, total, squares = self.total
         return math.sqrt(max(0.0, squares / count - (total / count) ** 2)) if count else math.nan
+
+    @property
+    def scale(self) -> float:
+        """What the loss is multiplied by before backward, as where several batches make a step; 1 where that isn't one number."""
+        parts = [part for part in self.parts if math.isfinite(part)]
+        middle = statistics.median(parts) if parts else 0.0
+        steady = sum(abs(part - middle) < _STEADY * middle for part in parts)
+        return 1 / middle if middle > 0 and steady >= max(3, 0.8 * len(parts)) else 1.0
 
 
 class LossBook:
@@ -101,15 +113,15 @@ class LossBook:
         ancestors = _ancestors(start)
         found = [seen for seen in trace.losses if seen.result is not None and seen.result in ancestors]
         leading = None
+        value = root
         for seen in found:
             state = self._state(seen.name, seen.site)
             self._learn(state, seen.output, seen.target, seen.settings, seen.call)
             leading = leading or (state, seen.output, seen.target)
             if seen.value.numel() == 1 and root.numel() == 1:
-                part, site = (seen.value.float() / root.detach().float()).reshape(1), seen.site
-                sample.put(
-                    ("part", site), part, lambda c, n, site=site: c.put("loss_part", site, float(n.reshape(-1)[0]))
-                )
+                part = (seen.value.float() / root.detach().float()).reshape(1)
+                sample.put(("part", seen.site), part, functools.partial(_keep_part, state))
+                value = seen.value if leading[0] is state else value
         if found:
             self._mark(ancestors, found[0])
         elif start is not None:
@@ -123,7 +135,7 @@ class LossBook:
         state.calls += 1
         if self.main is None or (main and self.main not in [self.states.get((s.name, s.site)) for s in found]):
             self.main = state
-        self._measure(sample, state, output, target, scored if main else None, root)
+        self._measure(sample, state, output, target, scored if main else None, value)
 
     def _state(self, name: str, site: str) -> LossState:
         return self.states.setdefault((name, site), LossState(name, site))
@@ -399,6 +411,7 @@ class LossBook:
             absolute=main.absolute,
             reduction=main.reduction,
         )
+        chance_loss *= main.scale
         if (
             main.settings.get("weighted") and main.score == "accuracy"
         ):  # the best constant of a weighted loss is another one
@@ -525,6 +538,13 @@ def _score_name(state: LossState, tokens: bool) -> str:
 
 def _class_axis(tensor: Tensor) -> int:
     return 1 if tensor.dim() > 1 else 0
+
+
+def _keep_part(state: LossState, columns: Columns, numbers: np.ndarray) -> None:
+    """The loss as a part of what backward starts from."""
+    part = float(numbers.reshape(-1)[0])
+    state.parts.append(part)
+    columns.put("loss_part", state.site, part)
 
 
 def _threshold(state: LossState) -> float:
