@@ -157,7 +157,9 @@ def test_what_is_healthy_is_left_alone_and_nothing_is_tried(tmp_path):
     done, told = cure("train.py", tmp_path)
     assert (told["prescription"], told["trials"], told["baseline"]["verdict"]) == (None, [], "healthy"), told
     assert told["why"] == "nothing is wrong with it"
-    assert len(runs(tmp_path)) <= 4  # runs without a change, for a confirmation, may be begun while a core is idle
+    assert (
+        len(runs(tmp_path)) <= 6
+    )  # with two other seeds: runs without a change, for a confirmation, may be begun while a core is idle
     assert not [path for path in tmp_path.glob("runs/cure-*/*/edits.json") if json.loads(path.read_text())]
     assert not (tmp_path / "better.py").exists()
     assert "no cure needed" in done.stderr

@@ -96,6 +96,10 @@ class Script:
         if not fitting:  # it goes by another name: by that of a variable, or of a function that gives it
             others = {e.data.get("name") for e in self.record.happened("site")}
             fitting = [c for c in calls if c.lineno == line and called(c).rpartition(".")[2] not in others]
+            if (
+                len(fitting) > 1 and event.data.get("what") == "optimizer"
+            ):  # `getattr(torch.optim, name)(model.parameters(), **given)`
+                fitting = [c for c in fitting if any(_gives_parameters(a) for a in c.args)]
             fitting = fitting if len(fitting) == 1 else []
         if not fitting:
             raise EditError(
@@ -498,6 +502,10 @@ def _like_loss(name: str, loss: str) -> bool:
 
 def _unknown(words: str) -> str:
     raise EditError(words)
+
+
+def _gives_parameters(argument: ast.expr) -> bool:
+    return isinstance(argument, ast.Call) and called(argument).rpartition(".")[2] in ("parameters", "named_parameters")
 
 
 def edits_of(parts: Iterable[Iterable[Edit]]) -> list[Edit]:

@@ -226,6 +226,7 @@ class Source:
     def constant(self, expression: ast.expr) -> ast.expr | None:
         """The number that an expression is: itself, or what the name that it is was given, once and as a number.
 
+        Or the entry of a dict that is written down, once: `config["lr"]`.
         A function's argument is what its only call gives, or its default where no call gives any.
         """
         return self._constant(expression, frozenset())
@@ -233,6 +234,8 @@ class Source:
     def _constant(self, expression: ast.expr, seen: frozenset[ast.AST]) -> ast.expr | None:
         if number_in(expression) is not None:
             return expression
+        if isinstance(expression, ast.Subscript):
+            return self._entry(expression)
         if not isinstance(expression, ast.Name):
             return None
         scope: ast.AST = expression
@@ -245,6 +248,23 @@ class Source:
                 alone = [s for s in self.assigned(expression.id) if s in made]
                 value = alone[0].value if len(made) == len(alone) == 1 else None
                 return value if value is not None and number_in(value) is not None else None
+        return None
+
+    def _entry(self, expression: ast.Subscript) -> ast.expr | None:
+        """The number that the entry of a dict is, where the dict is written down once and the entry never changed."""
+        held, key = expression.value, expression.slice
+        if not isinstance(held, ast.Name) or not isinstance(key, ast.Constant):
+            return None
+        given = [a.value for a in self.assigned(held.id)]
+        changed = any(
+            isinstance(node.ctx, ast.Store) and isinstance(node.value, ast.Name) and node.value.id == held.id
+            for node in self.nodes(ast.Subscript)
+        )
+        if changed or len(given) != 1 or len(self.binds(held.id)) != 1 or not isinstance(given[0], ast.Dict):
+            return None
+        for name, value in zip(given[0].keys, given[0].values, strict=True):
+            if isinstance(name, ast.Constant) and name.value == key.value and number_in(value) is not None:
+                return value
         return None
 
     def _given(self, function: Function | ast.Lambda, name: str, seen: frozenset[ast.AST]) -> ast.expr | None:

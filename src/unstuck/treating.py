@@ -41,7 +41,9 @@ SHARE = 0.15  # of a run's time that experiments may take
 LOOKING = 0.75  # of the budget, that goes to finding what helps; the rest is for what it does with other seeds
 SHAKY = 0.1  # of that way: what one seed may fall behind another, before others are run with both
 RIVALS = 3  # that are
-OTHERS = 2  # seeds with which luck is told from help
+OTHERS = 2  # seeds with which luck is told from help, at least
+MANY = 6  # such seeds, at most
+CHECKING = 0.1  # of the budget, that more of them may take
 LOOKS = 3  # at pairs of fresh seeds, each at twice as many, while they leave open whether it helps
 CHECKS = 500  # where the seeds begin that tell luck from help while it is looked for
 FRESH = 1000  # where those of the confirmation begin, which nothing else uses
@@ -215,8 +217,9 @@ class Doctor:
         treatment, outcome = self._best
         if not treatment or self._spent or not math.isfinite(outcome.skill):
             return
-        seeds = range(self._checks, self._checks + OTHERS)
-        self._checks += OTHERS
+        count = max(OTHERS, min(MANY, int(CHECKING * self.budget / max(0.1, outcome.seconds))))
+        seeds = range(self._checks, self._checks + count)
+        self._checks += count
         level = skill(outcome)
         found = {treatment: self._others(treatment, seeds)}
         worst = min(range(len(seeds)), key=lambda i: floored(found[treatment][i]))

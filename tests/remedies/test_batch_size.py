@@ -56,6 +56,9 @@ def test_a_variable(script, name):
             'p.add_argument("--batch-size", type=int, default=32)',
         ),
         ("def batches(x, batch_size=512): ...", "def batches(x, batch_size=32): ..."),
+        ("config = {'rate': 0.1, 'batchsize': 512}", "config = {'rate': 0.1, 'batchsize': 32}"),
+        ("config = Namespace(rate=0.1, train_batch=512)", "config = Namespace(rate=0.1, train_batch=32)"),
+        ("batch_size: int = 512", "batch_size: int = 32"),
         ("def batches(x, *, size_of_batch=512): ...", "def batches(x, *, size_of_batch=32): ..."),
     ],
 )

@@ -114,8 +114,41 @@ def test_the_second_of_two_optimizers(script):
 
 
 def test_settings_that_are_given_as_a_whole(script):
+    added = script(optimizer="torch.optim.SGD(net.parameters(), **settings)").added(learning_rate, rate=0.1)
+    assert added == ["for group in optimizer.param_groups:", '    group["lr"] = 0.1']
+
+
+@pytest.mark.parametrize(
+    "kind", ["getattr(torch.optim, settings['name'])", "KINDS[settings['name']]", "kind_of(settings)"]
+)
+def test_a_kind_that_is_looked_up(script, kind):
+    text = f"""
+        import torch
+        optimizer = {kind}(net.parameters(), lr=0.5)
+    """
+    site = {"what": "optimizer", "file": script(text).path, "line": 2, "name": "SGD", "index": 0}
+    made = script(text, events=[Event(0, "site", "", site)])
+    assert made.added(learning_rate, rate=0.1) == [f"optimizer = {kind}(net.parameters(), lr=0.1)"]
+
+
+def test_a_list_that_is_given_as_a_whole(script):
     with pytest.raises(EditError, match="gives as a whole"):
-        learning_rate(script(optimizer="torch.optim.SGD(net.parameters(), **settings)"), rate=0.1)
+        learning_rate(script(optimizer="torch.optim.SGD(*given)"), rate=0.1)
+
+
+@pytest.mark.parametrize(
+    ("data", "changed"),
+    [
+        ("config = {'lr': 0.5, 'epochs': 3}", "config = {'lr': 0.1, 'epochs': 3}"),
+        ("config = {'lr': 0.5}\nconfig['lr'] = 0.2", None),
+        ("config = {'lr': 0.5}\nif True:\n    config = {'lr': 0.2}", None),
+        ("config = {'lr': rate()}", None),
+    ],
+)
+def test_an_entry_of_a_dict_is_changed_where_it_is_written_down(script, data, changed):
+    made = script(data=data, optimizer="torch.optim.SGD(net.parameters(), lr=config['lr'])")
+    there = "optimizer = torch.optim.SGD(net.parameters(), lr=0.1)"
+    assert made.added(learning_rate, rate=0.1) == [changed or there]
 
 
 BY_HAND = """

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from unstuck.evidence import Task
+from unstuck.evidence import Layer, Task
 from unstuck.remedies.output_loss import KEEP, output_loss, propose
 from unstuck.source import EditError
 
@@ -147,6 +147,30 @@ def test_by_hand(script, loss):
             loss.backward()
     """, loss_call={**CLASSES, "target_kind": "one-hot"})  # fmt: skip
     assert made.added(output_loss, loss="cross_entropy") == ["    loss = F.cross_entropy(out, y)"]
+
+
+def test_what_comes_before_the_limits_of_a_logarithm(script):
+    made = script("""
+        import torch
+        import torch.nn.functional as F
+        from torch import nn
+
+        class Net(nn.Module):
+            def __init__(self):
+                self.fc = nn.Linear(4, 1)
+
+            def forward(self, x):
+                return F.relu(self.fc(x)).squeeze(1)
+
+        net = Net()
+        out = net(x).clamp(1e-7, 1 - 1e-7)
+        loss = -(y * out.log() + (1 - y) * (1 - out).log()).mean()
+    """, layers=[
+        Layer("relu", "relu", module="Net", site="train.py:10"),
+        Layer("clamp", "clamp", site="train.py:13", inputs=("relu",)),
+    ], loss_call={**BITS, "name": "hand-written", "site": "train.py:14", "layer": "clamp"})  # fmt: skip
+    added = made.added(output_loss, output="sigmoid")
+    assert added == ["        return torch.sigmoid(self.fc(x)).squeeze(1)"]
 
 
 def test_by_hand_of_what_the_network_gives(script):

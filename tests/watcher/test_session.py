@@ -974,3 +974,27 @@ def test_perplexity_is_of_the_loss_and_not_of_a_part_of_it(watched):
     plain, part = (watched(training(factor)) for factor in (1.0, 0.125))
     assert plain.program.task.score == part.program.task.score == "perplexity"
     assert part.series("score").first == pytest.approx(plain.series("score").first, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "apart",
+    [
+        lambda p, y: p - y,
+        lambda p, y: y.squeeze() - p.squeeze(),
+        lambda p, y: torch.sub(p.flatten(), y.flatten()).abs(),
+    ],
+)
+def test_numbers_that_are_evaluated_by_hand_have_a_score(watched, apart):
+    def training():
+        torch.manual_seed(0)
+        x, held = torch.randn(64, 3), torch.randn(40, 3)
+        model = nn.Linear(3, 1)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        for _ in range(100):
+            optimizer.zero_grad()
+            nn.functional.mse_loss(model(x), 3 * x[:, :1] + 5).backward()
+            optimizer.step()
+        with torch.no_grad():
+            apart(model(held), 3 * held[:, :1] + 5)
+
+    assert watched(training).series("eval_score").last == pytest.approx(1.0, abs=1e-3)

@@ -83,13 +83,20 @@ def _size(script: Script, size: int) -> list[Edit]:
 
 
 def _by_name(source: Source, held: float, size: int) -> list[Edit]:
-    """A variable, an argument of a function or of the command line, or what one is by default, that holds it."""
+    """A variable, an entry of a dict, an argument of a function or of the command line, or what one is by default, that holds it."""
     for node in source.nodes(ast.Assign):
         names = [t.id.lower() for t in node.targets if isinstance(t, ast.Name)]
         if number_in(node.value) == held and any("batch" in n or n in ("bs", "b", "mb") for n in names):
             return [source.replace(node.value, str(size))]
+    for node in source.nodes(ast.AnnAssign):
+        if node.value is not None and number_in(node.value) == held and "batch" in source.of(node.target).lower():
+            return [source.replace(node.value, str(size))]
+    for node in source.nodes(ast.Dict):
+        for key, value in zip(node.keys, node.values, strict=True):
+            if isinstance(key, ast.Constant) and "batch" in str(key.value).lower() and number_in(value) == held:
+                return [source.replace(value, str(size))]
     for node in source.nodes(ast.Call):
-        given = argument(node, "batch_size")
+        given = next((k.value for k in node.keywords if k.arg is not None and "batch" in k.arg.lower()), None)
         words = [str(a.value).lower() for a in node.args if isinstance(a, ast.Constant)]
         if called(node).rpartition(".")[2] in _OPTIONS and any("batch" in w for w in words):
             given = argument(node, "default")

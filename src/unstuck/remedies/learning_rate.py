@@ -81,6 +81,9 @@ def learning_rate(script: Script, *, rate: float, optimizer: int = 0) -> list[Ed
         number = made.source.constant(given) if given is not None else None
         if number is not None:
             return [made.source.replace(number, literal(rate))]
+        if given is None and made.target and any(k.arg is None for k in made.call.keywords):
+            lines = [f"for group in {made.target}.param_groups:", f'    group["lr"] = {literal(rate)}']
+            return [made.source.after(made.statement, lines)]
         return [made.source.keyword(made.call, "lr", literal(rate), position=1)]
     source, loops = script.loops()
     for place in (*loops, source.tree):

@@ -33,6 +33,7 @@ _FINAL = frozenset(
         "softplus",
     }
 )
+_LIMITS = frozenset({"clamp", "clamp_", "clamp_min", "clamp_max", "clip"})
 _LOSSES = {
     "cross_entropy": "CrossEntropyLoss", "binary_cross_entropy": "BCELoss",
     "binary_cross_entropy_with_logits": "BCEWithLogitsLoss", "mse_loss": "MSELoss",
@@ -126,7 +127,10 @@ def _without(source: Source, call: ast.Call) -> Edit:
 
 
 def _final_activation(script: Script) -> Layer | None:
-    layer = script.record.layers.get(script.loss.layer)
+    layers = script.record.layers
+    layer = layers.get(script.loss.layer)
+    while layer is not None and layer.op in _LIMITS and len(layer.inputs) == 1:  # of a logarithm that is taken by hand
+        layer = layers.get(layer.inputs[0])
     return layer if layer is not None and layer.op in _FINAL else None
 
 

@@ -348,6 +348,9 @@ class LossBook:
                 score, weight = equal.float().mean(), float(equal.shape[0]) if equal.dim() else 1.0
         if score is None and main is not None and main.kind != "none" and trace.root_outputs:
             score, weight = self._score_by_batch(main, trace.root_outputs[0], batch, weight)
+        if score is None and main is not None and main.score == "r2" and trace.subtracted:
+            output, target = trace.subtracted[0]
+            score, weight = self._score(main, output, target, None), float(len(target)) if target.dim() else 1.0
         if score is not None and main is not None and main.score == "r2":
             spread = main.spread
             score = 1 - score.float() / max(spread * spread, 1e-30)

@@ -119,6 +119,9 @@ class Trace:
     recurrent: list[tuple[LayerState, nn.Module, Tensor]] = field(default_factory=list)  # with what it was given
     recording: Recording | None = None  # to compute the loss again
     root_outputs: list[Any] = field(default_factory=list)  # of evaluated models
+    subtracted: list[tuple[Tensor, Tensor]] = field(
+        default_factory=list
+    )  # outputs of evaluated models, and what they are apart from
     order: int = 0
     inputs: list[tuple[str, Tensor]] = field(
         default_factory=list
@@ -253,10 +256,21 @@ class Tracer(TorchFunctionMode):
         """A call whose result has no gradient: a comparison, or numbers drawn from outputs."""
         if name in ("__eq__", "eq") and len(args) == 2 and isinstance(args[1], Tensor) and isinstance(args[0], Tensor):
             self.trace.compared.append((args[0], args[1], out))
+        elif self.trace.root_outputs and "sub" in name and len(args) == 2:
+            self._note_difference(*args)
         elif self.measure:
             computed = self.trace.computed
             if any(t.requires_grad or id(t) in computed for t in _tensors(args)):
                 computed[id(out)] = out
+
+    def _note_difference(self, left: Any, right: Any) -> None:
+        """An evaluated output less a target, or the other way round."""
+        known = [o for o in self.trace.root_outputs if isinstance(o, Tensor)]
+        if isinstance(left, Tensor) and isinstance(right, Tensor) and left.shape == right.shape:
+            for output, target in ((left, right), (right, left)):
+                if any(output.data_ptr() == o.data_ptr() and output.numel() == o.numel() for o in known):
+                    self.trace.subtracted.append((output, target))
+                    return
 
     def _produce(self, out: Any, call: Call) -> None:
         for tensor in (out,) if isinstance(out, Tensor) else _tensors(out):
