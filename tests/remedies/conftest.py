@@ -105,7 +105,7 @@ def script(tmp_path) -> Callable[..., Written]:
             "layers": layers,
             "models": [Model("net", told.root)] if told.root else [],
             "optimizers": [Optimizer(e.data["name"]) for e in events if e.data.get("what") == "optimizer"],
-            "losses": [dataclasses.replace(told.loss(), layer=last, **(loss_call or {}))],
+            "losses": [dataclasses.replace(told.loss(), **{"layer": last, **(loss_call or {})})],
         }
         series = {("lr", ""): [0.1] * 3, ("batch_size", ""): [batch] * 3, ("grad_norm", ""): [1.0] * 3}
         series.update(given.pop("series", {}))
