@@ -20,6 +20,7 @@ from unstuck.evidence import Event, LossCall, Record
 from unstuck.source import Edit, EditError, Loop, Source, argument, called
 
 _TARGET = re.compile(r"(^|_)(y|t|gt|ys)($|_|b$|s$|true|train|batch)|target|label|truth")
+_NEAR = 12  # lines before the loss, within which what it is computed from is given
 _OUTPUT = re.compile(r"pred|hat|out|logit|prob")
 
 
@@ -365,18 +366,36 @@ class Script:
         if own is not None:
             return own
         source, statement = self.loss_statement()
-        inside = source.within(statement.value)
-        names = [n for n in inside if isinstance(n, ast.Name) and _is_value(source, n)]
-        networks = [n for n in inside if isinstance(n, ast.Call) and source.of(n.func) == self._network]
-        targets = [n for n in names if _TARGET.search(n.id.lower()) and not _OUTPUT.search(n.id.lower())]
-        targets = [n for n in targets if not any(n in source.within(network) for network in networks)]
-        outputs = networks or [n for n in names if n not in targets and self._is_output(source, statement, n.id)]
-        if outputs and targets:
-            return source, statement.value, outputs[0], targets[-1]
-        for call in inside:  # a loss function of the user's own
+        found = self._compared_in(source, statement, statement.value)
+        if found is not None:
+            return found
+        of = [n for n in source.within(statement.value) if isinstance(n, ast.Name)]
+        for name in of:  # of parts, or of a loss by sample
+            made = [s for s in source.assigned(name.id) if 0 < statement.lineno - s.lineno < _NEAR]
+            value = made[-1].value if made else None
+            found = None if value is None else self._compared_in(source, made[-1], value)
+            if found is not None:
+                whole = value if value is not None and _averages(statement.value, name.id) else statement.value
+                return source, whole, *found[2:]
+        for call in source.within(statement.value):  # a loss function of the user's own
             if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and len(call.args) == 2:
                 return source, statement.value, call.args[0], call.args[1]
         raise EditError("it can't be told what the loss is computed from")
+
+    def _compared_in(
+        self, source: Source, statement: ast.stmt, value: ast.expr
+    ) -> tuple[Source, ast.expr, ast.expr, ast.expr] | None:
+        """The output and the target in an expression; None where it hasn't both."""
+        inside = source.within(value)
+        names = [n for n in inside if isinstance(n, ast.Name) and _is_value(source, n)]
+        networks = [n for n in inside if isinstance(n, ast.Call) and source.of(n.func) == self._network]
+        given = {n.id for n in names if self._is_given(source, statement, n.id)}
+        networks = networks or [n for n in names if n.id in given]
+        targets = [n for n in names if _TARGET.search(n.id.lower()) and not _OUTPUT.search(n.id.lower())]
+        targets = [n for n in targets if n.id not in given]
+        targets = [n for n in targets if not any(n in source.within(network) for network in networks)]
+        outputs = networks or [n for n in names if n not in targets and self._is_output(source, statement, n.id)]
+        return (source, value, outputs[0], targets[-1]) if outputs and targets else None
 
     def _own_function(self) -> tuple[Source, ast.expr, ast.expr, ast.expr] | None:
         """The call of a loss function of the user's own, and what it is given: output and target; None where there is none."""
@@ -427,9 +446,14 @@ class Script:
         except EditError:
             return ""
 
+    def _is_given(self, source: Source, statement: ast.stmt, name: str) -> bool:
+        """Whether a name is given by a call of the network, shortly before."""
+        made = [s.value for s in source.assigned(name) if 0 < statement.lineno - s.lineno < _NEAR]
+        return any(isinstance(v, ast.Call) and bool(self._network) and source.of(v.func) == self._network for v in made)
+
     def _is_output(self, source: Source, statement: ast.stmt, name: str) -> bool:
         """Whether a name is given by a call, shortly before: the network's."""
-        made = [s for s in source.assigned(name) if 0 <= statement.lineno - s.lineno < 12]
+        made = [s for s in source.assigned(name) if 0 <= statement.lineno - s.lineno < _NEAR]
         values = [s.value for s in made]
         if any(isinstance(v, ast.Call) and source.of(v.func) == self._network for v in values):
             return True
@@ -502,6 +526,15 @@ def _like_loss(name: str, loss: str) -> bool:
 
 def _unknown(words: str) -> str:
     raise EditError(words)
+
+
+def _averages(expression: ast.expr, name: str) -> bool:
+    """Whether an expression is the mean or the sum of what goes by a name, in all, which leaves a single number as it is."""
+    if not isinstance(expression, ast.Call) or expression.keywords:
+        return False
+    of = [*expression.args, *([expression.func.value] if isinstance(expression.func, ast.Attribute) else [])]
+    held = [a for a in of if isinstance(a, ast.Name) and a.id == name]
+    return called(expression).rpartition(".")[2] in ("mean", "sum") and len(held) == 1 and len(expression.args) <= 1
 
 
 def _gives_parameters(argument: ast.expr) -> bool:

@@ -17,6 +17,7 @@ from unstuck.trials.visit import Dose, Treatment, Trial
 from unstuck.verdict import Finding, Verdict
 
 MOST = 6  # treatments of a kind
+MORE = 3  # times as many steps
 BRIEF = 500  # updates: so few that more of them may be all it lacks
 FALLBACK = ("optimizer", "learning-rate", "initialization", "train-longer", "standardize-input")
 PAIRED = (
@@ -134,7 +135,7 @@ class Proposals:
             return []
 
     def around(self, base: Treatment, record: Record) -> list[Treatment]:
-        """Rates around the one that helped, or around the program's own where something else did."""
+        """Rates around the one that helped, or around the program's own where something else did; and more of more steps."""
         rates = [(i, d.settings["rate"]) for i, d in enumerate(base) if "rate" in d.settings]
         own = record.series("lr").median()
         around: list[Treatment] = []
@@ -145,6 +146,10 @@ class Proposals:
                 around.append((*base[:i], other, *base[i + 1 :]))
             elif own > 0:
                 around.append((*base, Dose("learning-rate", {"rate": float(f"{own * factor:.3g}")})))
+        for i, dose in enumerate(base):
+            if dose.remedy == "train-longer":
+                more = Dose(dose.remedy, {"times": MORE * dose.settings.get("times", MORE)})
+                around.append((*base[:i], more, *base[i + 1 :]))
         return [t for t in around if self.open(t)]
 
 

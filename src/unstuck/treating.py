@@ -44,6 +44,7 @@ RIVALS = 3  # that are
 OTHERS = 2  # seeds with which luck is told from help, at least
 MANY = 6  # such seeds, at most
 CHECKING = 0.1  # of the budget, that more of them may take
+MOST = 0.15  # of the budget, that a run of still more steps may take
 LOOKS = 3  # at pairs of fresh seeds, each at twice as many, while they leave open whether it helps
 CHECKS = 500  # where the seeds begin that tell luck from help while it is looked for
 FRESH = 1000  # where those of the confirmation begin, which nothing else uses
@@ -174,11 +175,13 @@ class Doctor:
         return self._spent or skill(self._best[1]) > self._reach
 
     def _checked(self, record: Record) -> Outcome:
-        """The best, of another seed and with experiments, as one may be lucky; rates around its own are tried beside it."""
+        """The best, of another seed and with experiments, as one may be lucky; other strengths of it are tried beside it."""
         treatment, was = self._best
         seed, self._checks = self._checks, self._checks + 1
         check = self._job(treatment, seed=seed, probe_budget=SHARE)
-        self._try(self._may_help.around(treatment, record), beside=check, least=2 * HELPS)
+        own, most = self._lasts(treatment), MOST * self.budget
+        around = [t for t in self._may_help.around(treatment, record) if self._lasts(t) < max(most, 1.01 * own)]
+        self._try(around, beside=check)
         again = self._one(check)  # from the log
         if self._best[0] == treatment and skill(again) < skill(was) - HELPS:
             self._seed, self._best = seed, (treatment, again)
@@ -250,13 +253,12 @@ class Doctor:
         found = {job.key: outcome for job, outcome in self._run(jobs)}
         return [found[job.key] for job in jobs]
 
-    def _try(self, treatments: Sequence[Treatment], *, beside: Job | None = None, least: float = HELPS) -> bool:
+    def _try(self, treatments: Sequence[Treatment], *, beside: Job | None = None) -> bool:
         """A run of each, of one seed; the best becomes the one to go on with. Whether one helps.
 
         Args:
             treatments: In the order in which they are tried.
             beside: A run that is made beside them, whatever comes of them.
-            least: Gain from which on one helps.
         """
         before = self._best[1]
         jobs: dict[str, Treatment] = {}
@@ -295,7 +297,7 @@ class Doctor:
             self._outcomes[treatment] = outcome
             gain = gained(before, outcome)
             ahead = skill(outcome) - skill(self._best[1])
-            better = gain > least and (ahead > ALIKE or (ahead > -ALIKE and place < at))
+            better = gain > HELPS and (ahead > ALIKE or (ahead > -ALIKE and place < at))
             self.trials.append(Trial(treatment, (outcome.value,), gain, outcome.seconds, better, outcome.error))
             self.tell(f"{'+ ' if better else '  '}{words(treatment)}: {_outcome_words(outcome)}")
             if better:
@@ -404,8 +406,12 @@ class Doctor:
         return next(out for _, out in self._run([job]))
 
     def _limit(self, treatment: Treatment) -> float:
+        return 20.0 + 4.0 * max(self._baseline.seconds, self._lasts(treatment))
+
+    def _lasts(self, treatment: Treatment) -> float:
+        """Seconds that a run of a treatment takes, about."""
         times = math.prod(float(d.settings.get("times", 1.0)) for d in treatment if d.remedy == "train-longer")
-        return 20.0 + 4.0 * max(1.0, times) * self._baseline.seconds
+        return times * self._baseline.seconds
 
     @property
     def _spent(self) -> bool:

@@ -59,6 +59,7 @@ def propose(script: Script, verdict: Verdict) -> list[dict[str, Any]]:
         sigmoid = chain == ("sigmoid",)
         return [
             {"output": KEEP if sigmoid else "sigmoid", "loss": "binary_cross_entropy"},
+            *([{"output": "linear", "loss": "binary_cross_entropy_with_logits"}] if by_hand else []),
             *([] if sigmoid else [{"output": "sigmoid", "loss": KEEP}]),
         ]
     if record.program.task.kind == "regression":
