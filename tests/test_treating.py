@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,7 @@ class Program:
     """A patient, its runs and what is found in them, by the remedies it is given."""
 
     scores: dict[frozenset[str], float]
-    found: dict[frozenset[str], tuple[tuple[str, tuple[str, ...]], ...]] = field(default_factory=dict)
+    found: dict[Any, tuple[tuple[str, tuple[str, ...]], ...]] = field(default_factory=dict)  # or by remedies and seed
     impossible: frozenset[str] = frozenset()
     noise: dict[int | tuple[frozenset[str], int], float] = field(default_factory=dict)
     runs: list[tuple[frozenset[str], int]] = field(default_factory=list)
@@ -56,7 +57,9 @@ class Program:
             noise = self.noise.get((names, job.seed), self.noise.get(job.seed, 0.0))
             score = self.scores.get(names, 0.1) + noise * bool(names)
             from_chance = score + 0.3 * bool(names)  # which is estimated anew in each run: not to be gone by
-            outcome = Outcome("finished", "accuracy", score, from_chance, 1.0, 10, record=job.command[0] or "baseline")
+            outcome = Outcome(
+                "finished", "accuracy", score, from_chance, 1.0, 10, record=f"{job.command[0]}@{job.seed}"
+            )
             yield job, outcome
             if enough is not None and enough(job, outcome):
                 return
@@ -76,11 +79,12 @@ def visit(monkeypatch):
 
     def made(program, **options):
         def read(path):
-            return Record.of({("lr", ""): [0.0]}, task=task, meta={"names": path})
+            return Record.of({("lr", ""): [0.0], ("loss", ""): [0.0]}, task=task, meta={"names": path})
 
         def diagnose(record):
-            names = frozenset(filter(None, str(record.meta["names"]).replace("baseline", "").split(",")))
-            findings = program.found.get(names, ())
+            told, _, seed = str(record.meta["names"]).partition("@")
+            names = frozenset(filter(None, told.split(",")))
+            findings = program.found.get((names, int(seed)), program.found.get(names, ()))
             made = tuple(Finding(c, c, "error", 0.9, c, treated_by=t) for c, t in findings)
             return Verdict("sick" if made else "healthy", made)
 
@@ -105,6 +109,32 @@ SICK = {names(): (("gradients-accumulate", ("zero-grad",)),)}
 def test_what_is_well_is_not_treated(visit):
     cure = visit(Program({names(): 0.5}))
     assert (cure.prescription, cure.why, cure.trials) == (None, "nothing is wrong with it", ())
+
+
+def test_what_was_lucky_with_its_first_seed_is_treated_with_another(visit):
+    found = {(names(), CHECKS + 1): (("gradients-accumulate", ("zero-grad",)),)}
+    program = Program({names("zero-grad"): 0.98}, found)
+    cure = visit(program)
+    assert cure.prescription is not None
+    assert cure.prescription.treatment == (ZERO,)
+    assert cure.verdict.verdict == "sick"
+    assert (names("zero-grad"), CHECKS + 1) in program.runs and (names("zero-grad"), 0) not in program.runs
+
+
+def test_what_another_seed_cannot_do_without_stays(visit):
+    found = {**SICK, names("zero-grad"): (("exploding-gradient", ("gradient-clipping",)),)}
+    scores = {names("zero-grad"): 0.6, names("zero-grad", "gradient-clipping"): 0.99, names("gradient-clipping"): 0.985}
+    luck = {(names("gradient-clipping"), seed): -0.6 for seed in range(CHECKS, FRESH)}
+    cure = visit(Program(scores, found, noise=luck))
+    assert cure.prescription is not None
+    assert set(cure.prescription.treatment) == {ZERO, CLIP}
+
+
+def test_a_third_look_where_two_leave_it_open(visit):
+    noise = {(names("zero-grad"), FRESH + i): -1.6 for i in (0, 3)}
+    cure = visit(Program({names("zero-grad"): 0.98}, SICK, noise=noise))
+    assert cure.prescription is not None
+    assert cure.prescription.effect.pairs == 12
 
 
 def test_what_helps_is_confirmed_by_seeds_that_nothing_else_used(visit):
@@ -173,7 +203,7 @@ def test_what_does_well_with_all_seeds_is_not_compared_again(visit):
     cure = visit(program)
     assert cure.prescription is not None
     assert cure.prescription.treatment == (ZERO,)
-    assert len([r for r in program.runs if CHECKS <= r[1] < FRESH]) == 2
+    assert len([r for r in program.runs if CHECKS <= r[1] < FRESH]) == treating.MANY
 
 
 def test_what_is_not_needed_beside_what_came_later_is_taken_out(visit):
