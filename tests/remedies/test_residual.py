@@ -27,6 +27,12 @@ CLASS = """
     net = Net()
 """
 
+HOOKED = [
+    "for module in net.modules():",
+    "    if isinstance(module, nn.Linear) and module.in_features == module.out_features:",
+    "        module.register_forward_hook(lambda module, args, output: args[0] + output)",
+]
+
 
 def chain(*sizes, sites=(), module="Linear", names=None):
     """Linear layers of some sizes, each given what the last gives."""
@@ -132,11 +138,52 @@ def test_one_that_is_passed_already(script):
 @pytest.mark.parametrize(
     "hidden", ["h = F.relu(self.fc2(x)); x = h", "x = F.relu(self.fc2(y))", "x, h = self.fc2(x), 0"]
 )
-def test_other_ways_to_write_it(script, hidden):
+def test_other_ways_to_write_it_take_a_hook(script, hidden):
+    made = script(CLASS.format(hidden=hidden), **chain(4, 8, 8, 3, sites=(13, 14, 15)))
+    assert made.added(residual) == HOOKED
+
+
+def test_layers_of_other_sizes_on_the_same_line_take_a_hook(script):
+    made = script(CLASS.format(hidden="x = self.fc2(self.fc1(x))"), **chain(4, 8, 8, 3, sites=(14, 14, 15)))
+    assert made.added(residual) == HOOKED
+
+
+def test_other_layers_take_none(script):
+    known = chain(4, 8, 8, 3, sites=(13, 14, 15), module="Own")
     with pytest.raises(EditError, match="not called as in"):
-        residual(script(CLASS.format(hidden=hidden), **chain(4, 8, 8, 3, sites=(13, 14, 15))))
+        residual(script(CLASS.format(hidden="x = F.relu(self.fc2(y))"), **known))
 
 
-def test_layers_of_other_sizes_on_the_same_line(script):
-    with pytest.raises(EditError, match="changes the size"):
-        residual(script(CLASS.format(hidden="x = self.fc2(self.fc1(x))"), **chain(4, 8, 8, 3, sites=(14, 14, 15))))
+LOOP = """
+    import torch
+    from torch import nn
+
+    layers = [nn.Linear(4, 8)]
+    for _ in range({depth}):
+        layers.append(nn.ReLU())
+        layers.append(nn.Linear(8, 8))
+    layers.append(nn.Linear(8, 3))
+    net = nn.Sequential(*layers)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+"""
+
+
+@pytest.mark.parametrize(("depth", "share"), [(2, 1.0), (16, 0.25)])
+def test_layers_that_are_made_in_a_loop(script, depth, share):
+    names = [str(i) for i in (0, *range(2, 2 * depth + 1, 2), 2 * depth + 1)]
+    made = script(LOOP.format(depth=depth), **chain(4, *[8] * (depth + 1), 3, names=names))
+    torch.manual_seed(0)
+    net = made.run(residual)["net"]
+    x = torch.randn(5, 8)
+    plain = torch.nn.functional.linear(x, net[2].weight, net[2].bias)
+    assert torch.allclose(net[2](x), x + share * plain, atol=1e-6)
+    assert net[-1](x).shape == (5, 3)
+
+
+def test_an_output_as_wide_as_its_input_is_no_hidden_layer(script):
+    made = script(
+        LOOP.format(depth=2).replace("nn.Linear(8, 3)", "nn.Linear(8, 8)"),
+        **chain(4, 8, 8, 8, 8, names=["0", "2", "4", "5"]),
+    )
+    with pytest.raises(EditError):
+        residual(made)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from unstuck.evidence import Layer, Record
 from unstuck.program import Script
-from unstuck.remedies._text import in_torch
+from unstuck.remedies._text import in_torch, literal
 from unstuck.rules._depth import LINEAR
 from unstuck.source import Edit, EditError, Source, called
 from unstuck.verdict import Verdict
@@ -23,6 +23,7 @@ _FOLLOW = frozenset({
     "ReLU", "LeakyReLU", "PReLU", "ELU", "SELU", "GELU", "SiLU", "Mish", "Tanh", "Sigmoid", "Softsign", "Softplus", "ReLU6", "Dropout",
     "Dropout2d", "BatchNorm1d", "BatchNorm2d", "LayerNorm", "GroupNorm",
 })  # fmt: skip
+_MANY = 4  # layers, from which on what each adds is less
 
 
 def propose(script: Script, verdict: Verdict) -> list[dict[str, Any]]:
@@ -34,7 +35,9 @@ def residual(script: Script) -> list[Edit]:
     """Every hidden layer that gives as much as it takes adds to its input instead of replacing it: x + f(x) (He et al. 2016).
 
     So there is a way for signal and gradient past all of them, however many they are. In `forward` that is `x + ` before what the layer
-    and its activation give; in a `Sequential` they go into a small class of their own.
+    and its activation give; in a `Sequential` they go into a small class of their own. Linear layers that are made otherwise, as in a
+    loop, are given a hook: the input is added before the activation. Of many such layers each gives less, by the root of their number,
+    so that what passes doesn't grow with depth (Hayou et al. 2021).
 
     Args:
         script: The script.
@@ -44,12 +47,42 @@ def residual(script: Script) -> list[Edit]:
 
     Raises:
         EditError: There is no such layer, or it can't be told where it is made or called.
-    """  # noqa: DOC502
+    """
     layers = _square(script.record)
     edits: dict[Edit, None] = {}
-    for layer in layers:
-        edits.update(dict.fromkeys(_around_call(script, layer) or _around_modules(script, layer)))
+    try:
+        for layer in layers:
+            edits.update(dict.fromkeys(_around_call(script, layer) or _around_modules(script, layer)))
+    except EditError:
+        if not _can_be_hooked(script, layers):
+            raise
+        return _by_hooks(script, layers)
     return list(edits)
+
+
+def _can_be_hooked(script: Script, layers: list[Layer]) -> bool:
+    """Whether the layers are all linear modules of the network that give as much as they take."""
+    names = {layer.name for layer in layers}
+    record = script.record
+    square = {
+        layer.name
+        for layer in record.program.layers
+        for name in layer.parameters
+        if layer.op in LINEAR and name in record.parameters and len(set(record.parameters[name].shape[:2])) == 1
+        if len(record.parameters[name].shape) == 2
+    }
+    return script.is_module and square == names and all(layer.module == "Linear" for layer in layers)
+
+
+def _by_hooks(script: Script, layers: list[Layer]) -> list[Edit]:
+    linear, imports = in_torch(script.place, "torch.nn.Linear")
+    share = f"{literal(len(layers) ** -0.5)} * " if len(layers) > _MANY else ""
+    lines = [
+        f"for module in {script.model}.modules():",
+        f"    if isinstance(module, {linear}) and module.in_features == module.out_features:",
+        f"        module.register_forward_hook(lambda module, args, output: args[0] + {share}output)",
+    ]
+    return [*imports, *script.before_optimizer(lines, rank=2)]
 
 
 def _square(record: Record) -> list[Layer]:
