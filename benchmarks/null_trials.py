@@ -2,7 +2,7 @@
 
 The treatment draws one random number before the network is made: what follows is another training of the same kind, so that the
 two of a pair differ as two seeds do, and the true effect is zero. Each of the trials has seeds of its own; where the first pairs leave
-it open, as many again are made, as in a cure. At most 5% may be called helpful.
+it open, more are made, as in a cure. At most 5% may be called helpful.
 
     python benchmarks/null_trials.py                   # 100 trials of three pairs, about ten minutes on two cores
     python benchmarks/null_trials.py --trials 20 --json null.json
