@@ -206,6 +206,20 @@ def test_no_rate_to_be_found(script):
         learning_rate(script(BY_HAND.format(before="", update="update(w1)")), rate=0.1)
 
 
+@pytest.mark.parametrize(
+    ("rate", "cause", "first"),
+    [
+        (1e3, "learning-rate-too-high", 0.001),
+        (1e-9, "learning-rate-too-low", 0.001),
+        (0.05, "learning-rate-too-high", 0.005),
+        (1e3, "learning-rate-too-low", 1e4),
+    ],
+)
+def test_what_is_far_off_is_first_tried_at_the_usual_rate(script, found, rate, cause, first):
+    made = script(optimizer="torch.optim.Adam(net.parameters(), lr=1)", series={("lr", ""): [rate] * 3})
+    assert propose(made, found(cause))[0] == {"rate": first}
+
+
 def test_rates_on_both_sides(script, found):
     assert propose(script(), found("learning-rate-too-low"))[0] == {"rate": 1.0}
     assert propose(script(), found("learning-rate-too-high"))[0] == {"rate": 0.01}

@@ -22,12 +22,19 @@ _UP = frozenset({"learning-rate-too-low", "undertrained", "vanishing-gradient", 
 _MORE = 0.05  # of the way from chance to perfect, that an experiment must bring to be gone by; the nearest of those is the safest
 
 _MOST = 0.4  # of what the best brings: few updates flatter large steps (Wu et al. 2018), so a smaller one that brings so much comes first
+_USUAL = {  # a rate to begin with, where a script's is far from it
+    "Adam": 1e-3, "AdamW": 1e-3, "NAdam": 1e-3, "RAdam": 1e-3, "Adamax": 2e-3, "RMSprop": 1e-3, "Adagrad": 1e-2, "SGD": 1e-2,
+}  # fmt: skip
+_FAR = 100.0  # times it: beyond what the experiments try
 _PEAKS = {"OneCycleLR": {"max_lr": 1}, "CyclicLR": {"base_lr": 1, "max_lr": 2}}
 _NAMES = ("lr", "learning_rate", "LR", "LEARNING_RATE", "eta", "step_size")
 
 
 def propose(script: Script, verdict: Verdict) -> list[dict[str, Any]]:
-    """Rates to try: those that did best in the experiments, else a tenth and a hundredth, or ten and a hundred times the script's."""
+    """Rates to try: those that did best in the experiments, else a tenth and a hundredth, or ten and a hundred times the script's.
+
+    Where the script's is very far from what is usual for its optimizer, that comes first.
+    """
     rate = script.record.series("lr").median()
     if not rate > 0:
         return []
@@ -48,7 +55,11 @@ def propose(script: Script, verdict: Verdict) -> list[dict[str, Any]]:
             nearer = min(fitting, key=lambda f: abs(math.log10(f / best) + math.copysign(1, math.log10(best))))
             if fitting[nearer] - tried.own > _MOST * (fitting[best] - tried.own):
                 factors = (nearer, *(f for f in factors if f != nearer))[:3]
-    return [{"rate": float(literal(rate * factor))} for factor in factors]
+    made = script.record.program.optimizers
+    usual = _USUAL.get(made[0].kind, rate) if made else rate
+    far = (rate > _FAR * usual and down) or (rate * _FAR < usual and first in _UP)
+    rates = [*([usual] if far else []), *(rate * factor for factor in factors)]
+    return [{"rate": float(literal(rate))} for rate in rates]
 
 
 def learning_rate(script: Script, *, rate: float, optimizer: int = 0) -> list[Edit]:
