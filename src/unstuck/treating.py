@@ -99,7 +99,9 @@ class Doctor:
             return self._over(verdict, baseline, why=f"it failed before a step was made: {baseline.error}")
         self.patient.see(record)
         if _well(verdict):
-            verdict, record, seen = self._unlucky(verdict, record, baseline)
+            seen = baseline
+            if not self._spent:
+                verdict, record, seen = self._unlucky(verdict, record, baseline)
             if _well(verdict):
                 return self._over(verdict, baseline, why="nothing is wrong with it")
             baseline = seen
