@@ -97,9 +97,8 @@ class Script:
         if not fitting:  # it goes by another name: by that of a variable, or of a function that gives it
             others = {e.data.get("name") for e in self.record.happened("site")}
             fitting = [c for c in calls if c.lineno == line and called(c).rpartition(".")[2] not in others]
-            if (
-                len(fitting) > 1 and event.data.get("what") == "optimizer"
-            ):  # `getattr(torch.optim, name)(model.parameters(), **given)`
+            # Of `getattr(torch.optim, name)(model.parameters(), **given)` the call that is given the parameters.
+            if len(fitting) > 1 and event.data.get("what") == "optimizer":
                 fitting = [c for c in fitting if any(_gives_parameters(a) for a in c.args)]
             fitting = fitting if len(fitting) == 1 else []
         if not fitting:
@@ -371,12 +370,11 @@ class Script:
             return found
         of = [n for n in source.within(statement.value) if isinstance(n, ast.Name)]
         for name in of:  # of parts, or of a loss by sample
-            made = [s for s in source.assigned(name.id) if 0 < statement.lineno - s.lineno < _NEAR]
-            value = made[-1].value if made else None
-            found = None if value is None else self._compared_in(source, made[-1], value)
-            if found is not None:
-                whole = value if value is not None and _averages(statement.value, name.id) else statement.value
-                return source, whole, *found[2:]
+            near = [s for s in source.assigned(name.id) if 0 < statement.lineno - s.lineno < _NEAR]
+            for made in near[-1:]:
+                found = self._compared_in(source, made, made.value) if made.value is not None else None
+                if found is not None:
+                    return found if _averages(statement.value, name.id) else (source, statement.value, *found[2:])
         for call in source.within(statement.value):  # a loss function of the user's own
             if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and len(call.args) == 2:
                 return source, statement.value, call.args[0], call.args[1]
@@ -448,14 +446,14 @@ class Script:
 
     def _is_given(self, source: Source, statement: ast.stmt, name: str) -> bool:
         """Whether a name is given by a call of the network, shortly before."""
-        made = [s.value for s in source.assigned(name) if 0 < statement.lineno - s.lineno < _NEAR]
+        made = [s.value for s in source.assigned(name) if 0 <= statement.lineno - s.lineno < _NEAR]
         return any(isinstance(v, ast.Call) and bool(self._network) and source.of(v.func) == self._network for v in made)
 
     def _is_output(self, source: Source, statement: ast.stmt, name: str) -> bool:
         """Whether a name is given by a call, shortly before: the network's."""
         made = [s for s in source.assigned(name) if 0 <= statement.lineno - s.lineno < _NEAR]
         values = [s.value for s in made]
-        if any(isinstance(v, ast.Call) and source.of(v.func) == self._network for v in values):
+        if self._is_given(source, statement, name):
             return True
         return bool(_OUTPUT.search(name.lower())) or any(
             isinstance(v, ast.Call) and not called(v).startswith(("torch.tensor", "np.")) for v in values

@@ -117,9 +117,8 @@ class Doctor:
 
     def _unlucky(self, verdict: Verdict, record: Record, baseline: Outcome) -> tuple[Verdict, Record, Outcome]:
         """The program as it stands with another seed, where something is wrong with it then; else what is given."""
-        limit = 20.0 + 4.0 * baseline.seconds
-        jobs = [self.patient.job(seed=CHECKS + i, limit=limit, probe_budget=SHARE) for i in range(OTHERS)]
-        self._checks = CHECKS + len(jobs)
+        self._baseline = baseline
+        jobs = [self._job((), seed=seed, probe_budget=SHARE) for seed in self._other_seeds(OTHERS)]
         try:
             for job, outcome in self._run(jobs):
                 self.tell(f"with another seed: {_outcome_words(outcome)}")
@@ -181,7 +180,7 @@ class Doctor:
     def _checked(self, record: Record) -> Outcome:
         """The best, of another seed and with experiments, as one may be lucky; other strengths of it are tried beside it."""
         treatment, was = self._best
-        seed, self._checks = self._checks, self._checks + 1
+        (seed,) = self._other_seeds(1)
         check = self._job(treatment, seed=seed, probe_budget=SHARE)
         own, most = self._lasts(treatment), MOST * self.budget
         around = [t for t in self._may_help.around(treatment, record) if self._lasts(t) < max(most, 1.01 * own)]
@@ -200,8 +199,7 @@ class Doctor:
         jobs = [(self._job(t, seed=self._seed), t) for t in lesser if self._may_help.open(t)]
         treatments = {job.key: t for job, t in jobs}
         enough_of_it = skill(outcome) - HELPS / 2
-        other, whole = self._checks, math.nan  # a seed, and how good the whole is with it
-        self._checks += 1
+        other, whole = self._other_seeds(1), math.nan  # a seed, and how good the whole is with it
         kept: list[tuple[Treatment, Outcome]] = []
         for job, without in list(self._run([job for job, _ in jobs])):
             smaller = treatments[job.key]
@@ -209,8 +207,8 @@ class Doctor:
             self._outcomes[smaller] = without
             good = skill(without) >= enough_of_it
             if good:  # with one seed: so may be luck
-                whole = skill(self._others(treatment, [other])[0]) if math.isnan(whole) else whole
-                good = skill(self._others(smaller, [other])[0]) >= whole - HELPS
+                whole = skill(self._others(treatment, other)[0]) if math.isnan(whole) else whole
+                good = skill(self._others(smaller, other)[0]) >= whole - HELPS
             self.trials.append(Trial(smaller, (without.value,), gained(self._baseline, without), without.seconds, good))
             self.tell(f"{'- ' if good else '  '}{words(smaller)}: {_outcome_words(without)}")
             if good:
@@ -225,8 +223,7 @@ class Doctor:
         if not treatment or self._spent or not math.isfinite(outcome.skill):
             return
         count = max(OTHERS, min(MANY, int(CHECKING * self.budget / max(0.1, outcome.seconds))))
-        seeds = range(self._checks, self._checks + count)
-        self._checks += count
+        seeds = self._other_seeds(count)
         level = skill(outcome)
         found = {treatment: self._others(treatment, seeds)}
         worst = min(range(len(seeds)), key=lambda i: floored(found[treatment][i]))
@@ -250,6 +247,11 @@ class Doctor:
             record = Record.read(self._best[1].record)
             if self._round(diagnose(record), record):
                 self._settle()
+
+    def _other_seeds(self, count: int) -> range:
+        """Seeds that nothing has been looked at with."""
+        self._checks += count
+        return range(self._checks - count, self._checks)
 
     def _others(self, treatment: Treatment, seeds: Sequence[int]) -> list[Outcome]:
         """What comes of a treatment with other seeds."""

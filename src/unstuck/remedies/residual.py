@@ -62,16 +62,17 @@ def residual(script: Script) -> list[Edit]:
 
 def _can_be_hooked(script: Script, layers: list[Layer]) -> bool:
     """Whether the layers are all linear modules of the network that give as much as they take."""
-    names = {layer.name for layer in layers}
-    record = script.record
     square = {
-        layer.name
-        for layer in record.program.layers
-        for name in layer.parameters
-        if layer.op in LINEAR and name in record.parameters and len(set(record.parameters[name].shape[:2])) == 1
-        if len(record.parameters[name].shape) == 2
+        one.name for one in script.record.program.layers if one.op in LINEAR and _has_square_weight(script.record, one)
     }
-    return script.is_module and square == names and all(layer.module == "Linear" for layer in layers)
+    return script.is_module and square == {one.name for one in layers} and all(one.module == "Linear" for one in layers)
+
+
+def _has_square_weight(record: Record, layer: Layer) -> bool:
+    """Whether a layer has a weight, and the first has as many outputs as inputs."""
+    shapes = [record.parameters[name].shape for name in layer.parameters if name in record.parameters]
+    weights = [shape for shape in shapes if len(shape) >= 2]
+    return bool(weights) and weights[0][0] == weights[0][1]
 
 
 def _by_hooks(script: Script, layers: list[Layer]) -> list[Edit]:
@@ -94,13 +95,10 @@ def _square(record: Record) -> list[Layer]:
     weighted = [layer for layer in record.program.layers if layer.op in LINEAR and layer.role != "loss"]
     found = []
     for layer in weighted[:-1]:
-        shapes = [record.parameters[name].shape for name in layer.parameters if name in record.parameters]
-        weights = [shape for shape in shapes if len(shape) >= 2]
         known = [record.layers[name].out_shape for name in layer.inputs if name in record.layers]
         same = all(shape == layer.out_shape for shape in known)
         if (
-            weights
-            and weights[0][0] == weights[0][1]
+            _has_square_weight(record, layer)
             and (layer.inputs or layer.op == "linear")
             and same
             and not _is_passed(record, layer)
