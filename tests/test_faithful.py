@@ -3,6 +3,7 @@
 import importlib
 import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,9 +19,18 @@ def marked(program):
     return pytest.param(program, id=program.name, marks=() if program.quick else pytest.mark.slow)
 
 
+@pytest.fixture(scope="module")
+def comparisons(request):
+    """All programs that are asked for, two at a time while their tests wait in turn: each is a process that one core suffices for."""
+    asked = [item.callspec.params["program"] for item in request.session.items if "comparisons" in item.fixturenames]
+    with ThreadPoolExecutor(2) as pool:
+        yield {program.name: pool.submit(faithful.compare, program) for program in asked}
+        pool.shutdown(cancel_futures=True)
+
+
 @pytest.mark.parametrize("program", [marked(program) for program in faithful.programs()])
-def test_same_program_when_watched(program):
-    plain, watched, found = faithful.compare(program)
+def test_same_program_when_watched(program, comparisons):
+    plain, watched, found = comparisons[program.name].result()
     assert not [f"{d.what}: {d.says}" for d in found if not d.tolerated], plain.stderr.decode(errors="replace")
     assert plain.code != -1 and watched.code != -1, "stopped after the time limit"
 

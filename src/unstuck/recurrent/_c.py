@@ -1,0 +1,348 @@
+"""Programs as C: one function for each kernel, compiled once for a cell and a type of numbers, kept on disk.
+
+The source is made of numbers and operations alone, nothing that a user wrote gets into it. It needs no header of torch and is plain C, so that a
+compiler takes a fifth of a second. Not a number stays not a number: nothing is compiled under `-ffast-math`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import math
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from unstuck.recurrent._graph import Node, Op, Source
+from unstuck.recurrent._programs import Program, Programs
+from unstuck.recurrent._torch import BY_ROW, Run
+
+TYPES = {torch.float32: "float", torch.float64: "double"}
+_FLAGS = ["-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd", "-shared", "-fPIC"]
+
+# exp(x) = 2^n exp(r), |r| <= ln(2) / 2, where exp(r) - 1 is Taylor's series: its next term is 5e-9 in float, 4e-18 in double. Adding 1.5 * 2^23
+# (2^52) rounds to the nearest integer, which then lies in the lowest bits. tanh by exp(2x) - 1, which is exact to the last digits
+# near 0. Limits are written so that what is not a number passes.
+_FLOAT = """
+typedef float R;
+static inline float power(float n) { union { float f; int i; } u; u.f = n; u.i = (int)((unsigned)u.i << 23) + 0x3f800000; return u.f; }
+static inline float less_one(float x, float *scale) {
+  float z = x * 1.44269504f + 12582912.0f, n = z - 12582912.0f, r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+  *scale = power(z);
+  return r * (SERIES);
+}
+#define HIGH 87.0f
+#define TANH_HIGH 40.0f
+#define SQRT __builtin_sqrtf
+"""
+_DOUBLE = """
+typedef double R;
+static inline double power(double n) {
+  union { double f; long long i; } u; u.f = n; u.i = (long long)((unsigned long long)u.i << 52) + 0x3ff0000000000000LL; return u.f;
+}
+static inline double less_one(double x, double *scale) {
+  double z = x * 1.4426950408889634 + 6755399441055744.0, n = z - 6755399441055744.0;
+  double r = (x - n * 6.93147180369123816490e-01) - n * 1.90821492927058770002e-10;
+  *scale = power(z);
+  return r * (SERIES);
+}
+#define HIGH 700.0
+#define TANH_HIGH 80.0
+#define SQRT __builtin_sqrt
+"""
+_COMMON = """
+static inline R sigmoid(R x) {
+  R y = -x, scale;
+  y = y > HIGH ? HIGH : y; y = y < -HIGH ? -HIGH : y;
+  R p = less_one(y, &scale);
+  return 1 / (1 + (scale + scale * p));
+}
+static inline R tanh_(R x) {
+  R y = 2 * x, scale;
+  y = y > TANH_HIGH ? TANH_HIGH : y; y = y < -TANH_HIGH ? -TANH_HIGH : y;
+  R p = less_one(y, &scale), e = scale * p + (scale - 1);
+  return e / (e + 2);
+}
+struct Buffers { long units; R *scratch; R *at[64]; long stride[64]; };
+"""
+
+Slots = dict[Source, int]
+
+
+def source_of(programs: Programs, dtype: torch.dtype) -> str:
+    """The C source of a cell's kernels.
+
+    Args:
+        programs: The cell's.
+        dtype: A key of `TYPES`.
+
+    Returns:
+        Functions `forward0`, `backward0` and so on.
+    """
+    slots = buffer_slots(programs)
+    text, terms = (_FLOAT, 7) if dtype is torch.float32 else (_DOUBLE, 13)
+    head = text.replace("SERIES", _series(terms)) + _COMMON
+    passes = {"forward": programs.forward, "backward": programs.backward}
+    return head + "".join(
+        _function(f"{name}{n}", p, slots) for name, found in passes.items() for n, p in enumerate(found)
+    )
+
+
+def _series(terms: int) -> str:
+    """(exp(r) - 1) / r by Taylor's series, as nested products."""
+    text = f"(R)(1.0 / {math.factorial(terms)})"
+    for n in range(terms - 1, 0, -1):
+        text = f"(R)(1.0 / {math.factorial(n)}) + r * ({text})"
+    return text
+
+
+def buffer_slots(programs: Programs) -> Slots:
+    """The place of each buffer among those that a kernel is given."""
+    found: dict[Source, int] = {}
+    for program in (*programs.forward, *programs.backward):
+        for source in program.sources:
+            found.setdefault(_buffer(source), len(found))
+    return found
+
+
+def _buffer(source: Source) -> Source:
+    return source[:1] if source[0] in ("col", "dcol", "grad") else source
+
+
+def _function(name: str, program: Program, slots: Slots) -> str:
+    return "\n".join(
+        [
+            f"void {name}(const struct Buffers *restrict k, long row, long prev, long rows, long step) {{",
+            "  const long H = k->units;",
+            "  for (long b = 0; b < rows; b++) {",
+            *(f"    {_pointer(source, slots)}" for source in program.sources),
+            *_body(program, slots),
+            "  }",
+            "}",
+            "",
+        ]
+    )
+
+
+def _pointer(source: Source, slots: Slots) -> str:
+    slot, kind = slots[_buffer(source)], source[0]
+    row = {"prev": "(prev + b)", "dvector": "step", "vector": "0"}.get(kind, "(row + b)" if kind in BY_ROW else "b")
+    column = f" + {int(source[1])} * H" if kind in ("col", "dcol") else ""
+    return f"R *restrict {_variable(source, slots)} = k->at[{slot}] + {row} * k->stride[{slot}]{column};"
+
+
+def _variable(source: Source, slots: Slots) -> str:
+    column = f"_{int(source[1])}" if source[0] in ("col", "dcol") else ""
+    return f"p{slots[_buffer(source)]}{column}"
+
+
+class _Segments:
+    """A program cut where a mean over all units must be known: a loop over the units for each part.
+
+    Attributes:
+        number: In which part a node can be computed.
+        uniform: Whether it is the same for all units.
+        scratch: Place among the arrays that carry over what a later part needs.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self.program, nodes = program, program.graph.nodes
+        self.number: dict[int, int] = {}
+        self.uniform: dict[int, bool] = {}
+        for place in program.places:
+            node = nodes[place]
+            mean = node.op is Op.MEAN
+            self.number[place] = max((self.number[a] for a in node.args), default=0) + mean
+            self.uniform[place] = mean or (node.op is not Op.LOAD and all(self.uniform[a] for a in node.args))
+        self.last = max(self.number.values(), default=0)
+        self.scratch: dict[int, int] = {}
+        for part in range(self.last + 1):
+            for place in self.needed(part):
+                if self.number[place] < part and not self.uniform[place] and nodes[place].op is not Op.LOAD:
+                    self.scratch.setdefault(place, len(self.scratch))
+
+    def needed(self, part: int) -> list[int]:
+        """What the loop of a part makes use of, in order."""
+        nodes = self.program.graph.nodes
+        users = [p for p in self.made(part) if not self.uniform[p]]
+        found = {a for p in users for a in nodes[p].args} | set(users)
+        found |= {nodes[p].args[0] for p in self.means(part)}
+        if part == self.last:
+            found |= {p for _, p in self.program.stores}
+        return sorted(found)
+
+    def made(self, part: int) -> list[int]:
+        """Nodes that are computed in a part."""
+        nodes = self.program.graph.nodes
+        return [p for p in self.program.places if self.number[p] == part and nodes[p].op is not Op.LOAD]
+
+    def means(self, part: int) -> list[int]:
+        """Means whose sums a part makes."""
+        nodes = self.program.graph.nodes
+        return [p for p in self.program.places if nodes[p].op is Op.MEAN and self.number[p] == part + 1]
+
+
+def _body(program: Program, slots: Slots) -> list[str]:
+    cut, nodes = _Segments(program), program.graph.nodes
+    lines = []
+    for part in range(cut.last + 1):
+        lines += [f"    const R v{p} = {_expression(nodes[p], p)};" for p in cut.made(part) if cut.uniform[p]]
+        sums = cut.means(part)
+        lines += [f"    R s{p} = 0;" for p in sums]
+        reduction = f" reduction(+:{', '.join(f's{p}' for p in sums)})" if sums else ""
+        lines += [f"    #pragma omp simd{reduction}", "    for (long j = 0; j < H; j++) {"]
+        for p in cut.needed(part):
+            if not cut.uniform[p]:
+                lines.append(f"      const R v{p} = {_in_loop(cut, nodes[p], p, part, slots)};")
+        lines += [f"      s{p} += v{nodes[p].args[0]};" for p in sums]
+        lines += [f"      k->scratch[{n} * H + j] = v{p};" for p, n in cut.scratch.items() if cut.number[p] == part]
+        if part == cut.last:
+            lines += [f"      {_store(target, p, slots)}" for target, p in program.stores]
+        lines.append("    }")
+    return lines
+
+
+def _in_loop(cut: _Segments, node: Node, place: int, part: int, slots: Slots) -> str:
+    if node.op is Op.LOAD:
+        return f"{_variable(node.source, slots)}[j]"
+    return f"k->scratch[{cut.scratch[place]} * H + j]" if cut.number[place] < part else _expression(node, place)
+
+
+def _expression(node: Node, place: int) -> str:
+    args = [f"v{a}" for a in node.args]
+    if node.op is Op.CONST:
+        return f"(R){node.value!r}"
+    if node.op is Op.MEAN:
+        return f"s{place} / H"
+    forms = {
+        Op.ADD: "{} + {}", Op.SUB: "{} - {}", Op.MUL: "{} * {}", Op.SIGMOID: "sigmoid({})", Op.TANH: "tanh_({})",
+        Op.RELU: "{0} < 0 ? 0 : {0}", Op.RELU_GRAD: "{1} <= 0 ? 0 : {0}", Op.RSQRT: "1 / SQRT({})",
+    }  # fmt: skip
+    return forms[node.op].format(*args)
+
+
+def _store(target: Source, place: int, slots: Slots) -> str:
+    return f"{_variable(target, slots)}[j] {'+=' if target[0] == 'dvector' else '='} v{place};"
+
+
+class _Buffers(ctypes.Structure):
+    _fields_ = (
+        ("units", ctypes.c_long),
+        ("scratch", ctypes.c_void_p),
+        ("at", ctypes.c_void_p * 64),
+        ("stride", ctypes.c_long * 64),
+    )
+
+
+class Compiled:
+    """A cell's kernels, compiled.
+
+    Attributes:
+        dtype: The type of their numbers.
+    """
+
+    def __init__(self, programs: Programs, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self._slots = buffer_slots(programs)
+        library = ctypes.CDLL(str(_built(source_of(programs, dtype))))
+        every = [*programs.forward, *programs.backward]
+        self._scratch = max(len(_Segments(p).scratch) for p in every)
+        self._functions = {
+            name: [_declared(library, f"{name}{n}") for n in range(programs.levels)] for name in ("forward", "backward")
+        }
+
+    def bind(self, which: str, buffers: Mapping[Source, Tensor], unit_size: int) -> list[Run]:
+        """The kernels of a pass, for these buffers.
+
+        Args:
+            which: `forward` or `backward`.
+            buffers: By source, see `_recurrence`; they must outlive the kernels.
+            unit_size: Number of units.
+
+        Returns:
+            A kernel for each level.
+        """
+        scratch = torch.empty(max(1, self._scratch), unit_size, dtype=self.dtype)
+        given = _Buffers(unit_size, scratch.data_ptr())
+        for source, slot in self._slots.items():
+            buffer = buffers.get(source)
+            if buffer is not None:
+                assert buffer.dtype is self.dtype and buffer.stride(-1) == 1, source
+                given.at[slot] = buffer.data_ptr()
+                given.stride[slot] = buffer.stride(0) if buffer.dim() > 1 else 0
+        pointer = ctypes.addressof(given)
+        kept = (given, scratch)  # alive as long as the kernels
+
+        def bound(function: Run) -> Run:
+            def run(row: int, prev: int, rows: int, step: int) -> None:
+                function(pointer, row, prev, rows, step)  # pyright: ignore[reportCallIssue]
+
+            run.kept = kept  # pyright: ignore[reportFunctionMemberAccess]
+            return run
+
+        return [bound(function) for function in self._functions[which]]
+
+
+def _declared(library: ctypes.CDLL, name: str) -> Run:
+    function = getattr(library, name)
+    function.argtypes = [ctypes.c_void_p, *[ctypes.c_long] * 4]
+    function.restype = None
+    return function
+
+
+def _built(source: str) -> Path:
+    """The library of a source, compiled if it isn't there.
+
+    Raises:
+        OSError: There is no compiler, or it failed.
+    """
+    compiler = os.environ.get("CC") or next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
+    if compiler is None:
+        raise OSError("there is no C compiler (cc, gcc or clang)")
+    key = hashlib.sha256("\n".join([source, compiler, *_FLAGS, _machine()]).encode()).hexdigest()[:24]
+    folder = _folder()
+    library = folder / f"{key}.so"
+    if not (library.exists() and library.stat().st_uid == os.getuid()):
+        with tempfile.TemporaryDirectory(dir=folder) as place:
+            made, text = Path(place) / "cell.so", Path(place) / "cell.c"
+            text.write_text(source)
+            done = subprocess.run(
+                [compiler, *_FLAGS, "-o", made, text], capture_output=True, text=True, check=False, timeout=120
+            )
+            if done.returncode:
+                raise OSError(f"{compiler} could not compile the cell: {done.stderr.strip()[:500]}")
+            made.replace(library)
+    return library
+
+
+@functools.cache
+def _machine() -> str:
+    """What code for this very processor depends on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = [line for line in lines if line.startswith(("flags", "Features", "model name"))]
+    return "\n".join([platform.machine(), platform.processor(), *dict.fromkeys(named)])
+
+
+@functools.cache
+def _folder() -> Path:
+    """Where compiled cells are kept: the user's cache, or a folder of this process where that can't be written."""
+    home = os.environ.get("XDG_CACHE_HOME")
+    folder = (Path(home) if home else Path.home() / ".cache") / "unstuck" / "cells"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if folder.stat().st_uid == os.getuid() and os.access(folder, os.W_OK):
+            return folder
+    except (OSError, RuntimeError):
+        pass
+    return Path(tempfile.mkdtemp(prefix="unstuck-cells-"))
