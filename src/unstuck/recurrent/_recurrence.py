@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -197,13 +198,28 @@ def _is_transformed() -> bool:
 
 
 def _fast(cell: Cell, x: Tensor, given: Given, layout: Layout, backend: str) -> tuple[Tensor, dict[str, Tensor]]:
+    # Importing the compiler takes seconds: it is kept away from the loop only where it has been imported.
+    loop = _not_compiled() if "torch._dynamo" in sys.modules else _apply
+    return loop(cell, x, given, layout, backend)
+
+
+_fast._torchdynamo_disable = True  # pyright: ignore[reportFunctionMemberAccess]
+
+
+_NOT_COMPILED: list[Callable[..., tuple[Tensor, dict[str, Tensor]]]] = []
+
+
+def _not_compiled() -> Callable[..., tuple[Tensor, dict[str, Tensor]]]:
+    if not _NOT_COMPILED:
+        _NOT_COMPILED.append(torch.compiler.disable(_apply))
+    return _NOT_COMPILED[0]
+
+
+def _apply(cell: Cell, x: Tensor, given: Given, layout: Layout, backend: str) -> tuple[Tensor, dict[str, Tensor]]:
     names = (tuple(given.states), tuple(given.weights), tuple(given.masks))
     tensors = (*given.states.values(), *given.weights.values(), *given.masks.values())
     found = _Recurrence.apply(cell, layout, backend, names, x, *tensors)
     return found[0], dict(zip(cell.states, found[1:], strict=True))
-
-
-_fast._torchdynamo_disable = True  # pyright: ignore[reportFunctionMemberAccess] - torch.compiler.disable, without importing the compiler
 
 
 def unrolled(cell: Cell, x: Tensor, given: Given, layout: Layout) -> tuple[Tensor, dict[str, Tensor]]:
@@ -220,12 +236,13 @@ def unrolled(cell: Cell, x: Tensor, given: Given, layout: Layout) -> tuple[Tenso
     """
     states, outputs = given.states, []
     mapped = F.linear(x, given.weights["weight_ih"], given.weights.get("bias_ih")) if cell.inputs else x
-    for row, _, rows in layout.steps:
-        before = {name: state[:rows] for name, state in states.items()}
-        masks = {m.name: given.masks[m.name][row : row + rows] if m.by_step else given.masks[m.name][:rows] for m in cell.masks}
-        after = step(cell, mapped[row : row + rows], before, given.weights, masks)
-        outputs.append(after[cell.output])
+    by_step = {m.name: given.masks[m.name].split(layout.sizes) for m in cell.masks if m.by_step}
+    for t, (part, rows) in enumerate(zip(mapped.split(layout.sizes), layout.sizes, strict=True)):
         whole = rows == layout.batch
+        before = states if whole else {name: state[:rows] for name, state in states.items()}
+        masks = {m.name: by_step[m.name][t] if m.by_step else given.masks[m.name][:rows] for m in cell.masks}
+        after = step(cell, part, before, given.weights, masks)
+        outputs.append(after[cell.output])
         states = after if whole else {name: torch.cat([after[name], states[name][rows:]]) for name in states}
     if not outputs:
         return given.states[cell.output][:0], states
@@ -398,7 +415,8 @@ class _Loop:
                 kernel(row, prev, n, t)
             for into, what, weight in products[programs.levels]:
                 torch.mm(what[t], weight, out=into[t])
-        return buffers, states[cell.output][batch:], [layout.last(state) for state in states.values()]
+        output = states[cell.output][batch:].clone()  # may be changed in place, while the states may not
+        return buffers, output, [layout.last(state) for state in states.values()]
 
     def _products(self, buffers: _Buffers) -> list[list[tuple[Sequence[Tensor], Sequence[Tensor], Tensor]]]:
         """What is multiplied before each level's kernel, and after the last: where to, what, by which matrix; by step."""
