@@ -63,7 +63,12 @@ def test_equal_nodes_are_one_and_neutral_numbers_vanish():
     graph = Graph()
     a = graph.load("a")
     assert graph.apply(Op.TANH, a) == graph.apply(Op.TANH, graph.load("a"))
-    assert graph.mul(a, graph.const(1.0)) == graph.add(graph.const(0.0), a) == graph.apply(Op.SUB, a, graph.const(0.0)) == a
+    assert (
+        graph.mul(a, graph.const(1.0))
+        == graph.add(graph.const(0.0), a)
+        == graph.apply(Op.SUB, a, graph.const(0.0))
+        == a
+    )
     assert graph.nodes[graph.mul(graph.const(2.0), graph.const(3.0))].value == 6.0
 
 

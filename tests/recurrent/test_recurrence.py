@@ -81,7 +81,9 @@ def results(cell, x, given, layout, inputs, backend, *, seed=1):
 
 def error(found, true):
     """Largest difference relative to the largest number."""
-    return float((found - true).detach().abs().max() / true.detach().abs().max().clamp_min(1e-30)) if true.numel() else 0.0
+    return (
+        float((found - true).detach().abs().max() / true.detach().abs().max().clamp_min(1e-30)) if true.numel() else 0.0
+    )
 
 
 # Both loops add the same products in another order: some tens of roundings of 1e-16 and 6e-8 each; some sums cancel a few digits.
@@ -220,7 +222,9 @@ def test_a_compiled_cell_is_kept_for_the_next_process(monkeypatch, tmp_path):
 def test_functions_of_a_layer_can_be_transformed(transform):
     cell, layout = trace(LSTM), Layout((2,) * 3, 2)
     x, given, _ = case(cell, layout)
-    given = Given({n: s.detach() for n, s in given.states.items()}, {n: w.detach() for n, w in given.weights.items()}, {})
+    given = Given(
+        {n: s.detach() for n, s in given.states.items()}, {n: w.detach() for n, w in given.weights.items()}, {}
+    )
     found = transform(lambda x: recur(cell, x, given, layout)[0].sum())(x.detach())
     output = recur(cell, x, given, layout)[0].sum()
     (true,) = torch.autograd.grad(output, x)

@@ -1,7 +1,7 @@
 """Programs as C: one function for each kernel, compiled once for a cell and a type of numbers, kept on disk.
 
-The source is made of numbers and operations alone, nothing that a user wrote gets into it. It needs no header of torch and is plain C, so that a
-compiler takes a fifth of a second. Not a number stays not a number: nothing is compiled under `-ffast-math`.
+The source is made of numbers and operations alone, nothing that a user wrote gets into it. It needs no header of torch and is plain
+C, so that a compiler takes a fifth of a second. Not a number stays not a number: nothing is compiled under `-ffast-math`.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from unstuck.recurrent._torch import BY_ROW, Run
 TYPES = {torch.float32: "float", torch.float64: "double"}
 _FLAGS = ["-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd", "-shared", "-fPIC"]
 
-# exp(x) = 2^n exp(r), |r| <= ln(2) / 2, where exp(r) - 1 is Taylor's series: its next term is 5e-9 in float, 4e-18 in double. Adding 1.5 * 2^23
-# (2^52) rounds to the nearest integer, which then lies in the lowest bits. tanh by exp(2x) - 1, which is exact to the last digits
-# near 0. Limits are written so that what is not a number passes.
+# exp(x) = 2^n exp(r), |r| <= ln(2) / 2, where exp(r) - 1 is Taylor's series: its next term is 5e-9 in float, 4e-18 in double.
+# Adding 1.5 * 2^23 (2^52) rounds to the nearest integer, which then lies in the lowest bits. tanh by exp(2x) - 1, which is exact to
+# the last digits near 0. Limits are written so that what is not a number passes.
 _FLOAT = """
 typedef float R;
 static inline float power(float n) { union { float f; int i; } u; u.f = n; u.i = (int)((unsigned)u.i << 23) + 0x3f800000; return u.f; }

@@ -1,8 +1,8 @@
 """Expressions over the units of a layer: nodes that know what they are made of, each made once, and their derivatives.
 
-A node is an element-wise operation on numbers of all units of one row, or their mean, which every unit then sees. What a cell computes, what
-its kernels compute and what their backward passes compute are all such graphs, so that whoever can run one can run them all: `_torch` by
-tensor operations, `_c` as C code.
+A node is an element-wise operation on numbers of all units of one row, or their mean, which every unit then sees. What a cell
+computes, what its kernels compute and what their backward passes compute are all such graphs, so that whoever can run one can run
+them all: `_torch` by tensor operations, `_c` as C code.
 """
 
 from __future__ import annotations

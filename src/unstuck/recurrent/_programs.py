@@ -1,9 +1,9 @@
 """From a cell to what its kernels do at each step: programs of loads, operations and stores.
 
-All linear maps of the inputs of all steps are one matrix product. It fills a *slab*: rows are the steps of all sequences, columns are
-the gates, one beside the other. At each step the maps of the output state are added by one product, and a kernel computes the rest for
-all units. Where a cell maps something that it computes itself (`step.hidden(..., of=r * h)`), its kernel is cut there into *levels*: kernel 0
-computes what is to be mapped, a product maps it, kernel 1 goes on.
+All linear maps of the inputs of all steps are one matrix product. It fills a *slab*: rows are the steps of all sequences, columns
+are the gates, one beside the other. At each step the maps of the output state are added by one product, and a kernel computes the
+rest for all units. Where a cell maps something that it computes itself (`step.hidden(..., of=r * h)`), its kernel is cut there into
+*levels*: kernel 0 computes what is to be mapped, a product maps it, kernel 1 goes on.
 
 A forward kernel leaves activations in the slab where what they were computed from isn't needed again. A backward kernel computes what
 else it needs anew from the slab and the states. Kernels of the backward pass run from the last level to the first: each follows the
@@ -24,9 +24,10 @@ from unstuck.recurrent.cell import Cell, Group
 class Program:
     """What a kernel does for the units of a row.
 
-    Sources and targets: `col` a column of the slab, `dcol` its gradient; `prev` and `new` a state before and after the step; `carry` the
-    gradient by a state, read as that after the step and left as that before; `grad` the gradient by the output from outside;
-    `operand` what a linear map is given, `seed` the gradient by it; `vector`; `mask` by step and `still` by sequence; `dvector` is added to.
+    Sources and targets: `col` a column of the slab, `dcol` its gradient; `prev` and `new` a state before and after the step;
+    `carry` the gradient by a state, read as that after the step and left as that before; `grad` the gradient by the output from
+    outside; `operand` what a linear map is given, `seed` the gradient by it; `vector`; `mask` by step and `still` by sequence;
+    `dvector` is added to.
 
     Attributes:
         graph: Loads and operations.

@@ -4,9 +4,9 @@
 each step the sequences that go on are the first rows. A buffer of states has the first states before these rows, so that what was before a
 step is one slice as well.
 
-The fast loop makes a product and a kernel at each step, in both directions, and all products that aren't bound to a step at once at the end.
-Where a gradient is to be differentiated again, where functions are transformed (`torch.func`) and under forward-mode differentiation the plain
-loop takes over.
+The fast loop makes a product and a kernel at each step, in both directions, and all products that aren't bound to a step at once at
+the end. Where a gradient is to be differentiated again, where functions are transformed (`torch.func`) and under forward-mode
+differentiation the plain loop takes over.
 """
 
 from __future__ import annotations
@@ -206,7 +206,7 @@ def _fast(cell: Cell, x: Tensor, given: Given, layout: Layout, backend: str) -> 
 _fast._torchdynamo_disable = True  # pyright: ignore[reportFunctionMemberAccess]
 
 
-_NOT_COMPILED: list[Callable[..., tuple[Tensor, dict[str, Tensor]]]] = []
+_NOT_COMPILED: list[Any] = []
 
 
 def _not_compiled() -> Callable[..., tuple[Tensor, dict[str, Tensor]]]:
@@ -275,7 +275,7 @@ def step(
             return masks[name]
         if kind in ("state", "vector"):
             return states[name] if kind == "state" else weights[name]
-        if kind == "projection":
+        if kind == "projection" and cell.projection is not None:
             return F.linear(known[cell.projection], weights["weight_hr"])
         if kind == "input":
             return parts[inputs[name]]
@@ -288,7 +288,10 @@ def step(
         node = cell.graph.nodes[place]
         known[place] = load(node.source) if node.op is Op.LOAD else _torch.compute(node, [known[a] for a in node.args])
     some = next(iter(states.values()))
-    return {name: known[p] if isinstance(known[p], Tensor) else torch.full_like(some, known[p]) for name, p in cell.states.items()}
+    return {
+        name: known[p] if isinstance(known[p], Tensor) else torch.full_like(some, known[p])
+        for name, p in cell.states.items()
+    }
 
 
 def _operands(cell: Cell) -> list[int]:
@@ -466,7 +469,9 @@ class _Loop:
         sources |= {("carry", name): c for name, c in carry.items()} | {("seed", n): s for n, s in seeds.items()}
         sources |= {("dvector", name): d for name, d in dvectors.items()}
         kernels = self._kernels("backward", sources)
-        dprojected = torch.empty_like(outer, memory_format=torch.contiguous_format) if cell.projection is not None else None
+        dprojected = (
+            torch.empty_like(outer, memory_format=torch.contiguous_format) if cell.projection is not None else None
+        )
         after, outside = self._cut(outer if dprojected is None else dprojected), self._cut(outer)
         products = self._reverse_products(dslab, carry, seeds)
         idle = [
@@ -509,7 +514,11 @@ class _Loop:
         weights, found = self.given.weights, {}
         sums = dslab.sum(0)
         groups = [
-            (g.name, [s], self.layout.before(buffers.states[g.state]) if g.state is not None else buffers.operands[g.name])
+            (
+                g.name,
+                [s],
+                self.layout.before(buffers.states[g.state]) if g.state is not None else buffers.operands[g.name],
+            )
             for g, s in zip(self.cell.groups, self.programs.groups, strict=True)
         ]
         for name, spans, operand in [*groups, *([("ih", self.programs.inputs, self.x)] if self.cell.inputs else [])]:
@@ -548,7 +557,13 @@ class _Recurrence(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, cell: Cell, layout: Layout, backend: str, names: tuple[tuple[str, ...], ...], x: Tensor, *tensors: Tensor
+        ctx: Any,
+        cell: Cell,
+        layout: Layout,
+        backend: str,
+        names: tuple[tuple[str, ...], ...],
+        x: Tensor,
+        *tensors: Tensor,
     ) -> tuple[Tensor, ...]:
         given = _given(names, [t.contiguous() for t in tensors])
         buffers, output, last = _Loop(cell, layout, backend, x.contiguous(), given).forward()
@@ -564,7 +579,13 @@ class _Recurrence(torch.autograd.Function):
         inputs = sum(len(group) for group in names)
         tensors, slab, kept = rest[:inputs], rest[inputs], rest[inputs + 1 :]
         if torch.is_grad_enabled():  # the gradient is to be differentiated again
-            return (None, None, None, None, *_again(cell, layout, names, [x, *tensors], grads, ctx.needs_input_grad[4:]))
+            return (
+                None,
+                None,
+                None,
+                None,
+                *_again(cell, layout, names, [x, *tensors], grads, ctx.needs_input_grad[4:]),
+            )
         given = _given(names, [t.contiguous() for t in tensors])
         buffers = _Buffers(
             slab, dict(zip(states, kept, strict=False)), dict(zip(operands, kept[len(states) :], strict=True))
@@ -576,7 +597,12 @@ class _Recurrence(torch.autograd.Function):
 
 
 def _again(
-    cell: Cell, layout: Layout, names: Any, tensors: list[Tensor], grads: Sequence[Tensor | None], needed: Sequence[bool]
+    cell: Cell,
+    layout: Layout,
+    names: Any,
+    tensors: list[Tensor],
+    grads: Sequence[Tensor | None],
+    needed: Sequence[bool],
 ) -> list[Tensor | None]:
     """Gradients that can be differentiated, by the plain loop."""
     output, last = unrolled(cell, tensors[0], _given(names, tensors[1:]), layout)

@@ -68,7 +68,7 @@ def kernel(program: Program, buffers: Mapping[Source, Tensor], unit_size: int) -
             node = nodes[place]
             known[place] = views[node.source] if node.op is Op.LOAD else compute(node, [known[a] for a in node.args])
         # What is a view of a buffer is taken out of it before anything is stored there.
-        results = [known[p].clone() if nodes[p].op is Op.LOAD else known[p] for _, p in program.stores]
+        results = [views[nodes[p].source].clone() if nodes[p].op is Op.LOAD else known[p] for _, p in program.stores]
         for (target, _), result in zip(program.stores, results, strict=True):
             _store(views[target], result, add=target[0] == "dvector")
 

@@ -394,7 +394,9 @@ def trace(
     states = dict(definition(step, **settings))
     name = getattr(definition, "__name__", "cell")
     if not states or next(iter(states)) != "h" or not all(isinstance(v, Value) for v in states.values()):
-        raise MisuseError(f"the cell {name} returns {list(states)}: new states by name are expected, the output 'h' first")
+        raise MisuseError(
+            f"the cell {name} returns {list(states)}: new states by name are expected, the output 'h' first"
+        )
     if project and step._projection is None:
         raise MisuseError(f"the cell {name} has no projection; use step.projected(...) for its output")
     if step.graph is not next(iter(states.values())).graph:
@@ -402,13 +404,17 @@ def trace(
     for state, value in states.items():
         rate = zoneout.get(state, 0.0) if isinstance(zoneout, Mapping) else zoneout
         if rate and value.projected:
-            raise MisuseError("zoneout is not there for a projected state; give a rate for the others: zoneout={'c': 0.1}")
+            raise MisuseError(
+                "zoneout is not there for a projected state; give a rate for the others: zoneout={'c': 0.1}"
+            )
         states[state] = step.zoneout(state, value, rate)
     used = {n.source[1] for n in step.graph.nodes if n.source[:1] == ("state",)}
     if unknown := used - set(states):
         raise MisuseError(f"the cell {name} uses the states {sorted(unknown)} and doesn't return them")
     if project and any(n.source == ("state", "h") and _is_used(step, p) for p, n in enumerate(step.graph.nodes)):
-        raise MisuseError(f"the cell {name} uses its projected output unit by unit, but it has another width than the units")
+        raise MisuseError(
+            f"the cell {name} uses its projected output unit by unit, but it has another width than the units"
+        )
     return Cell(
         name, step.graph, {s: v.node for s, v in states.items()}, tuple(step._inputs.values()), tuple(step._groups.values()),
         tuple(step._vectors.values()), tuple(step._masks.values()), step._projection, step._identity, step._input_scale,

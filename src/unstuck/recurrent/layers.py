@@ -3,11 +3,12 @@
     layer = LSTM(40, 256, num_layers=2, bidirectional=True, batch_first=True)
     outputs, (h, c) = layer(x, lengths=lengths)
 
-`LSTM`, `GRU` and `RNN` take the arguments of those in `torch.nn`, have parameters of the same names and shapes, so that a `state_dict` goes from
-the one to the other and back, and give the same results. `Recurrent` makes layers of any other cell, by its name or by a function of a user's own
-(see `cell`). What differs from torch is how they start: recurrent weights are orthogonal and gates start by keeping what they have
-(`reset_parameters`), since a new layer of torch's has forgotten all but a thousandth after ten steps; and that lengths can be
-given, which costs less than padding, where a `PackedSequence` of torch's costs several times as much.
+`LSTM`, `GRU` and `RNN` take the arguments of those in `torch.nn`, have parameters of the same names and shapes, so that a
+`state_dict` goes from the one to the other and back, and give the same results. `Recurrent` makes layers of any other cell, by its
+name or by a function of a user's own (see `cell`). What differs from torch is how they start: recurrent weights are orthogonal and
+gates start by keeping what they have (`reset_parameters`), since a new layer of torch's has forgotten all but a thousandth after
+ten steps; and that lengths can be given, which costs less than padding, where a `PackedSequence` of torch's costs several times as
+much.
 """
 
 from __future__ import annotations
@@ -39,12 +40,14 @@ class Recurrent(nn.Module):
         hidden_size: Units.
         num_layers: Layers on top of each other.
         bias: Whether linear maps have biases.
-        batch_first: Inputs and outputs are `(batch, time, ...)` rather than `(time, batch, ...)`. States are `(layers, batch, ...)` in any case.
+        batch_first: Inputs and outputs are `(batch, time, ...)` rather than `(time, batch, ...)`. States are `(layers, batch, ...)`
+            in any case.
         dropout: Rate at which outputs of all layers but the last are dropped in training.
         bidirectional: Each layer reads the sequences from both ends.
         proj_size: Width that the output is projected to; 0 for none.
         variational: `dropout` drops the same units at all steps of a sequence (Gal and Ghahramani 2016).
-        recurrent_dropout: Rate at which units of the output state are dropped on the way into its linear maps, the same for a whole sequence.
+        recurrent_dropout: Rate at which units of the output state are dropped on the way into its linear maps, the same for a whole
+            sequence.
         zoneout: Rate at which units of the states keep what they hold, of all states or by name (Krueger et al. 2017).
         horizon: Steps over which gates should remember to start with, see `reset_parameters`.
         backend: What computes it: `auto`, `c`, `torch` or `plain`.
@@ -85,9 +88,19 @@ class Recurrent(nn.Module):
             raise MisuseError(f"dropout rates from 0 to 1 are expected, not {dropout} and {recurrent_dropout}")
         if backend not in BACKENDS:
             raise MisuseError(f"no backend {backend!r}; there are {', '.join(BACKENDS)}")
-        self.input_size, self.hidden_size, self.num_layers, self.proj_size = input_size, hidden_size, num_layers, proj_size
+        self.input_size, self.hidden_size, self.num_layers, self.proj_size = (
+            input_size,
+            hidden_size,
+            num_layers,
+            proj_size,
+        )
         self.bias, self.batch_first, self.bidirectional = bias, batch_first, bidirectional
-        self.dropout, self.variational, self.recurrent_dropout, self.zoneout = dropout, variational, recurrent_dropout, zoneout
+        self.dropout, self.variational, self.recurrent_dropout, self.zoneout = (
+            dropout,
+            variational,
+            recurrent_dropout,
+            zoneout,
+        )
         self.horizon, self.backend, self.settings = horizon, backend, settings
         self.definition: Definition = get("recurrent.cells", cell) if isinstance(cell, str) else cell
         self._cells: dict[bool, Cell] = {}
@@ -159,19 +172,19 @@ class Recurrent(nn.Module):
         """Runs sequences through the layers.
 
         Args:
-            x: Inputs, shape `(time, batch, input)`, `(batch, time, input)` with `batch_first`, or `(time, input)` for a single sequence; or packed
-                ones.
-            states: To begin with, each `(layers * directions, batch, width)`: one tensor where the cell has one state, a tuple where it has several;
-                zeros unless given.
+            x: Inputs, shape `(time, batch, input)`, `(batch, time, input)` with `batch_first`, or `(time, input)` for a single
+                sequence; or packed ones.
+            states: To begin with, each `(layers * directions, batch, width)`: one tensor where the cell has one state, a tuple
+                where it has several; zeros unless given.
             lengths: Steps of each sequence, where they are of different length; what comes after is not looked at.
 
         Returns:
-            Outputs of the last layer in the form of `x`, 0 after a sequence's end, and the states after each sequence's last step in the form of
-            `states`.
+            Outputs of the last layer in the form of `x`, 0 after a sequence's end, and the states after each sequence's last step
+            in the form of `states`.
 
         Raises:
             MisuseError: The shape or type of something isn't as expected.
-        """  # noqa: DOC502
+        """
         if isinstance(x, PackedSequence):
             if lengths is not None:
                 raise MisuseError("packed sequences know their lengths: don't give lengths as well")
@@ -183,10 +196,8 @@ class Recurrent(nn.Module):
             raise MisuseError(f"inputs of shape {tuple(x.shape)} are not sequences of {self.input_size} numbers a step")
         padded = x.unsqueeze(1) if single else x.transpose(0, 1) if self.batch_first else x
         time, batch = padded.shape[:2]
-        if lengths is None:
-            packed = packing.full(time, batch)
-        else:
-            packed = packing.by_lengths(lengths, time, batch, device=x.device)
+        full = lengths is None
+        packed = packing.full(time, batch) if full else packing.by_lengths(lengths, time, batch, device=x.device)
         given = self._given_states(states, packed, padded, single=single)
         rows, last = self._run(packed.pack(padded), packed, given)
         output = packed.unpack(rows, time)
@@ -218,10 +229,12 @@ class Recurrent(nn.Module):
         found = tuple(packed.unsorted(s).squeeze(1) if single else packed.unsorted(s) for s in last.values())
         return found[0] if len(found) == 1 else found
 
-    def _run(
-        self, x: Tensor, packed: packing.Packing, states: dict[str, Tensor]
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """All layers on packed rows."""
+    def _run(self, x: Tensor, packed: packing.Packing, states: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """All layers on packed rows.
+
+        Raises:
+            MisuseError: They are of another type than the parameters.
+        """
         weight = next(self.parameters())
         if torch.is_autocast_enabled(x.device.type):
             # Rounded at every step, states would lose what they are to keep.
@@ -273,8 +286,8 @@ class Recurrent(nn.Module):
         if type(self) is Recurrent:
             parts.insert(0, getattr(self.definition, "__name__", "cell"))
         defaults = {
-            "num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0, "bidirectional": False, "proj_size": 0, "variational": False,
-            "recurrent_dropout": 0.0, "zoneout": 0.0, "horizon": None, "backend": "auto",
+            "num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0, "bidirectional": False, "proj_size": 0,
+            "variational": False, "recurrent_dropout": 0.0, "zoneout": 0.0, "horizon": None, "backend": "auto",
         }  # fmt: skip
         given = {name: getattr(self, name) for name, default in defaults.items() if getattr(self, name) != default}
         return ", ".join([*parts, *(f"{name}={value}" for name, value in (given | self.settings).items())])
@@ -345,8 +358,8 @@ class RNN(Recurrent):
     """
 
     def __init__(
-        self, input_size: int, hidden_size: int, num_layers: int = 1, nonlinearity: str = "tanh", bias: bool = True, batch_first: bool = False,
-        dropout: float = 0.0, bidirectional: bool = False, **settings: Any,
+        self, input_size: int, hidden_size: int, num_layers: int = 1, nonlinearity: str = "tanh", bias: bool = True, batch_first:
+        bool = False, dropout: float = 0.0, bidirectional: bool = False, **settings: Any,
     ) -> None:  # fmt: skip
         super().__init__(
             "rnn", input_size, hidden_size, num_layers, bias=bias, batch_first=batch_first, dropout=dropout,

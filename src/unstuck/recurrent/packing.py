@@ -88,7 +88,9 @@ def full(time: int, batch: int) -> Packing:
     return Packing(Layout((batch,) * time, batch))
 
 
-def by_lengths(lengths: Tensor | Sequence[int], time: int, batch: int, *, device: torch.device | None = None) -> Packing:
+def by_lengths(
+    lengths: Tensor | Sequence[int], time: int, batch: int, *, device: torch.device | None = None
+) -> Packing:
     """Padded sequences of these lengths.
 
     Args:
@@ -110,7 +112,7 @@ def by_lengths(lengths: Tensor | Sequence[int], time: int, batch: int, *, device
     given = torch.as_tensor(lengths, device="cpu")
     if given.shape != (batch,) or given.is_floating_point():
         raise MisuseError(f"lengths of shape {tuple(given.shape)} and type {given.dtype} are not {batch} whole numbers")
-    if batch and not (0 <= int(given.min()) and int(given.max()) <= time):
+    if batch and (int(given.min()) < 0 or int(given.max()) > time):
         raise MisuseError(f"lengths from {int(given.min())} to {int(given.max())} don't fit sequences of {time} steps")
     if bool((given == time).all()):
         return full(time, batch)

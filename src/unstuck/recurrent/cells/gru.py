@@ -23,7 +23,5 @@ def gru(step: Step, *, reset_after: bool = True, update_bias: float = 1.0) -> Ma
     """
     reset = sigmoid(step.gate("r"))
     keep = sigmoid(step.gate("z", bias=update_bias, keeps=1))
-    new = (
-        tanh(step.input("n") + reset * step.hidden("n")) if reset_after else tanh(step.gate("n", of=reset * step.h))
-    )
+    new = tanh(step.input("n") + reset * step.hidden("n")) if reset_after else tanh(step.gate("n", of=reset * step.h))
     return {"h": (1.0 - keep) * new + keep * step.h}
