@@ -998,3 +998,20 @@ def test_numbers_that_are_evaluated_by_hand_have_a_score(watched, apart):
             apart(model(held), 3 * held[:, :1] + 5)
 
     assert watched(training).series("eval_score").last == pytest.approx(1.0, abs=1e-3)
+
+
+def test_a_part_of_a_parameter_that_is_changed_without_gradients_is_left_alone(watched):
+    """To ask such a view for its autograd node is an error, which a program that only fills it never meets."""
+    values = []
+
+    def training():
+        model = mlp()
+        with torch.no_grad():
+            part = model[0].weight[:4]
+            part.fill_(0.5)
+            part.mul_(2.0)
+            values.append((part + 1.0).sum().item())
+        train(model, torch.optim.SGD(model.parameters(), lr=0.1), nn.CrossEntropyLoss())
+
+    assert watched(training).steps == 5
+    assert values == [64.0]

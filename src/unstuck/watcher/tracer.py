@@ -235,7 +235,7 @@ class Tracer(TorchFunctionMode):
         if not first.requires_grad:
             self._note_constant(name, args, first)
             return
-        node = first.grad_fn
+        node = node_of(first)
         if node is None:
             return
         operands = _Operands(self, args, kwargs, before, name)
@@ -274,8 +274,8 @@ class Tracer(TorchFunctionMode):
 
     def _produce(self, out: Any, call: Call) -> None:
         for tensor in (out,) if isinstance(out, Tensor) else _tensors(out):
-            if tensor.grad_fn is not None:
-                self.trace.producers[tensor.grad_fn] = call
+            if (node := node_of(tensor)) is not None:
+                self.trace.producers[node] = call
 
     def _call(self, name: str, args: Any, kwargs: Any, operands: _Operands, out: Tensor) -> Call:
         trace = self.trace
@@ -345,7 +345,8 @@ class Tracer(TorchFunctionMode):
         settings["weighted"] = any(isinstance(w, Tensor) for w in weights)
         if isinstance(target, Tensor) and target.requires_grad and not output.requires_grad:
             output, target = target, output
-        call = self.trace.producers.get(output.grad_fn) if output.grad_fn is not None else None
+        node = node_of(output)
+        call = None if node is None else self.trace.producers.get(node)
         seen = LossSeen(
             name, call, None, output.detach(), target.detach() if isinstance(target, Tensor) else None, settings, call_site(),
             value.detach(),
@@ -369,7 +370,7 @@ class _Operands:
         near: set[int] = set()
         first = True
         for tensor in _tensors(args if not kwargs else (args, tuple(kwargs.values()))):
-            node = before if first and before is not None else tensor.grad_fn
+            node = before if first and before is not None else node_of(tensor)
             first = False
             if not tensor.requires_grad:
                 if tensor.dim() or tensor.numel() > 1:
@@ -408,7 +409,7 @@ def _through(tracer: Tracer, func: Any, args: Any, kwargs: Any) -> Any:
         if name == "__get__" and not tracer.stack and isinstance(out, Tensor) and tracer.trace.recording is not None:
             tracer.trace.recording.note(func, args, kwargs, out)  # x.T and the like
         return out
-    before = args[0].grad_fn if name[-1:] == "_" and args and isinstance(args[0], Tensor) else None
+    before = node_of(args[0]) if name[-1:] == "_" and args and isinstance(args[0], Tensor) else None
     out = func(*args, **kwargs) if kwargs else func(*args)
     try:
         if not tracer.stack and tracer.trace.recording is not None:
@@ -421,6 +422,17 @@ def _through(tracer: Tracer, func: Any, args: Any, kwargs: Any) -> Any:
 
 transparent(_through)
 transparent(Tracer.__torch_function__)
+
+
+def node_of(tensor: Tensor) -> Any:
+    """The autograd node that made a tensor, None if it has none.
+
+    To ask a view that was made and changed under `no_grad`, as initialisations do, is an error that the program itself may never meet.
+    """
+    try:
+        return tensor.grad_fn
+    except RuntimeError:
+        return None
 
 
 def _back(backs: list[tuple[int, Tensor]], which: int, grad: Tensor) -> None:
