@@ -224,9 +224,9 @@ def test_a_cell_of_ones_own():
     ("make", "says"),
     [
         (lambda: LSTM(0, 4), "input_size must be a whole number above 0"),
-        (lambda: LSTM(3, 4, 1.5), "num_layers"),
+        (lambda: LSTM(3, 4, 0), "num_layers"),
         (lambda: LSTM(3, 4, proj_size=4), "projection to 4"),
-        (lambda: LSTM(3, 4, dropout=2), "dropout rates"),
+        (lambda: LSTM(3, 4, dropout=2.0), "dropout rates"),
         (lambda: LSTM(3, 4, backend="cuda"), "no backend 'cuda'"),
         (lambda: GRU(3, 4, proj_size=2), "no projection"),
         (lambda: Recurrent("lstn", 3, 4), "did you mean 'lstm'"),

@@ -53,7 +53,7 @@ def test_sizes_alone_suffice_for_what_is_packed_already():
     assert by_sizes([2, 2], None).backward is None
 
 
-@pytest.mark.parametrize("lengths", [[1, 2], [1, 2, 6], [1, -1, 2], [1.0, 2.0, 3.0]])
+@pytest.mark.parametrize("lengths", [[1, 2], [1, 2, 6], [1, -1, 2], torch.tensor([1.0, 2.0, 3.0])])
 def test_lengths_that_do_not_fit_are_refused(lengths):
     with pytest.raises(MisuseError, match="lengths"):
         by_lengths(lengths, 5, 3)

@@ -6,7 +6,8 @@ import torch
 from unstuck._discover import find
 from unstuck.errors import MisuseError
 from unstuck.recurrent import _c, _recurrence
-from unstuck.recurrent._recurrence import Given, Layout, recur, shapes
+from unstuck.recurrent._layout import Given, Layout, shapes
+from unstuck.recurrent._recurrence import recur
 from unstuck.recurrent.cell import relu, sigmoid, tanh, trace
 
 CELLS = {name: (cell, {}) for name, cell in find("recurrent.cells").items()}

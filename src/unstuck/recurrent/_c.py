@@ -9,14 +9,17 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
+import itertools
 import math
 import os
 import platform
 import shutil
 import subprocess
+import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -72,6 +75,29 @@ static inline R tanh_(R x) {
   return e / (e + 2);
 }
 struct Buffers { long units; R *scratch; R *at[64]; long stride[64]; };
+typedef void (*Kernel)(const struct Buffers *, long, long, long, long);
+typedef void (*Gemm)(const char *, const char *, const long *, const long *, const long *, const R *, const R *, const long *, const R *,
+  const long *, const R *, R *, const long *);
+struct Place { R *at; long stride, rows; };
+struct Action { long kind; Kernel kernel; struct Place into, a, b; const R *weight; long width, inner, leading, turned; R keep; };
+static inline R *start(struct Place p, const long *step) { return p.at + (p.rows ? step[p.rows - 1] * p.stride : 0); }
+void go(const struct Buffers *k, const struct Action *actions, long num, const long *steps, long length, long backwards, Gemm gemm) {
+  const R one = 1;
+  for (long i = 0; i < length; i++) {
+    const long t = backwards ? length - 1 - i : i, *step = steps + 3 * t, n = step[2];
+    for (const struct Action *d = actions; d < actions + num; d++) {
+      R *into = start(d->into, step);
+      const R *a = start(d->a, step), *b = start(d->b, step);
+      if (d->kind == 0) d->kernel(k, step[0], step[1], n, t);
+      else if (d->kind == 1) {  /* row by row here is column by column there */
+        gemm(d->turned ? "T" : "N", "N", &d->width, &n, &d->inner, &one, d->weight, &d->leading, a, &d->a.stride, &d->keep, into, &d->into.stride);
+      } else {
+        for (long r = 0; r < n; r++) for (long j = 0; j < d->width; j++)
+          into[r * d->into.stride + j] = d->kind == 2 ? a[r * d->a.stride + j] + b[r * d->b.stride + j] : 0;
+      }
+    }
+  }
+}
 """
 
 Slots = dict[Source, int]
@@ -242,6 +268,33 @@ class _Buffers(ctypes.Structure):
     )
 
 
+class _Place(ctypes.Structure):
+    _fields_ = (("at", ctypes.c_void_p), ("stride", ctypes.c_long), ("rows", ctypes.c_long))
+
+
+_ROWS = {"first": 0, "row": 1, "prev": 2}
+
+
+def _structures(number: type[ctypes.c_float] | type[ctypes.c_double]) -> type[ctypes.Structure]:
+    class Action(ctypes.Structure):
+        _fields_ = (
+            ("kind", ctypes.c_long),
+            ("kernel", ctypes.c_void_p),
+            *((name, _Place) for name in ("into", "a", "b")),
+            ("weight", ctypes.c_void_p),
+            *((name, ctypes.c_long) for name in ("width", "inner", "leading", "turned")),
+            ("keep", number),
+        )
+
+    return Action
+
+
+_ACTION = {
+    torch.float32: _structures(ctypes.c_float),
+    torch.float64: _structures(ctypes.c_double),
+}
+
+
 class Compiled:
     """A cell's kernels, compiled.
 
@@ -258,6 +311,62 @@ class Compiled:
         self._functions = {
             name: [_declared(library, f"{name}{n}") for n in range(programs.levels)] for name in ("forward", "backward")
         }
+        self._gemm = _gemm(dtype)
+        self._go = library.go
+        self._go.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_long, ctypes.c_void_p, *[ctypes.c_long] * 2, ctypes.c_void_p]
+        self._go.restype = None
+
+    def go(
+        self, which: str, actions: Sequence[Any], buffers: Mapping[Source, Tensor], unit_size: int, steps: Sequence[tuple[int, int, int]]
+    ) -> bool:
+        """Goes through all steps of a pass.
+
+        Args:
+            which: `forward` or `backward`.
+            actions: What is done at each step, see `_loop`.
+            buffers: Of the kernels, by source.
+            unit_size: Number of units.
+            steps: First row, first row of the states before and number of rows of each.
+
+        Returns:
+            Whether it could: not without a matrix product that compiled code can call.
+        """
+        if self._gemm is None:
+            return False
+        given, scratch = self._buffers(buffers, unit_size)
+        made = (_ACTION[self.dtype] * len(actions))(*(self._action(a, which) for a in actions))
+        flat = (ctypes.c_long * (3 * len(steps)))(*itertools.chain.from_iterable(steps))
+        self._go(
+            ctypes.addressof(given), made, len(actions), flat, len(steps), which == "backward", self._gemm
+        )
+        del scratch  # which had to be there until now
+        return True
+
+    def _action(self, action: Any, which: str) -> ctypes.Structure:
+        kind = ("Run", "Multiply", "Sum", "Clear").index(type(action).__name__)
+        made = _ACTION[self.dtype](kind=kind)
+        if kind == 0:
+            made.kernel = ctypes.cast(self._functions[which][action.level], ctypes.c_void_p).value
+            return made
+        made.into, made.width = _placed(action.into), action.into.buffer.shape[1]
+        if kind == 1:
+            made.a, made.weight, made.leading = _placed(action.what), action.weight.data_ptr(), action.weight.stride(0)
+            made.inner, made.turned, made.keep = action.what.buffer.shape[1], action.turned, float(action.keep)
+        if kind == 2:
+            made.a, made.b = _placed(action.a), _placed(action.b)
+        return made
+
+    def _buffers(self, buffers: Mapping[Source, Tensor], unit_size: int) -> tuple[_Buffers, Tensor]:
+        """Where all buffers lie, and one more that must outlive it."""
+        scratch = torch.empty(max(1, self._scratch), unit_size, dtype=self.dtype)
+        given = _Buffers(unit_size, scratch.data_ptr())
+        for source, slot in self._slots.items():
+            buffer = buffers.get(source)
+            if buffer is not None:
+                assert buffer.dtype is self.dtype and buffer.stride(-1) == 1, source
+                given.at[slot] = buffer.data_ptr()
+                given.stride[slot] = buffer.stride(0) if buffer.dim() > 1 else 0
+        return given, scratch
 
     def bind(self, which: str, buffers: Mapping[Source, Tensor], unit_size: int) -> list[Run]:
         """The kernels of a pass, for these buffers.
@@ -270,14 +379,7 @@ class Compiled:
         Returns:
             A kernel for each level.
         """
-        scratch = torch.empty(max(1, self._scratch), unit_size, dtype=self.dtype)
-        given = _Buffers(unit_size, scratch.data_ptr())
-        for source, slot in self._slots.items():
-            buffer = buffers.get(source)
-            if buffer is not None:
-                assert buffer.dtype is self.dtype and buffer.stride(-1) == 1, source
-                given.at[slot] = buffer.data_ptr()
-                given.stride[slot] = buffer.stride(0) if buffer.dim() > 1 else 0
+        given, scratch = self._buffers(buffers, unit_size)
         pointer = ctypes.addressof(given)
         kept = (given, scratch)  # alive as long as the kernels
 
@@ -289,6 +391,39 @@ class Compiled:
             return run
 
         return [bound(function) for function in self._functions[which]]
+
+
+def _placed(place: Any) -> _Place:
+    return _Place(place.buffer.data_ptr(), place.buffer.stride(0), _ROWS[place.rows])
+
+
+@functools.cache
+def _gemm(dtype: torch.dtype) -> int | None:
+    """The address of torch's own matrix product, if it shows one; it is tried on a product that is known.
+
+    Sizes are given as 64 bits, which is right for BLAS of either width where the lower half comes first.
+    """
+    if sys.byteorder != "little":
+        return None
+    name = {torch.float32: "sgemm_", torch.float64: "dgemm_"}[dtype]
+    for library in sorted((Path(torch.__file__).parent / "lib").glob("libtorch_cpu.*")):
+        try:
+            function = getattr(ctypes.CDLL(str(library)), name)
+        except (OSError, AttributeError):
+            continue
+        return ctypes.cast(function, ctypes.c_void_p).value if _is_product(function, dtype) else None
+    return None
+
+
+def _is_product(function: Any, dtype: torch.dtype) -> bool:
+    a, w = torch.arange(6, dtype=dtype).view(2, 3), torch.arange(12, dtype=dtype).view(4, 3)
+    found = torch.zeros(2, 4, dtype=dtype)
+    number = ctypes.c_float if dtype is torch.float32 else ctypes.c_double
+    size = [ctypes.byref(ctypes.c_long(n)) for n in (4, 2, 3, 3, 3, 4)]
+    one, zero = (ctypes.byref(number(v)) for v in (1, 0))
+    pointers = [ctypes.c_void_p(t.data_ptr()) for t in (w, a, found)]
+    function(b"T", b"N", *size[:3], one, pointers[0], size[3], pointers[1], size[4], zero, pointers[2], size[5])
+    return torch.equal(found, a @ w.t())
 
 
 def _declared(library: ctypes.CDLL, name: str) -> Run:

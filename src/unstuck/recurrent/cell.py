@@ -38,7 +38,7 @@ class Value:
 
     def _with(self, op: Op, other: Value | float, *, swap: bool = False) -> Value:
         if isinstance(other, (int, float)):
-            other = Value(self.graph, self.graph.const(other))
+            other = Value(self.graph, self.graph.const(float(other)))
         if not isinstance(other, Value):
             return NotImplemented
         if self.projected or other.projected:

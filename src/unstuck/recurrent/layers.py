@@ -25,7 +25,8 @@ from torch.nn.utils.rnn import PackedSequence
 from unstuck._discover import get
 from unstuck.errors import MisuseError
 from unstuck.recurrent import packing
-from unstuck.recurrent._recurrence import BACKENDS, Given, recur, shapes
+from unstuck.recurrent._layout import Given, shapes
+from unstuck.recurrent._recurrence import BACKENDS, recur
 from unstuck.recurrent.cell import Cell, Definition, Gate, trace
 
 States = Tensor | tuple[Tensor, ...]
@@ -74,7 +75,7 @@ class Recurrent(nn.Module):
         variational: bool = False,
         recurrent_dropout: float = 0.0,
         zoneout: Mapping[str, float] | float = 0.0,
-        horizon: float | None = None,
+        horizon: int | None = None,
         backend: str = "auto",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -139,7 +140,7 @@ class Recurrent(nn.Module):
         return {name: getattr(self, f"{name}_{place}") for name in names}
 
     @torch.no_grad()
-    def reset_parameters(self, *, horizon: float | None = None, generator: torch.Generator | None = None) -> None:
+    def reset_parameters(self, *, horizon: int | None = None, generator: torch.Generator | None = None) -> None:
         """Draws parameters anew.
 
         Input weights as Glorot and Bengio (2010), recurrent ones orthogonal (Saxe et al. 2014) or as the cell says, each gate by itself;
@@ -379,7 +380,7 @@ def _check(**sizes: int) -> None:
 
 
 def _draw(
-    cell: Cell, weights: Mapping[str, Tensor], units: int, horizon: float | None, generator: torch.Generator | None
+    cell: Cell, weights: Mapping[str, Tensor], units: int, horizon: int | None, generator: torch.Generator | None
 ) -> None:
     some = next(iter(weights.values()))
     spans = torch.rand(units, generator=generator, device=some.device, dtype=some.dtype) * ((horizon or 2.0) - 2) + 1

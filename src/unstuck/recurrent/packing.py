@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unstuck.errors import MisuseError
-from unstuck.recurrent._recurrence import Layout
+from unstuck.recurrent._layout import Layout
 
 
 @dataclass(frozen=True)

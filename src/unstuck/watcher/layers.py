@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from unstuck.signals.lag import by_call, memory
+from unstuck.signals.lag import by_call
 from unstuck.signals.moments import DESCRIBE
 from unstuck.watcher import ops
 from unstuck.watcher.recorder import Columns, Sample
@@ -48,10 +49,10 @@ def layer_columns(registry: Registry, sample: Sample) -> None:
         layer.forget_step()
 
 
-def recurrent_lags(calls: list[tuple[LayerState, Any, Tensor]], sample: Sample) -> None:
-    """Measures how far back recurrent modules reach, with their weights as they are, on what they were given."""
-    for layer, module, given in calls:
-        ratios = memory(module, given)
+def recurrent_lags(calls: list[tuple[LayerState, Callable[[], Tensor | None]]], sample: Sample) -> None:
+    """Measures how far back recurrent layers reach, with their weights as they are, on what they were given."""
+    for layer, reach in calls:
+        ratios = reach()
         if ratios is not None:
 
             def means(columns: Columns, numbers: np.ndarray, place: str = layer.name) -> None:

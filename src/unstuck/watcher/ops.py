@@ -62,6 +62,7 @@ _NAMES: dict[str, str] = {
     "rnn": "rnn_tanh rnn_relu",
     "lstm": "lstm",
     "gru": "gru",
+    "recurrent": "recurrent",
     "rnn_cell": "rnn_tanh_cell rnn_relu_cell",
     "lstm_cell": "lstm_cell",
     "gru_cell": "gru_cell",
@@ -113,7 +114,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
 }  # fmt: skip
 RELU_LIKE = frozenset({"relu", "relu6"})
 NORMS = frozenset({"batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm"})
-RECURRENT = frozenset({"rnn", "lstm", "gru"})
+RECURRENT = frozenset({"rnn", "lstm", "gru", "recurrent"})
 CELLS = frozenset({"rnn_cell", "lstm_cell", "gru_cell"})
 MEASURED = (
     _set(

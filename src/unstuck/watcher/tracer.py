@@ -18,6 +18,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from unstuck.probes.tape import Recording
+from unstuck.signals.lag import memory
 from unstuck.signals.moments import describe, gradient
 from unstuck.signals.units import UnitWindow, alive
 from unstuck.watcher import ops
@@ -116,7 +118,7 @@ class Trace:
     computed: dict[int, Tensor] = field(
         default_factory=dict
     )  # results without gradient of what has one: samples, guesses
-    recurrent: list[tuple[LayerState, nn.Module, Tensor]] = field(default_factory=list)  # with what it was given
+    recurrent: list[tuple[LayerState, Callable[[], Tensor | None]]] = field(default_factory=list)  # and how far it reaches back
     recording: Recording | None = None  # to compute the loss again
     root_outputs: list[Any] = field(default_factory=list)  # of evaluated models
     subtracted: list[tuple[Tensor, Tensor]] = field(
@@ -272,6 +274,12 @@ class Tracer(TorchFunctionMode):
                     self.trace.subtracted.append((output, target))
                     return
 
+    def note_reach(self, function: Any, args: tuple[Tensor, ...], out: Any) -> None:
+        """A recurrent layer of ours was run, which knows itself how far it reaches back."""
+        call = self.trace.producers.get(node_of(out[0]))
+        if call is not None:
+            self.trace.recurrent.append((call.layer, partial(function.reach, *(a.detach() for a in args))))
+
     def _produce(self, out: Any, call: Call) -> None:
         for tensor in (out,) if isinstance(out, Tensor) else _tensors(out):
             if (node := node_of(tensor)) is not None:
@@ -307,7 +315,7 @@ class Tracer(TorchFunctionMode):
                 layer.window = UnitWindow()
             layer.window.add(alive(detached, unit_axis=1 if _channels_first(layer, detached) else -1))
         if layer.op in ops.RECURRENT and self.stack and isinstance(self.stack[-1], nn.RNNBase) and not _packed(args):
-            self.trace.recurrent.append((layer, self.stack[-1], args[0].detach()))
+            self.trace.recurrent.append((layer, partial(memory, self.stack[-1], args[0].detach())))
         if out.requires_grad:
             backs = layer.backs
             out.register_hook(lambda grad: _back(backs, which, grad))
@@ -415,6 +423,8 @@ def _through(tracer: Tracer, func: Any, args: Any, kwargs: Any) -> Any:
         if not tracer.stack and tracer.trace.recording is not None:
             tracer.trace.recording.note(func, args, kwargs, out)
         tracer.note(name, args, kwargs, before, out)
+        if tracer.measure and hasattr(func, "reach"):
+            tracer.note_reach(func, args, out)
     except Exception as error:  # noqa: BLE001
         tracer.on_error(name, error)
     return out

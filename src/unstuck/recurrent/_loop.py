@@ -1,0 +1,363 @@
+"""The fast loop: a product and a kernel at each step, both ways, and all products that aren't bound to a step at once.
+
+What is done at each step is a list of *actions* on *places*: a place is a buffer and which of its rows belong to a step. The list is
+written once for a pass; then compiled code goes through all steps by itself (`_c`), or, where there is none, Python does.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from unstuck.recurrent import _c, _torch
+from unstuck.recurrent._graph import Source
+from unstuck.recurrent._layout import Given, Layout
+from unstuck.recurrent._programs import Programs, Span
+from unstuck.recurrent.cell import Cell, Group
+
+
+class Place(NamedTuple):
+    """Rows of a buffer that change from step to step.
+
+    Attributes:
+        buffer: `(rows, width)`.
+        rows: `row` for those of the step, `prev` for those of the states before it, `first` for the first ones at every step.
+    """
+
+    buffer: Tensor
+    rows: str = "row"
+
+
+class Run(NamedTuple):
+    """The kernel of a level."""
+
+    level: int
+
+
+class Multiply(NamedTuple):
+    """A product of a place with a matrix, `(in, out)` or, as `turned`, `(out, in)`; added to what is there, or instead of it."""
+
+    into: Place
+    what: Place
+    weight: Tensor
+    turned: bool
+    keep: bool
+
+
+class Sum(NamedTuple):
+    """The sum of two places."""
+
+    into: Place
+    a: Place
+    b: Place
+
+
+class Clear(NamedTuple):
+    """Zeros."""
+
+    into: Place
+
+
+Action = Run | Multiply | Sum | Clear
+
+
+@dataclass
+class Buffers:
+    """What both passes share.
+
+    Attributes:
+        slab: Gates, `(rows, columns * hidden)`.
+        states: By name, the first states and those after each row.
+        operands: By group, what it maps where that isn't a state.
+    """
+
+    slab: Tensor
+    states: dict[str, Tensor]
+    operands: dict[str, Tensor]
+
+    def by_source(self, batch: int, given: Given, cell: Cell) -> dict[Source, Tensor]:
+        """As kernels name them."""
+        found: dict[Source, Tensor] = {("col",): self.slab}
+        for name, state in self.states.items():
+            found |= {("prev", name): state, ("new", name): state[batch:]}
+        found |= {("operand", name): operand for name, operand in self.operands.items()}
+        found |= {("vector", v.name): given.weights[v.name] for v in cell.vectors}
+        return found | {("mask" if m.by_step else "still", m.name): given.masks[m.name] for m in cell.masks}
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """By the inputs, if they were asked for, by the first states and by the parameters."""
+
+    x: Tensor | None
+    states: dict[str, Tensor]
+    weights: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class _Back:
+    """A backward pass before it is made.
+
+    Attributes:
+        actions: Of each step.
+        sources: Buffers of the kernels.
+        dslab: For the gradients by the slab.
+        dprojected: For those by projected outputs.
+    """
+
+    actions: list[Action]
+    sources: dict[Source, Tensor]
+    dslab: Tensor
+    dprojected: Tensor | None
+
+
+class Loop:
+    """A cell over given tensors.
+
+    Args:
+        programs: Of the cell.
+        compiled: Its compiled kernels, if there are any.
+        layout: Where the steps lie.
+        x: Packed inputs, `(rows, input)`.
+        given: First states, parameters, masks, contiguous.
+    """
+
+    def __init__(
+        self, programs: Programs, compiled: _c.Compiled | None, layout: Layout, x: Tensor, given: Given
+    ) -> None:
+        self.programs, self.compiled, self.layout, self.x, self.given = programs, compiled, layout, x, given
+        self.cell = cell = programs.cell
+        name, gates = (f"weight_{cell.groups[0].name}", cell.groups[0].gates) if cell.groups else ("weight_ih", cell.inputs)
+        self.units = given.weights[name].shape[0] // len(gates)
+
+    def forward(self) -> tuple[Buffers, Tensor, list[Tensor]]:
+        """The forward pass.
+
+        Returns:
+            What the backward pass needs, packed outputs, and last states.
+        """
+        cell, layout, given = self.cell, self.layout, self.given
+        states = {}
+        for name, first in given.states.items():
+            states[name] = first.new_empty(layout.batch + layout.rows, first.shape[1])
+            states[name][: layout.batch] = first
+        named = [g.name for g in cell.groups if g.state is None] + (["hr"] if cell.projection is not None else [])
+        operands = {name: self.x.new_empty(layout.rows, self.units) for name in named}
+        buffers = Buffers(self._slab(), states, operands)
+        self._go("forward", self._forward_actions(buffers), buffers.by_source(layout.batch, given, cell), layout.steps)
+        output = states[cell.output][layout.batch :].clone()  # may be changed in place, while the states may not
+        return buffers, output, [layout.last(state) for state in states.values()]
+
+    def backward(
+        self, buffers: Buffers, grad: Tensor | None, grad_states: Sequence[Tensor | None], *, need_input: bool
+    ) -> Gradients:
+        """The backward pass.
+
+        Args:
+            buffers: As the forward pass left them.
+            grad: Gradient by the outputs.
+            grad_states: By the last states.
+            need_input: Whether the gradient by the inputs is asked for.
+
+        Returns:
+            All gradients.
+        """
+        carry = {
+            name: torch.zeros_like(first) if g is None else g.clone(memory_format=torch.contiguous_format)
+            for (name, first), g in zip(self.given.states.items(), grad_states, strict=True)
+        }
+        back = self._back(buffers, carry, grad)
+        self._go("backward", back.actions, back.sources, self.layout.steps)
+        weights = self._weight_gradients(buffers, back.dslab, back.dprojected)
+        weights |= {v.name: back.sources["dvector", v.name].sum(0) for v in self.cell.vectors}
+        return Gradients(self._input_gradient(back.dslab) if need_input else None, carry, weights)
+
+    def reach(self, *, max_steps: int) -> Tensor:
+        """How far the last output reaches back: the gradient by the states `d` steps before, see `signals.lag.memory`.
+
+        All sequences must be as long as the longest.
+
+        Args:
+            max_steps: The largest lag.
+
+        Returns:
+            Its size by lag over that at the end, float64, of all sequences together.
+        """
+        cell, steps = self.cell, self.layout.steps
+        buffers, _, _ = self.forward()
+        carry = {name: torch.zeros_like(first) for name, first in self.given.states.items()}
+        end = carry[cell.output]
+        end += torch.arange(1, end.shape[1] + 1, device=end.device, dtype=end.dtype).mul_(2.399963).cos_()
+        back = self._back(buffers, carry, None)
+        found = [torch.zeros((), dtype=torch.float64, device=end.device)]
+        size = torch.linalg.vector_norm(torch.cat(list(carry.values()), 1))
+        for t in range(len(steps) - 1, max(-1, len(steps) - 1 - max_steps), -1):
+            for c in carry.values():
+                c /= size.clamp_min(torch.finfo(c.dtype).tiny)
+            self._go("backward", back.actions, back.sources, steps[t : t + 1])
+            size = torch.linalg.vector_norm(torch.cat(list(carry.values()), 1))
+            found.append(found[-1] + size.double().log())
+        return torch.stack(found).exp()
+
+    def _back(self, buffers: Buffers, carry: dict[str, Tensor], grad: Tensor | None) -> _Back:
+        cell, layout, given = self.cell, self.layout, self.given
+        width = given.states[cell.output].shape[1]
+        outer = self.x.new_zeros(1, width).expand(layout.rows, -1) if grad is None else grad.contiguous()
+        seeds = {name: self.x.new_empty(layout.batch, self.units) for name in buffers.operands}
+        dslab = torch.empty_like(buffers.slab)
+        dprojected = self.x.new_empty(layout.rows, width) if cell.projection is not None else None
+        sources = buffers.by_source(layout.batch, given, cell) | {("dcol",): dslab, ("grad",): outer}
+        sources |= {("carry", name): c for name, c in carry.items()} | {("seed", n): s for n, s in seeds.items()}
+        sources |= {("dvector", v.name): self.x.new_zeros(len(layout.sizes), self.units) for v in cell.vectors}
+        return _Back(self._backward_actions(dslab, carry, seeds, outer, dprojected), sources, dslab, dprojected)
+
+    def _go(
+        self, which: str, actions: Sequence[Action], buffers: Mapping[Source, Tensor], steps: Sequence[tuple[int, int, int]]
+    ) -> None:
+        """These steps of a pass."""
+        if self.compiled is not None and self.compiled.go(which, actions, buffers, self.units, steps):
+            return
+        if self.compiled is not None:
+            kernels = self.compiled.bind(which, buffers, self.units)
+        else:
+            programs = self.programs.forward if which == "forward" else self.programs.backward
+            kernels = [_torch.kernel(program, buffers, self.units) for program in programs]
+        order = range(len(steps)) if which == "forward" else range(len(steps) - 1, -1, -1)
+        for t in order:
+            row, prev, n = steps[t]
+            starts = {"row": row, "prev": prev, "first": 0}
+            for action in actions:
+                if isinstance(action, Run):
+                    kernels[action.level](row, prev, n, t)
+                else:
+                    _act(action, starts, n)
+
+    def _columns(self, slab: Tensor, span: Span) -> Tensor:
+        return slab[..., span.start * self.units : span.stop * self.units]
+
+    def _group_weights(self) -> list[tuple[Group, Span, Tensor]]:
+        weights = self.given.weights
+        return [
+            (g, span, rows_of(weights[f"weight_{g.name}"], span, self.units))
+            for g, span in zip(self.cell.groups, self.programs.groups, strict=True)
+        ]
+
+    def _slab(self) -> Tensor:
+        """Filled by the products with all inputs, and by biases."""
+        weights, programs = self.given.weights, self.programs
+        slab = self.x.new_empty(self.layout.rows, len(programs.columns) * self.units)
+        bias = self._bias(slab.shape[1])
+        for span in programs.inputs:
+            weight = rows_of(weights["weight_ih"], span, self.units)
+            torch.addmm(self._columns(bias, span), self.x, weight.t(), out=self._columns(slab, span))
+        for n, column in enumerate(programs.columns):
+            if column.kind == "linear":
+                part = slice(n * self.units, (n + 1) * self.units)
+                slab[:, part] = bias[part]
+        return slab
+
+    def _bias(self, width: int) -> Tensor:
+        weights, bias = self.given.weights, self.x.new_zeros(width)
+        if "bias_ih" in weights or any(f"bias_{g.name}" in weights for g in self.cell.groups):
+            for span in self.programs.inputs:
+                self._columns(bias, span).add_(rows_of(weights["bias_ih"], span, self.units))
+            for group, span in zip(self.cell.groups, self.programs.groups, strict=True):
+                self._columns(bias, span).add_(rows_of(weights[f"bias_{group.name}"], span, self.units))
+        return bias
+
+    def _forward_actions(self, buffers: Buffers) -> list[Action]:
+        cell, programs = self.cell, self.programs
+        found: list[Action] = []
+        for level in range(programs.levels):
+            for group, span, weight in self._group_weights():
+                if programs.level(group) == level - 1:
+                    computed = group.state is None
+                    what = Place(buffers.operands[group.name]) if computed else Place(buffers.states[group.state or ""], "prev")
+                    found.append(Multiply(Place(self._columns(buffers.slab, span)), what, weight, True, True))
+            found.append(Run(level))
+        if cell.projection is not None:
+            new = Place(buffers.states[cell.output][self.layout.batch :])
+            found.append(Multiply(new, Place(buffers.operands["hr"]), self.given.weights["weight_hr"], True, False))
+        return found
+
+    def _backward_actions(
+        self, dslab: Tensor, carry: dict[str, Tensor], seeds: dict[str, Tensor], outer: Tensor, dprojected: Tensor | None
+    ) -> list[Action]:
+        cell, programs = self.cell, self.programs
+        found: list[Action] = []
+        if dprojected is not None:
+            after, weight = Place(dprojected), self.given.weights["weight_hr"]
+            found.append(Sum(after, Place(carry[cell.output], "first"), Place(outer)))
+            found.append(Multiply(Place(seeds["hr"], "first"), after, weight, False, False))
+        for level in range(programs.levels - 1, -1, -1):
+            found.append(Run(level))
+            for group, span, weight in self._group_weights():
+                if programs.level(group) == level - 1:
+                    into = Place(seeds[group.name] if group.state is None else carry[group.state], "first")
+                    keep = group.state in programs.carried
+                    found.append(Multiply(into, Place(self._columns(dslab, span)), weight, False, keep))
+        mapped = programs.carried | {g.state for g in cell.groups}
+        return [*found, *(Clear(Place(c, "first")) for name, c in carry.items() if name not in mapped)]
+
+    def _weight_gradients(self, buffers: Buffers, dslab: Tensor, dprojected: Tensor | None) -> dict[str, Tensor]:
+        weights, found = self.given.weights, {}
+        sums = dslab.sum(0)
+        groups = [
+            (g.name, [s], self.layout.before(buffers.states[g.state]) if g.state is not None else buffers.operands[g.name])
+            for g, s in zip(self.cell.groups, self.programs.groups, strict=True)
+        ]
+        for name, spans, operand in [*groups, *([("ih", self.programs.inputs, self.x)] if self.cell.inputs else [])]:
+            found[f"weight_{name}"] = _in_rows([self._columns(dslab, s).t() @ operand for s in spans], spans, self.units)
+            if f"bias_{name}" in weights:
+                found[f"bias_{name}"] = _in_rows([self._columns(sums, s) for s in spans], spans, self.units)
+        if dprojected is not None:
+            found["weight_hr"] = dprojected.t() @ buffers.operands["hr"]
+        return found
+
+    def _input_gradient(self, dslab: Tensor) -> Tensor:
+        weight = self.given.weights.get("weight_ih")
+        if weight is None:
+            return torch.zeros_like(self.x)
+        parts = [self._columns(dslab, s) @ rows_of(weight, s, self.units) for s in self.programs.inputs]
+        return functools.reduce(torch.add, parts)
+
+
+def rows_of(weight: Tensor, span: Span, units: int) -> Tensor:
+    """The rows of a weight or bias that belong to a span's gates, in the slab's order."""
+    if span.in_order:
+        return weight[span.rows[0] * units : (span.rows[-1] + 1) * units]
+    return torch.cat([weight[r * units : (r + 1) * units] for r in span.rows])
+
+
+def _in_rows(parts: Sequence[Tensor], spans: Sequence[Span], units: int) -> Tensor:
+    """What belongs to the gates of spans, in the order of the weight's rows."""
+    if len(spans) == 1 and spans[0].in_order:
+        return parts[0]
+    found = parts[0].new_empty(sum(len(p) for p in parts), *parts[0].shape[1:])
+    for part, span in zip(parts, spans, strict=True):
+        for n, r in enumerate(span.rows):
+            found[r * units : (r + 1) * units] = part[n * units : (n + 1) * units]
+    return found
+
+
+def _act(action: Multiply | Sum | Clear, starts: Mapping[str, int], n: int) -> None:
+    def at(place: Place) -> Tensor:
+        start = starts[place.rows]
+        return place.buffer[start : start + n]
+
+    into = at(action.into)
+    if isinstance(action, Clear):
+        into.zero_()
+    elif isinstance(action, Sum):
+        torch.add(at(action.a), at(action.b), out=into)
+    else:
+        weight = action.weight.t() if action.turned else action.weight
+        if action.keep:
+            torch.addmm(into, at(action.what), weight, out=into)
+        else:
+            torch.mm(at(action.what), weight, out=into)
