@@ -37,8 +37,9 @@ def unrolled(cell: Cell, x: Tensor, given: Given, layout: Layout) -> tuple[Tenso
         after = step(cell, part, before, given.weights, masks)
         outputs.append(after[cell.output])
         states = after if whole else {name: torch.cat([after[name], states[name][rows:]]) for name in states}
-    if not outputs:
-        return given.states[cell.output][:0], states
+    if not outputs:  # nothing, which depends on all the same
+        everything = x.sum() + sum(weight.sum() for weight in given.weights.values())
+        return given.states[cell.output][:0] + everything, states
     return torch.cat(outputs), states
 
 
