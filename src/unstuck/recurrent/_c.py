@@ -13,6 +13,7 @@ import itertools
 import math
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -29,7 +30,11 @@ from unstuck.recurrent._programs import Program, Programs
 from unstuck.recurrent._torch import BY_ROW, Run
 
 TYPES = {torch.float32: "float", torch.float64: "double"}
-_FLAGS = ["-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd", "-shared", "-fPIC"]
+_FLAGS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC"]
+_MORE_FLAGS = (["-march=native", "-fopenmp"], ["-march=native", "-fopenmp-simd"], [])
+"""Tried one after the other. Threads are torch's own: its OpenMP runtime is loaded already, under the name that the library asks for."""
+_WORTH_THREADS = 1 << 15
+"""From so many units of all sequences on, a step is shared out among threads: before that it takes less than to wake them."""
 
 # exp(x) = 2^n exp(r), |r| <= ln(2) / 2, where exp(r) - 1 is Taylor's series: its next term is 5e-9 in float, 4e-18 in double.
 # Adding 1.5 * 2^23 (2^52) rounds to the nearest integer, which then lies in the lowest bits. tanh by exp(2x) - 1, which is exact to
@@ -90,7 +95,8 @@ void go(const struct Buffers *k, const struct Action *actions, long num, const l
       const R *a = start(d->a, step), *b = start(d->b, step);
       if (d->kind == 0) d->kernel(k, step[0], step[1], n, t);
       else if (d->kind == 1) {  /* row by row here is column by column there */
-        gemm(d->turned ? "T" : "N", "N", &d->width, &n, &d->inner, &one, d->weight, &d->leading, a, &d->a.stride, &d->keep, into, &d->into.stride);
+        gemm(d->turned ? "T" : "N", "N", &d->width, &n, &d->inner, &one, d->weight, &d->leading, a, &d->a.stride, &d->keep, into,
+        &d->into.stride);
       } else {
         for (long r = 0; r < n; r++) for (long j = 0; j < d->width; j++)
           into[r * d->into.stride + j] = d->kind == 2 ? a[r * d->a.stride + j] + b[r * d->b.stride + j] : 0;
@@ -144,10 +150,12 @@ def _buffer(source: Source) -> Source:
 
 
 def _function(name: str, program: Program, slots: Slots) -> str:
+    shared = _Segments(program).scratch or any(target[0] == "dvector" for target, _ in program.stores)
     return "\n".join(
         [
             f"void {name}(const struct Buffers *restrict k, long row, long prev, long rows, long step) {{",
             "  const long H = k->units;",
+            *([] if shared else [f"  #pragma omp parallel for if (rows * H >= {_WORTH_THREADS})"]),
             "  for (long b = 0; b < rows; b++) {",
             *(f"    {_pointer(source, slots)}" for source in program.sources),
             *_body(program, slots),
@@ -313,11 +321,23 @@ class Compiled:
         }
         self._gemm = _gemm(dtype)
         self._go = library.go
-        self._go.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_long, ctypes.c_void_p, *[ctypes.c_long] * 2, ctypes.c_void_p]
+        self._go.argtypes = [
+            ctypes.c_void_p,
+            ctypes.c_void_p,
+            ctypes.c_long,
+            ctypes.c_void_p,
+            *[ctypes.c_long] * 2,
+            ctypes.c_void_p,
+        ]
         self._go.restype = None
 
     def go(
-        self, which: str, actions: Sequence[Any], buffers: Mapping[Source, Tensor], unit_size: int, steps: Sequence[tuple[int, int, int]]
+        self,
+        which: str,
+        actions: Sequence[Any],
+        buffers: Mapping[Source, Tensor],
+        unit_size: int,
+        steps: Sequence[tuple[int, int, int]],
     ) -> bool:
         """Goes through all steps of a pass.
 
@@ -336,9 +356,7 @@ class Compiled:
         given, scratch = self._buffers(buffers, unit_size)
         made = (_ACTION[self.dtype] * len(actions))(*(self._action(a, which) for a in actions))
         flat = (ctypes.c_long * (3 * len(steps)))(*itertools.chain.from_iterable(steps))
-        self._go(
-            ctypes.addressof(given), made, len(actions), flat, len(steps), which == "backward", self._gemm
-        )
+        self._go(ctypes.addressof(given), made, len(actions), flat, len(steps), which == "backward", self._gemm)
         del scratch  # which had to be there until now
         return True
 
@@ -439,21 +457,31 @@ def _built(source: str) -> Path:
     Raises:
         OSError: There is no compiler, or it failed.
     """
-    compiler = os.environ.get("CC") or next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
-    if compiler is None:
+    command = (
+        shlex.split(os.environ.get("CC", ""))
+        or [found for name in ("cc", "gcc", "clang") if (found := shutil.which(name))][:1]
+    )
+    if not command:
         raise OSError("there is no C compiler (cc, gcc or clang)")
-    key = hashlib.sha256("\n".join([source, compiler, *_FLAGS, _machine()]).encode()).hexdigest()[:24]
+    key = hashlib.sha256("\n".join([source, *command, *_FLAGS, _machine()]).encode()).hexdigest()[:24]
     folder = _folder()
     library = folder / f"{key}.so"
     if not (library.exists() and library.stat().st_uid == os.getuid()):
         with tempfile.TemporaryDirectory(dir=folder) as place:
             made, text = Path(place) / "cell.so", Path(place) / "cell.c"
             text.write_text(source)
-            done = subprocess.run(
-                [compiler, *_FLAGS, "-o", made, text], capture_output=True, text=True, check=False, timeout=120
-            )
-            if done.returncode:
-                raise OSError(f"{compiler} could not compile the cell: {done.stderr.strip()[:500]}")
+            for more in _MORE_FLAGS:
+                done = subprocess.run(
+                    [*command, *_FLAGS, *more, "-o", made, text],
+                    capture_output=True,
+                    text=True,
+                    check=False,
+                    timeout=120,
+                )
+                if done.returncode == 0:
+                    break
+            else:
+                raise OSError(f"{command[0]} could not compile the cell: {done.stderr.strip()[:500]}")
             made.replace(library)
     return library
 
