@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,27 +29,16 @@ BACKENDS = ("auto", "c", "torch", "plain")
 `auto`: the first that can be had."""
 
 
-@functools.cache
-def _programs(key: object, cell: _Same) -> Programs:
-    return Programs(cell.cell)
-
-
-class _Same:
-    """A cell that is equal to all others, so that only the key beside it counts."""
-
-    def __init__(self, cell: Cell) -> None:
-        self.cell = cell
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same)
-
-    def __hash__(self) -> int:
-        return 0
+_PROGRAMS: dict[object, Programs] = {}
+_BY_CELL: weakref.WeakKeyDictionary[Cell, Programs] = weakref.WeakKeyDictionary()
 
 
 def programs_of(cell: Cell) -> Programs:
     """The programs of a cell; the same ones for equal cells."""
-    return _programs(cell.key, _Same(cell))
+    found = _BY_CELL.get(cell)
+    if found is None:
+        found = _BY_CELL[cell] = _PROGRAMS.setdefault(cell.key, Programs(cell))
+    return found
 
 
 @functools.cache

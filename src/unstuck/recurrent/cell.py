@@ -164,7 +164,7 @@ class Mask:
     by_step: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Cell:
     """A traced cell.
 

@@ -105,10 +105,12 @@ class Recurrent(nn.Module):
         self.horizon, self.backend, self.settings = horizon, backend, settings
         self.definition: Definition = get("recurrent.cells", cell) if isinstance(cell, str) else cell
         self._cells: dict[bool, Cell] = {}
+        self._parameters_of: list[dict[str, str]] = []  # by layer and direction: what the cell calls a parameter, and the layer
         for place, width in self._places():
             found = shapes(self.cell, width, hidden_size, proj_size, bias=bias)
             for name, shape in found.items():
                 setattr(self, f"{name}_{place}", nn.Parameter(torch.empty(shape, device=device, dtype=dtype)))
+            self._parameters_of.append({name: f"{name}_{place}" for name in found})
         self.reset_parameters()
 
     @property
@@ -135,9 +137,9 @@ class Recurrent(nn.Module):
             for suffix in ("", "_reverse")[: self.num_directions]
         ]
 
-    def _weights(self, place: str) -> dict[str, Tensor]:
-        names = shapes(self.cell, 1, 1, self.proj_size, bias=self.bias)
-        return {name: getattr(self, f"{name}_{place}") for name in names}
+    def _weights(self, n: int) -> dict[str, Tensor]:
+        """Parameters of a layer and direction, as its cell calls them."""
+        return {name: getattr(self, ours) for name, ours in self._parameters_of[n].items()}
 
     @torch.no_grad()
     def reset_parameters(self, *, horizon: int | None = None, generator: torch.Generator | None = None) -> None:
@@ -157,8 +159,8 @@ class Recurrent(nn.Module):
         steps = self.horizon if horizon is None else horizon
         if steps is not None and steps < 3:
             raise MisuseError(f"a horizon of {steps} steps is too short: 3 at least")
-        for place, _ in self._places():
-            _draw(self.cell, self._weights(place), self.hidden_size, steps, generator)
+        for n in range(self.num_layers * self.num_directions):
+            _draw(self.cell, self._weights(n), self.hidden_size, steps, generator)
 
     def flatten_parameters(self) -> None:
         """Does nothing; there for what is written for torch's layers."""
@@ -262,9 +264,8 @@ class Recurrent(nn.Module):
         self, x: Tensor, n: int, packed: packing.Packing, states: dict[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """One layer and direction."""
-        place = self._places()[n][0]
-        given = Given(states, self._weights(place), self._masks(packed, x))
-        if not place.endswith("_reverse"):
+        given = Given(states, self._weights(n), self._masks(packed, x))
+        if n % self.num_directions == 0:
             return recur(self.cell, x, given, packed.layout, backend=self.backend)
         output, last = recur(self.cell, packed.reverse(x), given, packed.layout, backend=self.backend)
         return packed.reverse(output), last
