@@ -1,8 +1,8 @@
 """Backward passes of other rows than a layer's own: many gradients through the same steps at once.
 
-The backward pass of a layer has one gradient by the states of each sequence. Where derivatives of all states are asked for, there is one for
-each unit of each state, and all of them go through the same steps of the same sequence. The kernels are those of the layer, with
-other sources: what the forward pass left is the same for all rows, or rows leave their gradients apart.
+The backward pass of a layer has one gradient by the states of each sequence. Where derivatives of all states are asked for, there is
+one for each unit of each state, and all of them go through the same steps of the same sequence. The kernels are those of the layer,
+with other sources: what the forward pass left is the same for all rows, or rows leave their gradients apart.
 """
 
 from __future__ import annotations
@@ -159,7 +159,9 @@ def through_shared(passed: Passed, sample: int, carry: Mapping[str, Tensor], out
     left |= {("vector", v.name): loop.given.weights[v.name] for v in loop.cell.vectors}
     for m in loop.cell.masks:
         values = loop.given.masks[m.name]
-        left["mask" if m.by_step else "still", m.name] = (passed.by_step(values) if m.by_step else values[None])[:, sample]
+        left["mask" if m.by_step else "still", m.name] = (passed.by_step(values) if m.by_step else values[None])[
+            :, sample
+        ]
     found, (_, fixed) = {}, _changed(loop.programs, "shared")
     for level in fixed:
         values = fixed_values(level, left, (passed.time, loop.units))
@@ -231,5 +233,5 @@ def _go(
     sources |= {("operand", f"dvector {name}"): d for name, d in vectors.items()}
     only: Sequence[Action] = [Run(0)]
     actions = loop._backward_actions(back.slab, dict(carry), seeds, outer, projected) if way == "shared" else only
-    loop._go("backward", actions, sources)
+    loop._go("backward", actions, sources, layout.steps)
     return back

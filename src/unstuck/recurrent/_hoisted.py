@@ -1,7 +1,7 @@
 """A backward program for many rows: what is the same for all of them is computed once, and is only multiplied with.
 
-A backward pass is linear in the gradients that go through it, and what they are multiplied with comes from the forward pass alone: it is the
-same for all rows that go through the same step of the same sequence.
+A backward pass is linear in the gradients that go through it, and what they are multiplied with comes from the forward pass alone: it
+is the same for all rows that go through the same step of the same sequence.
 """
 
 from __future__ import annotations
@@ -67,7 +67,9 @@ class Hoisted:
 
     def _load(self, place: int) -> int:
         node = self.fixed.nodes[place]
-        return self.graph.const(node.value) if node.op is Op.CONST else self.graph.load("fixed", f"{self.level} {place}")
+        return (
+            self.graph.const(node.value) if node.op is Op.CONST else self.graph.load("fixed", f"{self.level} {place}")
+        )
 
     def _varies(self, place: int) -> bool:
         return any(self.fixed.nodes[p].source[:1] in [(kind,) for kind in ROWS] for p in self.fixed.reachable([place]))
@@ -106,5 +108,7 @@ def fixed_values(found: Hoisted, sources: Mapping[Source, Tensor], shape: tuple[
     known: dict[int, Tensor | float] = {}
     for place in found.fixed.reachable(found.wanted.values()):
         node = found.fixed.nodes[place]
-        known[place] = sources[node.source] if node.op is Op.LOAD else _torch.compute(node, [known[a] for a in node.args])
+        known[place] = (
+            sources[node.source] if node.op is Op.LOAD else _torch.compute(node, [known[a] for a in node.args])
+        )
     return {source: torch.as_tensor(known[place]).expand(shape).contiguous() for source, place in found.wanted.items()}

@@ -17,6 +17,7 @@ from torch import Tensor
 from unstuck.recurrent._cotangents import Back, Passed
 from unstuck.recurrent._loop import Loop
 
+
 @dataclass(frozen=True)
 class Piece:
     """Parameters that have the same thing mapped.
