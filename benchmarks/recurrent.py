@@ -1,7 +1,8 @@
-"""Recurrent layers beside torch's: forward and backward pass of one layer, sequences of different lengths, and the time to build a cell.
+"""Recurrent layers beside torch's: both passes of one layer, sequences of different lengths, and the time to build a cell.
 
-All take turns in one process; processor time, so that a busy machine counts less; a ratio is the median over rounds of ours over theirs in the
-same round, with its 95% bootstrap interval. `per gate` divides by the matrix products that a cell has, four of an LSTM being one.
+All take turns in one process; processor time, so that a busy machine counts less; a ratio is the median over rounds of ours over
+theirs in the same round, with its 95% bootstrap interval. `per gate` divides by the matrix products that a cell has, four of an LSTM
+being one.
 
     OMP_NUM_THREADS=1 python benchmarks/recurrent.py [--rounds 15] [--only speed,lengths,build] [--json FILE]
 """
@@ -92,7 +93,9 @@ def turns(runs: Mapping[str, Callable[[], Tensor]], rounds: int) -> dict[str, li
     return found
 
 
-def ratio(found: dict[str, list[tuple[float, float]]], name: str, base: str, which: int, gates: float = 1.0) -> Estimate:
+def ratio(
+    found: dict[str, list[tuple[float, float]]], name: str, base: str, which: int, gates: float = 1.0
+) -> Estimate:
     """The one over the other, by rounds."""
     return Estimate.of([a[which] / b[which] / gates for a, b in zip(found[name], found[base], strict=True)])
 
@@ -116,7 +119,7 @@ def speed(rounds: int) -> list[dict[str, Any]]:
             "nn.RNN": (nn.RNN(size, size), "nn.RNN", 1),
             "RNN": (RNN(size, size), "nn.RNN", 1),
         }
-        runs = {name: (lambda m=module: m(x)[0]) for name, (module, _, _) in layers.items()}
+        runs = {name: (lambda m=module, x=x: m(x)[0]) for name, (module, _, _) in layers.items()}
         found = turns(runs, max(3, rounds * 128 // size) if batch > 1 else 2 * rounds)
         for name, (_, base, gates) in layers.items():
             if name != base:
@@ -188,7 +191,9 @@ def build(rounds: int) -> list[dict[str, Any]]:
 
 def _processor() -> float:
     """Seconds of this process and of those that it started."""
-    return sum(u.ru_utime + u.ru_stime for u in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
+    return sum(
+        u.ru_utime + u.ru_stime for u in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    )
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ HIDDEN = 4
 
 @pytest.fixture
 def one_step():
-    """Makes a layer with random parameters and states, and gives them: the layer, its input, states, parameters without `_l0`, and the new states."""
+    """Makes a layer with random parameters and runs a step: its input, states, parameters without `_l0`, and the new states."""
 
     def run(cell, states=("h",), *, hidden=HIDDEN, **settings):
         torch.manual_seed(0)

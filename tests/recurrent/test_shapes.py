@@ -23,8 +23,8 @@ def cases(draw):
     }
     steps = draw(st.integers(1, 12))
     lengths = draw(st.lists(st.integers(0, steps), min_size=1, max_size=6))
-    sizes = draw(SIZES), draw(SIZES)
-    return draw(st.sampled_from(sorted(PAIRS))), sizes, found, steps, lengths, draw(st.sampled_from(["c", "torch", "plain"]))
+    kind, backend = draw(st.sampled_from(sorted(PAIRS))), draw(st.sampled_from(["c", "torch", "plain"]))
+    return kind, (draw(SIZES), draw(SIZES)), found, steps, lengths, backend
 
 
 @settings(max_examples=40, deadline=None, derandomize=True, database=None)

@@ -132,8 +132,9 @@ class Loop:
     ) -> None:
         self.programs, self.compiled, self.layout, self.x, self.given = programs, compiled, layout, x, given
         self.cell = cell = programs.cell
-        name, gates = (f"weight_{cell.groups[0].name}", cell.groups[0].gates) if cell.groups else ("weight_ih", cell.inputs)
-        self.units = given.weights[name].shape[0] // len(gates)
+        first = cell.groups[0] if cell.groups else None
+        weight = given.weights["weight_ih" if first is None else f"weight_{first.name}"]
+        self.units = weight.shape[0] // len(cell.inputs if first is None else first.gates)
 
     def forward(self) -> tuple[Buffers, Tensor, list[Tensor]]:
         """The forward pass.
@@ -217,7 +218,11 @@ class Loop:
         return _Back(self._backward_actions(dslab, carry, seeds, outer, dprojected), sources, dslab, dprojected)
 
     def _go(
-        self, which: str, actions: Sequence[Action], buffers: Mapping[Source, Tensor], steps: Sequence[tuple[int, int, int]]
+        self,
+        which: str,
+        actions: Sequence[Action],
+        buffers: Mapping[Source, Tensor],
+        steps: Sequence[tuple[int, int, int]],
     ) -> None:
         """These steps of a pass."""
         if self.compiled is not None and self.compiled.go(which, actions, buffers, self.units, steps):
@@ -276,17 +281,27 @@ class Loop:
         for level in range(programs.levels):
             for group, span, weight in self._group_weights():
                 if programs.level(group) == level - 1:
-                    computed = group.state is None
-                    what = Place(buffers.operands[group.name]) if computed else Place(buffers.states[group.state or ""], "prev")
-                    found.append(Multiply(Place(self._columns(buffers.slab, span)), what, weight, True, True))
+                    into = Place(self._columns(buffers.slab, span))
+                    found.append(Multiply(into, self._operand(group, buffers), weight, True, True))
             found.append(Run(level))
         if cell.projection is not None:
             new = Place(buffers.states[cell.output][self.layout.batch :])
             found.append(Multiply(new, Place(buffers.operands["hr"]), self.given.weights["weight_hr"], True, False))
         return found
 
+    def _operand(self, group: Group, buffers: Buffers) -> Place:
+        """What a group maps."""
+        if group.state is None:
+            return Place(buffers.operands[group.name])
+        return Place(buffers.states[group.state], "prev")
+
     def _backward_actions(
-        self, dslab: Tensor, carry: dict[str, Tensor], seeds: dict[str, Tensor], outer: Tensor, dprojected: Tensor | None
+        self,
+        dslab: Tensor,
+        carry: dict[str, Tensor],
+        seeds: dict[str, Tensor],
+        outer: Tensor,
+        dprojected: Tensor | None,
     ) -> list[Action]:
         cell, programs = self.cell, self.programs
         found: list[Action] = []
@@ -307,12 +322,15 @@ class Loop:
     def _weight_gradients(self, buffers: Buffers, dslab: Tensor, dprojected: Tensor | None) -> dict[str, Tensor]:
         weights, found = self.given.weights, {}
         sums = dslab.sum(0)
-        groups = [
-            (g.name, [s], self.layout.before(buffers.states[g.state]) if g.state is not None else buffers.operands[g.name])
-            for g, s in zip(self.cell.groups, self.programs.groups, strict=True)
-        ]
-        for name, spans, operand in [*groups, *([("ih", self.programs.inputs, self.x)] if self.cell.inputs else [])]:
-            found[f"weight_{name}"] = _in_rows([self._columns(dslab, s).t() @ operand for s in spans], spans, self.units)
+        maps: list[tuple[str, list[Span], Tensor]] = [("ih", self.programs.inputs, self.x)] if self.cell.inputs else []
+        for group, span in zip(self.cell.groups, self.programs.groups, strict=True):
+            place = self._operand(group, buffers)
+            maps.append(
+                (group.name, [span], self.layout.before(place.buffer) if place.rows == "prev" else place.buffer)
+            )
+        for name, spans, operand in maps:
+            products = [self._columns(dslab, s).t() @ operand for s in spans]
+            found[f"weight_{name}"] = _in_rows(products, spans, self.units)
             if f"bias_{name}" in weights:
                 found[f"bias_{name}"] = _in_rows([self._columns(sums, s) for s in spans], spans, self.units)
         if dprojected is not None:

@@ -105,7 +105,7 @@ class Recurrent(nn.Module):
         self.horizon, self.backend, self.settings = horizon, backend, settings
         self.definition: Definition = get("recurrent.cells", cell) if isinstance(cell, str) else cell
         self._cells: dict[bool, Cell] = {}
-        self._parameters_of: list[dict[str, str]] = []  # by layer and direction: what the cell calls a parameter, and the layer
+        self._parameters_of: list[dict[str, str]] = []  # by layer and direction: our name by that of the cell
         for place, width in self._places():
             found = shapes(self.cell, width, hidden_size, proj_size, bias=bias)
             for name, shape in found.items():

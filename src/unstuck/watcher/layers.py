@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 import torch
-from torch import Tensor
 
 from unstuck.signals.lag import by_call
 from unstuck.signals.moments import DESCRIBE
 from unstuck.watcher import ops
 from unstuck.watcher.recorder import Columns, Sample
 from unstuck.watcher.registry import Registry
-from unstuck.watcher.tracer import LayerState
+from unstuck.watcher.tracer import LayerState, Reach
 
 _BACK = ("back_rms", "back_max", "back_zero", "back_nonfinite")
 _LARGEST = frozenset({"act_max", "act_nonfinite", "back_max", "back_nonfinite"})
@@ -49,7 +45,7 @@ def layer_columns(registry: Registry, sample: Sample) -> None:
         layer.forget_step()
 
 
-def recurrent_lags(calls: list[tuple[LayerState, Callable[[], Tensor | None]]], sample: Sample) -> None:
+def recurrent_lags(calls: list[tuple[LayerState, Reach]], sample: Sample) -> None:
     """Measures how far back recurrent layers reach, with their weights as they are, on what they were given."""
     for layer, reach in calls:
         ratios = reach()

@@ -40,6 +40,9 @@ DENSE_CALLS = 8  # calls of one layer in a step that are all measured
 MOST_CALLS = 64  # calls of one layer in a step that are measured at most
 MOST_ENTERED = 4  # modules of a forward pass of which it is kept what they were given
 
+Reach = Callable[[], Tensor | None]
+"""How far a recurrent layer reaches back: the gradient by time lag, None if it can't be told."""
+
 
 class LayerState:
     """One layer while it is watched: what is known of it, and the step's measurements still on the device."""
@@ -118,7 +121,7 @@ class Trace:
     computed: dict[int, Tensor] = field(
         default_factory=dict
     )  # results without gradient of what has one: samples, guesses
-    recurrent: list[tuple[LayerState, Callable[[], Tensor | None]]] = field(default_factory=list)  # and how far it reaches back
+    recurrent: list[tuple[LayerState, Reach]] = field(default_factory=list)
     recording: Recording | None = None  # to compute the loss again
     root_outputs: list[Any] = field(default_factory=list)  # of evaluated models
     subtracted: list[tuple[Tensor, Tensor]] = field(
@@ -277,7 +280,7 @@ class Tracer(TorchFunctionMode):
     def note_reach(self, function: Any, args: tuple[Tensor, ...], out: Any) -> None:
         """A recurrent layer of ours was run, which knows itself how far it reaches back."""
         call = self.trace.producers.get(node_of(out[0]))
-        if call is not None:
+        if call is not None and call.layer is not None:
             self.trace.recurrent.append((call.layer, partial(function.reach, *(a.detach() for a in args))))
 
     def _produce(self, out: Any, call: Call) -> None:
