@@ -9,9 +9,10 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from unstuck.recurrent import _c, _torch
@@ -255,8 +256,11 @@ class Loop:
     def _slab(self) -> Tensor:
         """Filled by the products with all inputs, and by biases."""
         weights, programs = self.given.weights, self.programs
-        slab = self.x.new_empty(self.layout.rows, len(programs.columns) * self.units)
-        bias = self._bias(slab.shape[1])
+        width = len(programs.columns) * self.units
+        bias = self._bias(width)
+        if [(span.start, span.stop) for span in programs.inputs] == [(0, len(programs.columns))]:
+            return linear(self.x, rows_of(weights["weight_ih"], programs.inputs[0], self.units), bias)
+        slab = self.x.new_empty(self.layout.rows, width)
         for span in programs.inputs:
             weight = rows_of(weights["weight_ih"], span, self.units)
             torch.addmm(self._columns(bias, span), self.x, weight.t(), out=self._columns(slab, span))
@@ -341,8 +345,31 @@ class Loop:
         weight = self.given.weights.get("weight_ih")
         if weight is None:
             return torch.zeros_like(self.x)
-        parts = [self._columns(dslab, s) @ rows_of(weight, s, self.units) for s in self.programs.inputs]
+        spans = self.programs.inputs
+        parts = [linear(self._columns(dslab, s), rows_of(weight, s, self.units).t().contiguous()) for s in spans]
         return functools.reduce(torch.add, parts)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`torch.nn.functional.linear` of many rows, by oneDNN where it can be had: a fifth faster on processors that MKL isn't made for."""
+    if x.device.type == "cpu" and x.dtype is torch.float32 and len(x) >= _MANY and _by_onednn() is not None:
+        return _by_onednn()(x, weight, bias, "none", [], "")
+    return F.linear(x, weight, bias)
+
+
+_MANY = 256
+
+
+@functools.cache
+def _by_onednn() -> Any:
+    """The operation that torch's compiler calls for this, None where it isn't there or gives something else."""
+    function = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+    x, weight, bias = torch.arange(6.0).view(2, 3), torch.arange(12.0).view(4, 3), torch.ones(4)
+    try:
+        found = None if function is None else function(x, weight, bias, "none", [], "")
+    except RuntimeError:
+        return None
+    return function if found is not None and torch.equal(found, F.linear(x, weight, bias)) else None
 
 
 def rows_of(weight: Tensor, span: Span, units: int) -> Tensor:
