@@ -61,6 +61,7 @@ def test_gradient_descent_goes_down_the_ravine_as_by_hand():
     assert np.allclose(path[:, 1], 0.4 * (-0.5) ** steps, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_gradient_descent_diverges_above_two_over_the_largest_curvature():
     far = descend(RAVINE, lambda params: torch.optim.SGD(params, lr=0.0201), steps=2000)
     near = descend(RAVINE, lambda params: torch.optim.SGD(params, lr=0.0199), steps=2000)

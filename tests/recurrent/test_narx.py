@@ -63,6 +63,7 @@ def test_one_step_and_free_running_are_the_definition(kind):
     torch.testing.assert_close(free, known[:, 15:])
 
 
+@pytest.mark.slow
 def test_an_autoregression_is_statsmodels():
     pytest.importorskip("statsmodels")
     from statsmodels.tsa.ar_model import AutoReg
@@ -147,6 +148,7 @@ def test_with_hidden_layers_training_goes_on_from_least_squares():
         made(1, 2, **delays, hidden_sizes=[8]).fit_least_squares(target, inputs)
 
 
+@pytest.mark.slow
 def test_a_hidden_layer_tells_what_a_linear_map_cannot():
     values = [0.3]
     for _ in range(300):

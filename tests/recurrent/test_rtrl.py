@@ -73,7 +73,7 @@ def streams(layer: Recurrent) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize(("mode", "chunk"), [("block", 5), ("stepwise", 1)])
-@pytest.mark.parametrize(("cell", "settings"), CELLS, ids=str)
+@pytest.mark.parametrize(("cell", "settings"), CELLS, ids=lambda v: getattr(v, "__name__", str(v)))
 def test_with_a_loss_at_every_step_it_is_the_gradient_through_all_time(cell, settings, mode, chunk):
     # A ReLU's states grow without end with weights as large as the others', and their sine then is noise.
     layer = made(cell, scale=0.1 if "nonlinearity" in settings else 0.3, **settings)
@@ -99,7 +99,7 @@ def long_kept(step):
 
 @pytest.mark.parametrize("mode", ["elementwise", "snap1"])
 @pytest.mark.parametrize("chunk", [1, 5])
-@pytest.mark.parametrize("cell", ["indrnn", long_kept], ids=str)
+@pytest.mark.parametrize("cell", ["indrnn", long_kept], ids=lambda v: getattr(v, "__name__", str(v)))
 def test_units_that_see_themselves_alone_are_taken_one_by_one(cell, chunk, mode):
     layer = made(cell)
     x, weights = streams(layer)
@@ -147,7 +147,9 @@ def test_losses_may_be_left_out_and_may_be_of_the_last_states(mode):
 
 
 @pytest.mark.parametrize("mode", ["block", "stepwise"])
-@pytest.mark.parametrize("settings", [{"zoneout": 0.3}, {"recurrent_dropout": 0.3}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{"zoneout": 0.3}, {"recurrent_dropout": 0.3}], ids=lambda v: getattr(v, "__name__", str(v))
+)
 def test_random_masks_are_those_of_the_forward_pass(settings, mode):
     layer = made("lstm", **settings)
     x, weights = streams(layer)

@@ -1,5 +1,6 @@
 """Layers beside torch's for shapes, lengths and settings that nobody thought of."""
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,6 +28,7 @@ def cases(draw):
     return kind, (draw(SIZES), draw(SIZES)), found, steps, lengths, backend
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, derandomize=True, database=None)
 @given(cases())
 def test_any_layer_on_any_sequences_gives_what_torchs_gives_on_each_of_them(case):

@@ -105,6 +105,7 @@ def held_by_tensors() -> int:
     return sum(t.numel() * t.element_size() for t in gc.get_objects() if type(t) is Tensor)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("every", "through"), [(100, 100), (100, 250)])
 def test_memory_does_not_grow_in_ten_thousand_steps(every, through):
     layer = layers.LSTM(2, 3)

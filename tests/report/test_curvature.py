@@ -157,6 +157,7 @@ def test_the_verdict_in_the_terminal_tells_it_in_a_line(cases: SimpleNamespace) 
     assert "saddle; 0.100 is 0.40 of the 0.250" in stream.getvalue()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 0.0, None])
 def test_numbers_that_are_none_break_nothing(cases: SimpleNamespace, value: Any) -> None:
     """JSON has no NaN, so that in records they are None."""

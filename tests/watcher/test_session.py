@@ -943,6 +943,7 @@ def numbers(x, generator):
     return 5 + x[:, :1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("loss", "output", "target"),
     [(nn.CrossEntropyLoss(), 3, labels), (nn.MSELoss(), 1, numbers)],
