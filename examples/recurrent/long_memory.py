@@ -43,8 +43,8 @@ class Setting:
 
 
 SETTINGS = {
-    "adding": Setting("gru", 400, 1500, 64, 1e-2),
-    "copy-memory": Setting(linear, 200, 2000, 128, 5e-4),
+    "adding": Setting("gru", 400, 1200, 64, 1e-2),
+    "copy-memory": Setting(linear, 200, 1500, 128, 5e-4),
 }
 
 
@@ -119,5 +119,5 @@ if __name__ == "__main__":
     parser.add_argument("--length", type=int, help="of the task; its own unless given")
     parser.add_argument("--steps", type=int, help="updates, at most; those of the task unless given")
     parser.add_argument("--seeds", type=int, default=1, help="how many")
-    parser.add_argument("--seed", type=int, default=0, help="the first")
+    parser.add_argument("--seed", type=int, default=1, help="the first; settings were chosen on 0 and 5")
     main(parser.parse_args())
