@@ -35,6 +35,48 @@ def test_it_leaves_a_saddle(script):
     assert made.run(escape, share=0.25, size=0.01)["loss"].item() < 1e-6
 
 
+def test_along_the_curvature_it_leaves_a_saddle_on_the_way_that_leads_down(script):
+    made = script(SADDLE)
+    assert made.run(escape, share=0.25, size=0.01, along="curvature")["loss"].item() < 1e-6
+    text = SADDLE.replace(
+        "range(400)", "range(101)"
+    )  # pushed in the last step but one: by 0.01 in the mean over two weights
+    w = script(text).run(escape, share=0.99, size=0.01, along="curvature")["w"]
+    first, second = (abs(v) for v in w.tolist()[0])
+    assert first < 1e-3 and second == pytest.approx(0.01 * 2**0.5, rel=0.5)
+
+
+def test_once_where_the_counted_loop_is_not_the_one_around_backward(script):
+    made = script("""
+        import torch
+        torch.manual_seed(0)
+        net = torch.nn.Linear(4, 3)
+        batches = [(torch.randn(8, 4), torch.randn(8, 3))] * 3
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        for epoch in range(4):
+            for x, y in batches:
+                loss = (net(x) - y).square().mean()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+    """)
+    lines = made.added(escape, share=0.5, along="curvature")
+    assert "pushed = False" in lines and "        if epoch == 2 and not pushed:" in lines
+    assert made.run(escape, share=0.5, along="curvature")["pushed"] is True
+
+
+def test_a_loss_without_a_name_has_no_curvature_to_be_taken(script):
+    made = script("""
+        import torch
+        net = torch.nn.Linear(4, 3)
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        for i in range(10):
+            net(x).mean().backward()
+    """)
+    with pytest.raises(EditError, match="no name"):
+        made.added(escape, share=0.5, along="curvature")
+
+
 def test_before_training(script):
     assert script().added(escape, share=0.0, size=0.5) == [
         "with torch.no_grad():",
@@ -84,5 +126,11 @@ def test_what_does_not_count(script, counts):
 def test_what_is_tried(script, found):
     series = {("grad_norm", ""): [1.0, 0.5, 0.01, 0.01], ("weight_rms", "w"): [0.2, 0.2]}
     made = script(SADDLE, series=series, meta={"steps": 10})
-    assert propose(made, found()) == [{"share": 0.2, "size": 0.06}, {"share": 0.2, "size": 0.2}]
-    assert propose(script(), found()) == [{"share": 0.0, "size": 0.03}, {"share": 0.0, "size": 0.1}]
+    assert propose(made, found()) == [
+        {"share": 0.2, "size": 0.06}, {"share": 0.2, "size": 0.2}, {"share": 0.2, "size": 0.02, "along": "curvature"},
+    ]  # fmt: skip
+    assert propose(script(), found()) == [
+        {"share": 0.0, "size": 0.03},
+        {"share": 0.0, "size": 0.1},
+        {"share": 0.0, "size": 0.01, "along": "curvature"},
+    ]

@@ -198,7 +198,8 @@ def test_what_is_written_is_python_and_the_rest_stays(name, usual, found, writte
         ]
         assert changed, settings
         assert sum(op[2] - op[1] for op in changed) <= 5, "lines that are changed"
-        assert sum(op[4] - op[3] for op in changed) <= 10, "lines that are written"
+        most = 20 if settings.get("along") == "curvature" else 10  # a power iteration is a function of its own
+        assert sum(op[4] - op[3] for op in changed) <= most, "lines that are written"
         assert all(line == line.rstrip() and len(line) < 200 for op in changed for line in after[op[3] : op[4]])
 
 

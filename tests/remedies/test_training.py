@@ -113,6 +113,7 @@ SETTINGS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("l1", {"value": 0.01}, {}),
     ("escape", {"size": 0.2}, {}),
     ("escape", {"share": 0.3, "size": 0.2}, {}),
+    ("escape", {"share": 0.3, "size": 0.2, "along": "curvature"}, {}),
     ("initialization", {"scheme": "default"}, {}),
     ("initialization", {"scheme": "zero"}, {}),
     ("learning-rate", {"rate": 0.5}, {}),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Sequence
 
-from unstuck.source import Edit, Source, called
+from unstuck.source import Edit, EditError, Source, called
 
 
 def literal(value: float) -> str:
@@ -74,3 +74,30 @@ def renamed(source: Source, call: ast.Call, name: str, *, dotted: str) -> tuple[
     """
     prefix = called(call).rpartition(".")[0]
     return (f"{prefix}.{name}", []) if prefix else in_torch(source, dotted)
+
+
+def trained_loss(source: Source, statement: ast.stmt) -> ast.expr:
+    """What backward is called on: `loss` of `loss.backward()`, `scaler.scale(loss).backward()` and `(loss / 4).backward()`.
+
+    Raises:
+        EditError: It isn't called plainly.
+    """
+    for call in ast.walk(statement):
+        if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "backward"):
+            continue
+        root = (
+            call.args[0]
+            if source.of(call.func.value) in ("accelerator", "fabric", "self") and call.args
+            else call.func.value
+        )
+        if (
+            isinstance(root, ast.Call)
+            and isinstance(root.func, ast.Attribute)
+            and root.func.attr == "scale"
+            and root.args
+        ):
+            root = root.args[0]
+        if isinstance(root, ast.BinOp) and isinstance(root.op, ast.Div) and isinstance(root.left, ast.Name):
+            root = root.left
+        return root
+    raise EditError("it can't be told what backward is called on")

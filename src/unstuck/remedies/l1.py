@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from unstuck.program import Script
 from unstuck.remedies._network import parameters_at
-from unstuck.remedies._text import literal
-from unstuck.source import Edit, EditError, Source
+from unstuck.remedies._text import literal, trained_loss
+from unstuck.source import Edit
 from unstuck.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -37,39 +37,12 @@ def l1(script: Script, *, value: float = 1e-4) -> list[Edit]:
         EditError: It can't be told what backward is called on.
     """  # noqa: DOC502
     source, statement = script.statement("backward")
-    loss = _root(source, statement)
+    loss = trained_loss(source, statement)
     penalty = f"{literal(value)} * sum(p.abs().sum() for p in {parameters_at(script, source, statement)})"
     if isinstance(loss, (ast.Name, ast.Attribute)):
         name = source.of(loss)
         return [source.before(statement, [f"{name} = {name} + {penalty}"])]
     return [source.replace(loss, f"({source.of(loss)} + {penalty})")]
-
-
-def _root(source: Source, statement: ast.stmt) -> ast.expr:
-    """What backward is called on: `loss` of `loss.backward()`, `scaler.scale(loss).backward()` and `(loss / 4).backward()`.
-
-    Raises:
-        EditError: It isn't called plainly.
-    """
-    for call in ast.walk(statement):
-        if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "backward"):
-            continue
-        root = (
-            call.args[0]
-            if source.of(call.func.value) in ("accelerator", "fabric", "self") and call.args
-            else call.func.value
-        )
-        if (
-            isinstance(root, ast.Call)
-            and isinstance(root.func, ast.Attribute)
-            and root.func.attr == "scale"
-            and root.args
-        ):
-            root = root.args[0]
-        if isinstance(root, ast.BinOp) and isinstance(root.op, ast.Div) and isinstance(root.left, ast.Name):
-            root = root.left
-        return root
-    raise EditError("it can't be told what backward is called on")
 
 
 def treat(training: Training, record: Record, *, value: float = 1e-4) -> None:
