@@ -71,6 +71,10 @@ def test_gates_by_the_length_of_the_sequences(script):
     bias = made.run(gating, to="chrono")["net"].rnn.bias_ih_l0.data
     assert (bias[8:16] == -bias[:8]).all()
     assert bias[8:16].min() > 0
+    packed = {"layers": [Layer("rnn", "lstm", out_shape=(3200, 8))], "vectors": {("lag_grad", "rnn"): [[1.0] * 30]}}
+    assert "        forget = torch.log(1 + 28 * torch.rand(size, device=parameter.device))" in script(
+        text, **packed
+    ).added(gating, to="chrono")
     with pytest.raises(EditError, match="known length"):
         gating(script(text), to="chrono")
 

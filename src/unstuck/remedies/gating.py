@@ -125,15 +125,19 @@ def _chrono(script: Script) -> list[Edit]:
 
 
 def _length(record: Record) -> int:
-    """Of the sequences that an LSTM is given.
+    """Of the sequences that an LSTM is given: by its output, or by how many steps back it was asked for its gradient.
 
     Raises:
         EditError: There is no LSTM, or it isn't known.
     """
-    shapes = [layer.out_shape for layer in record.program.layers if layer.op == "lstm" and len(layer.out_shape) == 3]
-    if not shapes:
+    layers = [layer for layer in record.program.layers if layer.op == "lstm"]
+    shapes = [layer.out_shape for layer in layers if len(layer.out_shape) == 3]
+    if shapes:
+        return shapes[0][1] if shapes[0][0] == record.series("batch_size").median() else shapes[0][0]
+    lags = [len(vector.values) for layer in layers for vector in record.vectors("lag_grad", layer.name)]
+    if not lags:
         raise EditError("there is no LSTM that gives sequences of a known length")
-    return shapes[0][1] if shapes[0][0] == record.series("batch_size").median() else shapes[0][0]
+    return max(lags)
 
 
 def treat(training: Training, record: Record, *, to: str = "GRU") -> None:
