@@ -28,6 +28,14 @@ def swapped(step):
     return {"h": step.state("c"), "c": step.state("d"), "d": new + step.h}
 
 
+def rich(step):
+    """More parameters by unit than most cells have altogether."""
+    total = step.gate("h")
+    for n in range(40):
+        total = total + step.vector(f"v{n}") * step.h
+    return {"h": tanh(total)}
+
+
 def idle(step):
     """A state that nothing is made of, one that stays, a gate that isn't used, and no map of a state."""
     step.input("unused")
@@ -47,6 +55,7 @@ VARIANTS = CELLS | {
     "searched": (searched, {}),
     "swapped": (swapped, {}),
     "idle": (idle, {}),
+    "rich": (rich, {}),
 }
 LAYOUTS = [Layout((4,) * 6, 4), Layout((4, 3, 3, 1), 4), Layout((3, 3, 1), 4), Layout((), 2), Layout((1,), 1)]
 INPUT, HIDDEN, PROJECTED = 5, 7, 3

@@ -79,7 +79,7 @@ static inline R tanh_(R x) {
   R p = less_one(y, &scale), e = scale * p + (scale - 1);
   return e / (e + 2);
 }
-struct Buffers { long units; R *scratch; R *at[64]; long stride[64]; };
+struct Buffers { long units; R *scratch; R *at[NUM_BUFFERS]; long stride[NUM_BUFFERS]; };
 typedef void (*Kernel)(const struct Buffers *, long, long, long, long);
 typedef void (*Gemm)(const char *, const char *, const long *, const long *, const long *, const R *, const R *, const long *, const R *,
   const long *, const R *, R *, const long *);
@@ -121,7 +121,7 @@ def source_of(programs: Programs, dtype: torch.dtype) -> str:
     """
     slots = buffer_slots(programs)
     text, terms = (_FLOAT, 7) if dtype is torch.float32 else (_DOUBLE, 13)
-    head = text.replace("SERIES", _series(terms)) + _COMMON
+    head = text.replace("SERIES", _series(terms)) + f"#define NUM_BUFFERS {len(slots)}\n" + _COMMON
     passes = {"forward": programs.forward, "backward": programs.backward}
     return head + "".join(
         _function(f"{name}{n}", p, slots) for name, found in passes.items() for n, p in enumerate(found)
@@ -267,13 +267,19 @@ def _store(target: Source, place: int, slots: Slots) -> str:
     return f"{_variable(target, slots)}[j] {'+=' if target[0] == 'dvector' else '='} v{place};"
 
 
-class _Buffers(ctypes.Structure):
-    _fields_ = (
-        ("units", ctypes.c_long),
-        ("scratch", ctypes.c_void_p),
-        ("at", ctypes.c_void_p * 64),
-        ("stride", ctypes.c_long * 64),
-    )
+@functools.cache
+def _buffers_of(count: int) -> type[ctypes.Structure]:
+    """What `struct Buffers` is for a cell with so many."""
+
+    class Buffers(ctypes.Structure):
+        _fields_ = (
+            ("units", ctypes.c_long),
+            ("scratch", ctypes.c_void_p),
+            ("at", ctypes.c_void_p * count),
+            ("stride", ctypes.c_long * count),
+        )
+
+    return Buffers
 
 
 class _Place(ctypes.Structure):
@@ -361,7 +367,7 @@ class Compiled:
         return True
 
     def _action(self, action: Any, which: str) -> ctypes.Structure:
-        kind = ("Run", "Multiply", "Sum", "Clear").index(type(action).__name__)
+        kind = action.kind
         made = _ACTION[self.dtype](kind=kind)
         if kind == 0:
             made.kernel = ctypes.cast(self._functions[which][action.level], ctypes.c_void_p).value
@@ -374,10 +380,10 @@ class Compiled:
             made.a, made.b = _placed(action.a), _placed(action.b)
         return made
 
-    def _buffers(self, buffers: Mapping[Source, Tensor], unit_size: int) -> tuple[_Buffers, Tensor]:
+    def _buffers(self, buffers: Mapping[Source, Tensor], unit_size: int) -> tuple[Any, Tensor]:
         """Where all buffers lie, and one more that must outlive it."""
         scratch = torch.empty(max(1, self._scratch), unit_size, dtype=self.dtype)
-        given = _Buffers(unit_size, scratch.data_ptr())
+        given = _buffers_of(len(self._slots))(unit_size, scratch.data_ptr())
         for source, slot in self._slots.items():
             buffer = buffers.get(source)
             if buffer is not None:

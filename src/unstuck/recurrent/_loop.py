@@ -37,12 +37,14 @@ class Place(NamedTuple):
 class Run(NamedTuple):
     """The kernel of a level."""
 
+    kind = 0  # what compiled code calls it
     level: int
 
 
 class Multiply(NamedTuple):
     """A product of a place with a matrix, `(in, out)` or, as `turned`, `(out, in)`; added to what is there, or instead of it."""
 
+    kind = 1  # what compiled code calls it
     into: Place
     what: Place
     weight: Tensor
@@ -53,6 +55,7 @@ class Multiply(NamedTuple):
 class Sum(NamedTuple):
     """The sum of two places."""
 
+    kind = 2  # what compiled code calls it
     into: Place
     a: Place
     b: Place
@@ -61,6 +64,7 @@ class Sum(NamedTuple):
 class Clear(NamedTuple):
     """Zeros."""
 
+    kind = 3  # what compiled code calls it
     into: Place
 
 

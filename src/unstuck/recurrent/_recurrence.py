@@ -37,7 +37,8 @@ def programs_of(cell: Cell) -> Programs:
     """The programs of a cell; the same ones for equal cells."""
     found = _BY_CELL.get(cell)
     if found is None:
-        found = _BY_CELL[cell] = _PROGRAMS.setdefault(cell.key, Programs(cell))
+        found = _PROGRAMS.get(cell.key) or Programs(cell)
+        _BY_CELL[cell] = _PROGRAMS[cell.key] = found
     return found
 
 

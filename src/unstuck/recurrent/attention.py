@@ -61,8 +61,7 @@ class Additive(nn.Module):
 
     def project(self, states: Float[Tensor, "batch source memory"], mask: Bool[Tensor, "batch source"]) -> Memory:
         """Keys of the states; each row needs a real position."""
-        states = _without_padding(states, mask)
-        return Memory(self.key(states), states, mask)
+        return _memory(self.key, states, mask)
 
     def forward(
         self, queries: Float[Tensor, "batch target query"], memory: Memory
@@ -89,8 +88,7 @@ class General(nn.Module):
 
     def project(self, states: Float[Tensor, "batch source memory"], mask: Bool[Tensor, "batch source"]) -> Memory:
         """Keys of the states; each row needs a real position."""
-        states = _without_padding(states, mask)
-        return Memory(self.key(states), states, mask)
+        return _memory(self.key, states, mask)
 
     def forward(
         self, queries: Float[Tensor, "batch target query"], memory: Memory
@@ -108,14 +106,18 @@ class Dot(nn.Module):
 
     def project(self, states: Float[Tensor, "batch source memory"], mask: Bool[Tensor, "batch source"]) -> Memory:
         """The states are their own keys; each row needs a real position."""
-        states = _without_padding(states, mask)
-        return Memory(states, states, mask)
+        return _memory(nn.Identity(), states, mask)
 
     def forward(
         self, queries: Float[Tensor, "batch target memory"], memory: Memory
     ) -> tuple[Float[Tensor, "batch target memory"], Float[Tensor, "batch target source"]]:
         """Contexts, and the weights they were made with."""
         return _read(queries @ memory.keys.transpose(1, 2), memory)
+
+
+def _memory(key: nn.Module, states: Tensor, mask: Tensor) -> Memory:
+    states = _without_padding(states, mask)
+    return Memory(key(states), states, mask)
 
 
 def _without_padding(states: Tensor, mask: Tensor) -> Tensor:
