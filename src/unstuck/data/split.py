@@ -1,0 +1,603 @@
+"""Which samples are for training and which for evaluation: hold-out, k-fold, bootstrap with its estimate, nested.
+
+All take the number of samples and what is known of them, one value per sample:
+
+- `labels`: each class has its share in both parts (stratified); needs scikit-learn;
+- `groups`: what belongs together stays together, such as all pictures of a patient; k-fold needs scikit-learn;
+- `times`: evaluation comes after training, as it will in use.
+
+All indices ascend, but those of a bootstrap's training part repeat. Equal seeds give equal splits.
+"""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+from torch.utils.data import Dataset, Subset, TensorDataset
+
+from unstuck.data.samples import as_array, is_dataset
+from unstuck.errors import MissingError, MisuseError
+
+OUT_OF_BAG, IN_BAG = 0.632, 0.368  # 1 - 1/e of all samples is in a large resample; the estimate's weights are these
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Which samples are trained on, and which evaluate. Can be unpacked: `train, evaluation = split`.
+
+    Attributes:
+        train: Numbers of samples, from 0.
+        evaluation: Numbers of others.
+    """
+
+    train: NDArray[np.int64]
+    evaluation: NDArray[np.int64]
+
+    def __iter__(self) -> Iterator[NDArray[np.int64]]:
+        """Both parts, so that splits are what scikit-learn takes as `cv=`."""
+        yield self.train
+        yield self.evaluation
+
+
+@dataclass(frozen=True, eq=False)
+class Nested:
+    """A split to judge by, and splits of its training part to choose by. What is chosen never saw what judges it.
+
+    Attributes:
+        outer: The split that judges.
+        inner: Splits of `outer.train`; they too hold numbers among all samples.
+    """
+
+    outer: Split
+    inner: tuple[Split, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class _Known:
+    """What is known of the samples: at most labels and groups, or times."""
+
+    num_samples: int
+    labels: np.ndarray | None
+    groups: np.ndarray | None
+    times: np.ndarray | None
+    gap: Any
+
+    def of(self, samples: NDArray[np.int64]) -> _Known:
+        """The same of some of them."""
+        labels, groups, times = (None if v is None else v[samples] for v in (self.labels, self.groups, self.times))
+        return _Known(len(samples), labels, groups, times, self.gap)
+
+
+def hold_out(
+    num_samples: int,
+    share: float = 0.2,
+    *,
+    labels: ArrayLike | None = None,
+    groups: ArrayLike | None = None,
+    times: ArrayLike | None = None,
+    gap: Any = None,
+    seed: int = 0,
+) -> Split:
+    """One part of the samples is held out for evaluation.
+
+    Args:
+        num_samples: How many there are, at least 2.
+        share: Of samples that evaluate, between 0 and 1. Where groups or equal times must stay together it is met as nearly as
+            they allow: those of equal times all evaluate, groups are taken in random order while they bring the share nearer.
+        labels: Class of each sample, of which each has its share in both parts; not together with groups.
+        groups: Group of each sample, none of which is in both parts.
+        times: Of each sample, numbers or `datetime64`: the last ones evaluate, and nothing is random.
+        gap: Only with times, in their unit: samples of this span before the first that evaluates are left out.
+        seed: Of all randomness.
+
+    Returns:
+        The split.
+
+    Raises:
+        MisuseError: Too few samples, classes or groups for it, or values that don't fit or go together.
+        MissingError: There are labels, and scikit-learn isn't installed.
+
+    Example:
+        >>> split = hold_out(10, 0.3, times=[9, 8, 7, 6, 5, 4, 3, 2, 1, 0])
+        >>> split.evaluation.tolist()
+        [0, 1, 2]
+    """  # noqa: DOC502
+    known = _known(num_samples, labels, groups, times, gap)
+    if not 0 < share < 1:
+        raise MisuseError(f"a share of {share} for evaluation; it must be between 0 and 1")
+    num_held = round(share * num_samples)
+    if not 0 < num_held < num_samples:
+        raise MisuseError(
+            f"a share of {share} of {num_samples} samples leaves {min(num_held, num_samples - num_held)} in a part"
+        )
+    if known.times is not None:
+        return _chained(known, [num_samples - num_held, num_samples])[0]
+    if known.labels is not None and known.groups is not None:
+        raise MisuseError("a hold-out by labels and groups at once; take one split of k_fold, which can do both")
+    if known.labels is not None:
+        return _stratified(known.labels, num_held, seed)
+    if known.groups is not None:
+        return _split(np.isin(known.groups, _groups_held(known.groups, num_held, seed)))
+    return _split(np.isin(np.arange(num_samples), _generator(seed).permutation(num_samples)[:num_held]))
+
+
+def k_fold(
+    num_samples: int,
+    num_folds: int = 5,
+    *,
+    labels: ArrayLike | None = None,
+    groups: ArrayLike | None = None,
+    times: ArrayLike | None = None,
+    gap: Any = None,
+    seed: int = 0,
+) -> list[Split]:
+    """Each sample evaluates once, and is trained on in all other splits; with times, forward chaining.
+
+    Forward chaining cuts the samples into one block more than there are folds, in order of time: each block but the first
+    evaluates once, after training on all that lies before it.
+
+    Args:
+        num_samples: How many there are. As many folds leave one out.
+        num_folds: How many splits, at least 2.
+        labels: Class of each sample, of which each has its share in every fold; may be given together with groups.
+        groups: Group of each sample, each of which is in one fold; folds are made as equal in size as groups allow.
+        times: Of each sample, numbers or `datetime64`; samples of equal times stay together, and nothing is random.
+        gap: Only with times, in their unit: samples of this span before the first that evaluates are left out of training.
+        seed: Of all randomness.
+
+    Returns:
+        The splits.
+
+    Raises:
+        MisuseError: More folds than samples, members of the smallest class, groups or times, or values that don't fit or go together.
+        MissingError: There are labels or groups, and scikit-learn isn't installed.
+
+    Example:
+        >>> [split.evaluation.tolist() for split in k_fold(8, 3, times=range(8))]
+        [[2, 3], [4, 5], [6, 7]]
+    """  # noqa: DOC502
+    return _folds(_known(num_samples, labels, groups, times, gap), num_folds, seed)
+
+
+def nested(
+    num_samples: int,
+    outer_folds: int = 5,
+    inner_folds: int = 5,
+    *,
+    labels: ArrayLike | None = None,
+    groups: ArrayLike | None = None,
+    times: ArrayLike | None = None,
+    gap: Any = None,
+    seed: int = 0,
+) -> list[Nested]:
+    """K-fold, and k-fold again within each training part, for settings that are chosen by scores.
+
+    The best of many scores is too good by chance. So settings are chosen by inner splits, and the outer evaluation part, which
+    had no say, judges what was chosen.
+
+    Args:
+        num_samples: How many there are.
+        outer_folds: Splits that judge.
+        inner_folds: Splits within the training part of each.
+        labels: As in `k_fold`.
+        groups: As in `k_fold`.
+        times: As in `k_fold`.
+        gap: As in `k_fold`.
+        seed: Of all randomness; inner splits of one outer split are not those of another.
+
+    Returns:
+        An outer split with its inner ones, for each outer fold.
+
+    Raises:
+        MisuseError: As `k_fold`, of all samples or of those of an outer training part.
+        MissingError: As `k_fold`.
+
+    Source:
+        Stone 1974, "Cross-validatory choice and assessment of statistical predictions"; Varma and Simon 2006, "Bias in error
+        estimation when using cross-validation for model selection", for how much too good it is without.
+    """  # noqa: DOC502
+    known = _known(num_samples, labels, groups, times, gap)
+    found = []
+    for i, outer in enumerate(_folds(known, outer_folds, seed)):
+        inner = _folds(known.of(outer.train), inner_folds, _state(seed, i))
+        found.append(
+            Nested(outer, tuple(Split(outer.train[split.train], outer.train[split.evaluation]) for split in inner))
+        )
+    return found
+
+
+def bootstrap(
+    num_samples: int,
+    num_resamples: int = 100,
+    *,
+    labels: ArrayLike | None = None,
+    groups: ArrayLike | None = None,
+    seed: int = 0,
+) -> Iterator[Split]:
+    """As many samples as there are, drawn with replacement, are trained on; those not drawn (out of bag) evaluate.
+
+    A resample without any out-of-bag sample, which only very few samples give, is drawn again.
+
+    Args:
+        num_samples: How many there are, at least 2.
+        num_resamples: How many splits.
+        labels: Class of each sample, each of which is drawn as often as it is there; not together with groups.
+        groups: Group of each sample: groups are drawn instead of samples, as many as there are, and whole.
+        seed: Of all randomness. The split with number i is the same whatever `num_resamples` is.
+
+    Returns:
+        An iterator over the splits; training parts are sorted and repeat what was drawn several times.
+
+    Raises:
+        MisuseError: Too few samples, groups or members of a class, or values that don't fit or go together.
+
+    Source:
+        Efron 1983, "Estimating the error rate of a prediction rule: improvement on cross-validation".
+    """
+    known = _known(num_samples, labels, groups, None, None)
+    if num_resamples < 1:
+        raise MisuseError(f"{num_resamples} resamples; at least 1 is needed")
+    if known.labels is not None and known.groups is not None:
+        raise MisuseError("a bootstrap by labels and groups at once; give one of them")
+    if known.labels is not None:
+        _check_classes(known.labels, 2, "a bootstrap by labels")
+    if known.groups is not None:
+        _check_groups(known.groups, 2)
+    return (_resample(known, seed, i) for i in range(num_resamples))
+
+
+def bootstrap_estimate(
+    train_score: float | ArrayLike, oob_score: float | ArrayLike, *, no_information: float | None = None
+) -> float:
+    """What a model trained on all samples would score on new ones, by the .632 rule; by the .632+ rule with `no_information`.
+
+    Training scores are too good, and those out of bag too bad, since a resample holds 63.2% of the samples: the estimate lies
+    between. A model that learns by heart makes training scores worthless; .632+ then leans towards the score out of bag, as far
+    as that has fallen towards the score of a model without any information.
+
+    Args:
+        train_score: Score of a model trained on all samples, on the same; or those of resamples on themselves, which are averaged.
+        oob_score: Scores out of bag, which are averaged. Any scores will do, also those where less is better.
+        no_information: What the score would be if inputs told nothing of targets; see `no_information_accuracy`.
+
+    Returns:
+        The estimate. It lies between the two scores; that of .632+ between the .632 one and the score out of bag, which counts as
+        no worse than `no_information`.
+
+    Raises:
+        MisuseError: There is no score, or one that isn't finite.
+
+    Source:
+        Efron and Tibshirani 1997, "Improvements on cross-validation: the .632+ bootstrap method", section 3. There the score out of
+        bag is averaged by sample first, and the rate of overfitting is cut at 0; here it is at 1 too, so that weights stay in range.
+
+    Example:
+        A nearest neighbor, which is right on what it has seen, and labels at random:
+
+        >>> round(bootstrap_estimate(1.0, 0.5), 3), bootstrap_estimate(1.0, 0.5, no_information=0.5)
+        (0.684, 0.5)
+    """  # noqa: DOC502
+    train, oob = _mean_score(train_score, "train_score"), _mean_score(oob_score, "oob_score")
+    if no_information is None:
+        return IN_BAG * train + OUT_OF_BAG * oob
+    lost, losable = oob - train, _mean_score(no_information, "no_information") - train
+    overfitting = min(1.0, lost / losable) if lost * losable > 0 else 0.0
+    if abs(lost) > abs(losable) and overfitting:
+        lost = losable
+    return train + OUT_OF_BAG / (1 - IN_BAG * overfitting) * lost
+
+
+def no_information_accuracy(labels: ArrayLike, predictions: ArrayLike) -> float:
+    """Accuracy of the same predictions if labels had nothing to do with inputs: over all pairs of a label and a prediction.
+
+    Args:
+        labels: Class of each sample.
+        predictions: Class that the model says, for each.
+
+    Returns:
+        From 0 to 1; `bootstrap_estimate` takes it as `no_information` where scores are accuracies.
+
+    Raises:
+        MisuseError: They are not as many, or none.
+
+    Source:
+        Efron and Tibshirani 1997, section 3: one minus their no-information error rate.
+    """
+    labels, predictions = as_array(labels), as_array(predictions)
+    if labels.ndim != 1 or labels.shape != predictions.shape or not labels.size:
+        raise MisuseError(
+            f"labels of shape {labels.shape} and predictions of shape {predictions.shape}; each needs one per sample"
+        )
+    classes, numbers = np.unique(np.concatenate([labels, predictions]), return_inverse=True)
+    counts = [np.bincount(half, minlength=len(classes)) for half in np.split(numbers, 2)]
+    return float(counts[0] @ counts[1]) / labels.size**2
+
+
+def subsets(dataset: Any, split: Split) -> tuple[Subset[Any], Subset[Any]]:
+    """Both parts of a dataset.
+
+    Args:
+        dataset: A dataset with numbered samples; or an array or a tensor, or several in a tuple, which become a `TensorDataset`.
+        split: Of its samples.
+
+    Returns:
+        What is trained on, and what evaluates. They hold numbers of samples and no copies.
+
+    Raises:
+        MisuseError: The dataset has fewer samples than the split, or none that are numbered.
+
+    Example:
+        >>> train, evaluation = subsets((torch.zeros(10, 3), torch.arange(10)), hold_out(10, 0.2))
+        >>> len(train), len(evaluation)
+        (8, 2)
+    """
+    dataset = _as_dataset(dataset)
+    num_samples, last = len(dataset), max((int(part.max()) for part in split if len(part)), default=-1)
+    if last >= num_samples:
+        raise MisuseError(
+            f"the split has sample {last}, and the dataset {num_samples} samples; make it of len(dataset)"
+        )
+    return Subset(dataset, split.train.tolist()), Subset(dataset, split.evaluation.tolist())
+
+
+def _as_dataset(data: Any) -> Any:
+    if is_dataset(data):
+        return data
+    if isinstance(data, Dataset):
+        raise MisuseError(f"{type(data).__name__} is a stream without numbered samples; split what it is made from")
+    columns = data if isinstance(data, tuple) else (data,)
+    tensors = [
+        column if isinstance(column, Tensor) else torch.from_numpy(np.require(column, requirements="W"))
+        for column in columns
+    ]
+    if len({len(column) for column in tensors}) != 1:
+        raise MisuseError(f"arrays of {[len(column) for column in tensors]} samples don't go together")
+    return TensorDataset(*tensors)
+
+
+def _known(num_samples: int, labels: Any, groups: Any, times: Any, gap: Any) -> _Known:
+    """What was given, checked.
+
+    Raises:
+        MisuseError: Something doesn't fit or go together.
+    """
+    if num_samples < 2:
+        raise MisuseError(f"{num_samples} samples can't be split; at least 2 are needed")
+    if times is not None and (labels is not None or groups is not None):
+        raise MisuseError("times together with labels or groups; a split by time is settled by times alone")
+    if gap is not None and times is None:
+        raise MisuseError("a gap without times; it is a span of time before the first sample that evaluates")
+    found = {
+        "labels": _column(num_samples, labels, "labels"),
+        "groups": _column(num_samples, groups, "groups"),
+        "times": _column(num_samples, times, "times"),
+    }
+    if found["labels"] is not None:
+        _check_labels(found["labels"])
+    if found["times"] is not None:
+        _check_times(found["times"], gap)
+    return _Known(num_samples, **found, gap=gap)
+
+
+def _column(num_samples: int, values: Any, name: str) -> np.ndarray | None:
+    """One value per sample.
+
+    Raises:
+        MisuseError: Values are not one per sample, or some are missing.
+    """
+    if values is None:
+        return None
+    column = as_array(values)
+    if column.dtype.kind == "u":
+        column = column.astype(np.int64)  # which can go below 0, as a time less a gap may
+    if column.shape != (num_samples,):
+        raise MisuseError(f"{name} of shape {column.shape}; one per sample is needed, shape ({num_samples},)")
+    missing = column != column if column.dtype.kind in "fcmMO" else np.zeros(0, bool)
+    if np.any(missing):
+        raise MisuseError(
+            f"{int(np.sum(missing))} of {num_samples} {name} are missing (NaN); fill them in or drop them"
+        )
+    return column
+
+
+def _check_labels(labels: np.ndarray) -> None:
+    if labels.dtype.kind == "f" and np.any(labels != np.round(labels)):
+        raise MisuseError(
+            f"labels such as {labels[labels != np.round(labels)][0]} are no classes; cut numbers into bins first: np.digitize"
+        )
+
+
+def _check_times(times: np.ndarray, gap: Any) -> None:
+    if times.dtype.kind not in "iufM":
+        raise MisuseError(
+            f"times of type {times.dtype}; numbers or datetime64 are needed: np.array(times, dtype='datetime64[s]')"
+        )
+    if times.dtype.kind == "f" and not np.all(np.isfinite(times)):
+        raise MisuseError("times that are infinite; drop them or say when they were")
+    try:
+        backwards = gap is not None and bool(times[0] - gap > times[0])
+    except TypeError:
+        raise MisuseError(f"a gap of {gap!r} for times of type {times.dtype}; give it in their unit") from None
+    if backwards:
+        raise MisuseError(f"a gap of {gap}; it can't be negative")
+
+
+def _check_classes(labels: np.ndarray, least: int, what: str) -> None:
+    classes, counts = np.unique(labels, return_counts=True)
+    if counts.min() < least:
+        raise MisuseError(
+            f"class {classes[counts.argmin()]!s} has {counts.min()} of {len(labels)} samples; {what} needs {least} of each class"
+        )
+
+
+def _check_groups(groups: np.ndarray, least: int) -> None:
+    num_groups = len(np.unique(groups))
+    if num_groups < least:
+        raise MisuseError(f"{num_groups} groups; at least {least} are needed")
+
+
+def _generator(*seeds: int) -> np.random.Generator:
+    if min(seeds) < 0:
+        raise MisuseError(f"a seed of {min(seeds)}; it can't be negative")
+    return np.random.default_rng(seeds)
+
+
+def _state(*seeds: int) -> int:
+    """A seed that scikit-learn takes too."""
+    return int(_generator(*seeds).integers(2**32))
+
+
+def _split(held: NDArray[np.bool_]) -> Split:
+    return Split(np.flatnonzero(~held), np.flatnonzero(held))
+
+
+def _scikit_learn() -> Any:
+    """scikit-learn's splits.
+
+    Raises:
+        MissingError: It isn't installed.
+    """
+    try:
+        return importlib.import_module("sklearn.model_selection")
+    except ModuleNotFoundError as error:
+        raise MissingError(
+            f"splits by labels and folds of groups are made by scikit-learn, which can't be imported ({error}): "
+            "pip install scikit-learn"
+        ) from None
+
+
+def _stratified(labels: np.ndarray, num_held: int, seed: int) -> Split:
+    _check_classes(labels, 2, "a split by labels")
+    num_classes = len(np.unique(labels))
+    smaller = min(num_held, len(labels) - num_held)
+    if smaller < num_classes:
+        raise MisuseError(f"{num_classes} classes, and only {smaller} samples in a part; change its share")
+    maker = _scikit_learn().StratifiedShuffleSplit(n_splits=1, test_size=num_held, random_state=_state(seed))
+    ((train, evaluation),) = maker.split(np.zeros(len(labels)), labels)
+    return Split(np.sort(train), np.sort(evaluation))
+
+
+def _groups_held(groups: np.ndarray, num_held: int, seed: int) -> np.ndarray:
+    """Groups in random order, of which each is taken that brings their number of samples nearer.
+
+    scikit-learn's GroupShuffleSplit takes a share of the groups, which may be any share of the samples.
+    """
+    _check_groups(groups, 2)
+    names, sizes = np.unique(groups, return_counts=True)
+    taken, missing = [], num_held
+    for group in _generator(seed).permutation(len(names)):
+        if sizes[group] < 2 * missing:
+            taken.append(group)
+            missing -= sizes[group]
+    if not taken:
+        taken = [sizes.argmin()]
+    return names[taken[: len(names) - 1]]
+
+
+def _folds(known: _Known, num_folds: int, seed: int) -> list[Split]:
+    """Splits, after all checks that depend on how many there are.
+
+    Raises:
+        MisuseError: There are too few samples, members of a class, groups or times.
+    """
+    _check_folds(known, num_folds)
+    if known.times is not None:
+        size = known.num_samples // (num_folds + 1)
+        return _chained(known, [known.num_samples - size * i for i in range(num_folds, -1, -1)])
+    if known.labels is None and known.groups is None:
+        folds = np.array_split(_generator(seed).permutation(known.num_samples), num_folds)
+        return [_split(np.isin(np.arange(known.num_samples), fold)) for fold in folds]
+    splits = _folds_of_scikit_learn(known, num_folds, seed)
+    if not all(len(split.evaluation) for split in splits):
+        raise MisuseError(
+            f"{num_folds} folds by labels and groups leave one empty; groups are too unequal, take fewer folds"
+        )
+    return splits
+
+
+def _check_folds(known: _Known, num_folds: int) -> None:
+    if num_folds < 2:
+        raise MisuseError(f"{num_folds} folds; at least 2 are needed")
+    most = known.num_samples - (known.times is not None)
+    if num_folds > most:
+        raise MisuseError(f"{num_folds} folds of {known.num_samples} samples; at most {most} are possible")
+    if known.labels is not None:
+        _check_classes(known.labels, num_folds, f"a split into {num_folds} folds")
+    if known.groups is not None:
+        _check_groups(known.groups, num_folds)
+
+
+def _folds_of_scikit_learn(known: _Known, num_folds: int, seed: int) -> list[Split]:
+    library, state = _scikit_learn(), _state(seed)
+    groups = known.groups
+    if groups is None:
+        maker = library.StratifiedKFold(num_folds, shuffle=True, random_state=state)
+    elif known.labels is not None:
+        maker = library.StratifiedGroupKFold(num_folds, shuffle=True, random_state=state)
+    else:
+        # GroupKFold balances sizes only without its own shuffle; new names in random order have it choose anew among equals.
+        names, numbers = np.unique(groups, return_inverse=True)
+        groups = _generator(seed).permutation(len(names))[numbers]
+        maker = library.GroupKFold(num_folds)
+    return [Split(*parts) for parts in maker.split(np.zeros(known.num_samples), known.labels, groups)]
+
+
+def _chained(known: _Known, cuts: list[int]) -> list[Split]:
+    """Evaluation on the samples from each cut to the next, in order of time, after training on all before.
+
+    A cut between samples of one time moves back to the first of them.
+
+    Raises:
+        MisuseError: There are too few times.
+    """
+    assert known.times is not None
+    order = np.argsort(known.times, kind="stable")
+    times = known.times[order]
+    starts = [int(np.searchsorted(times, times[cut])) for cut in cuts[:-1]] + [cuts[-1]]
+    if starts[0] == 0 or len(set(starts)) < len(starts):
+        raise MisuseError(f"{len(np.unique(times))} different times are too few for {len(cuts)} parts that share none")
+    splits = []
+    for start, end in itertools.pairwise(starts):
+        first = times[start]
+        num_before = int(np.searchsorted(times, first if known.gap is None else first - known.gap))
+        if not num_before:
+            raise MisuseError(f"a gap of {known.gap} leaves no sample to train on before {first}")
+        splits.append(Split(np.sort(order[:num_before]), np.sort(order[start:end])))
+    return splits
+
+
+def _resample(known: _Known, seed: int, number: int) -> Split:
+    """The resample with that number, drawn until there is something out of bag."""
+    generator = _generator(seed, number)
+    while True:
+        train = _drawn(known, generator)
+        held = np.ones(known.num_samples, bool)
+        held[train] = False
+        if held.any():
+            return Split(train, np.flatnonzero(held))
+
+
+def _drawn(known: _Known, generator: np.random.Generator) -> NDArray[np.int64]:
+    if known.groups is not None:
+        names, numbers = np.unique(known.groups, return_inverse=True)
+        times_drawn = np.bincount(generator.integers(len(names), size=len(names)), minlength=len(names))
+        return np.repeat(np.arange(known.num_samples), times_drawn[numbers])
+    if known.labels is None:
+        return np.sort(generator.integers(known.num_samples, size=known.num_samples))
+    members = [np.flatnonzero(known.labels == name) for name in np.unique(known.labels)]
+    return np.sort(np.concatenate([generator.choice(each, size=len(each)) for each in members]))
+
+
+def _mean_score(scores: Any, name: str) -> float:
+    values = as_array(scores).astype(np.float64)
+    if not values.size or not np.all(np.isfinite(values)):
+        raise MisuseError(f"{name} is {scores}; a finite score, or some, are needed")
+    return float(values.mean())

@@ -1,0 +1,16 @@
+"""The programs of docs/data.md run, one after the other, and assert what they say."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+PAGE = Path(__file__).parents[2] / "docs" / "data.md"
+
+
+def test_the_programs_of_the_page_run():
+    programs = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    assert len(programs) == 7
+    names: dict = {}
+    for program in programs:
+        exec(compile(program, str(PAGE), "exec"), names)
