@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from unstuck.trials.estimate import paired
+from unstuck.trials.estimate import paired, welch
 
 NULL_TRIALS = 400
 
@@ -75,3 +75,19 @@ def test_intervals_hold_the_truth_as_often_as_they_say(pairs):
         effect = paired(base, base + 0.1 + random.normal(0, 0.05, pairs))
         held += effect.low <= 0.1 <= effect.high
     assert held / NULL_TRIALS == pytest.approx(0.95, abs=slack(0.95, NULL_TRIALS))
+
+
+def test_welch_is_that_of_scipy():
+    """The difference of two means; scipy's interval has fractional degrees of freedom, ours rounds down: a little wider."""
+    stats = pytest.importorskip("scipy.stats")
+    without, treated = [0.1, 0.2, 0.15, 0.12], [0.5, 0.65, 0.58]
+    effect = welch(without, treated)
+    theirs = stats.ttest_ind(treated, without, equal_var=False).confidence_interval()
+    assert effect.mean == pytest.approx(sum(treated) / 3 - sum(without) / 4)
+    assert theirs.low - 0.05 < effect.low <= theirs.low
+    assert theirs.high <= effect.high < theirs.high + 0.05
+
+
+def test_welch_of_one_run_is_infinitely_unsure():
+    effect = welch([0.1], [0.5, 0.6])
+    assert (effect.low, effect.high, effect.helps) == (-math.inf, math.inf, False)

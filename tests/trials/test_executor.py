@@ -183,3 +183,68 @@ def test_the_log_holds_no_numbers_that_json_lacks(tmp_path):
     Log(tmp_path).add(job, Outcome("diverged", "loss", math.inf, math.nan))
     assert json.loads((tmp_path / "trials.jsonl").read_text(), parse_constant=pytest.fail)["outcome"]["value"] is None
     assert math.isnan(Log(tmp_path).known[job.key].value)
+
+
+def test_of_an_iterator_each_is_taken_only_when_there_is_room(here):
+    taken, ended = [], []
+
+    def stream():
+        for i in range(5):
+            taken.append((i, len(ended)))
+            yield count(f"job{i}")[0]
+
+    for job, _ in processes(here, workers=2).run(stream()):
+        ended.append(job)
+    assert len(ended) == 5
+    assert [when for _, when in taken] == sorted(when for _, when in taken)
+    assert all(when >= i - 1 for i, when in taken)
+
+
+def test_none_says_that_something_must_end_first(here):
+    ended, first = [], count("first")[0]
+
+    def stream():
+        yield first
+        while not ended:
+            yield None
+        yield count("second")[0]
+
+    for job, _ in processes(here, workers=2).run(stream()):
+        ended.append(job)
+    assert [job.command[1] for job in ended] == ["first", "second"]
+
+
+def test_none_ends_it_where_nothing_is_under_way(here):
+    assert list(processes(here).run(iter([None]))) == []
+
+
+def test_what_is_known_of_an_iterator_comes_without_being_made(here):
+    list(processes(here).run(count("a")))
+    got = [job.command[1] for job, _ in processes(here).run(iter(count("a", "b")))]
+    assert sorted(got) == ["a", "b"]
+    assert made(here) == ["a", "b"]
+
+
+def test_a_child_that_somebody_killed_is_made_once_more_where_it_can_go_on(here):
+    """One that saves itself; any other is as it ended."""
+    (here / "dies.py").write_text(
+        "import os, signal\nopen('made', 'a').write('tried\\n')\n"
+        "if len(open('made').read().split()) < 2: os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    [(_, outcome)] = processes(here).run([Job(("dies.py",), file="dies.py")])
+    assert made(here) == ["tried", "tried"]
+    assert "SIGKILL" not in outcome.error
+    (here / "made").unlink()
+    [(_, outcome)] = processes(here).run([Job(("dies.py", "again"))])
+    assert (outcome.status, outcome.error) == ("failed", "ended by SIGKILL")
+
+
+def test_notes_and_outcomes_are_read_in_order(here):
+    log = Log(here / "visit", crashes=True)
+    log.note(event="asked", number=1)
+    log.add(Job(("a.py",)), Outcome("failed", error="mine"))
+    log.note(event="asked", number=2)
+    again = Log(here / "visit", crashes=True)
+    assert [line.get("event", "outcome") for line in again.lines] == ["asked", "outcome", "asked"]
+    assert len(again.known) == 1
+    assert not Log(here / "visit").known

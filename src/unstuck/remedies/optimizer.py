@@ -37,7 +37,13 @@ def propose(script: Script, verdict: Verdict) -> list[dict[str, Any]]:
 
 
 def optimizer(
-    script: Script, *, to: str = "Adam", rate: float = 1e-3, momentum: float = 0.0, nesterov: bool = False
+    script: Script,
+    *,
+    to: str = "Adam",
+    rate: float = 1e-3,
+    momentum: float = 0.0,
+    nesterov: bool = False,
+    weight_decay: float | None = None,
 ) -> list[Edit]:
     """Another of torch's optimizers in place of the script's, over the same parameters and with the same weight decay.
 
@@ -47,6 +53,7 @@ def optimizer(
         rate: Its rate.
         momentum: Of SGD and RMSprop.
         nesterov: Nesterov's form of it.
+        weight_decay: Its weight decay; None for the one there is.
 
     Returns:
         The edits.
@@ -64,7 +71,9 @@ def optimizer(
     parts = [source.of(given) if given is not None else f"{script.model}.parameters()", f"lr={literal(rate)}"]
     parts += [f"momentum={literal(momentum)}"] * (momentum > 0) + ["nesterov=True"] * nesterov
     decay = argument(made.call, "weight_decay")
-    if decay is not None:
+    if weight_decay is not None:
+        parts.append(f"weight_decay={literal(weight_decay)}")
+    elif decay is not None:
         parts.append(f"weight_decay={source.of(decay)}")
     return [*imports, source.replace(made.call, f"{name}({', '.join(parts)})")]
 
@@ -77,6 +86,7 @@ def treat(
     rate: float = 1e-3,
     momentum: float = 0.0,
     nesterov: bool = False,
+    weight_decay: float | None = None,
 ) -> None:
     """Another optimizer over the same groups; schedules go on with it.
 
@@ -98,7 +108,9 @@ def treat(
             k: v for k, v in group.items() if k == "lr" or k not in old.defaults
         }  # by schedules, and the parameters
         decay = group.get("weight_decay")
-        if decay and (known is None or decay != known.default):
+        if weight_decay is not None:
+            added["weight_decay"] = weight_decay
+        elif decay and (known is None or decay != known.default):
             added["weight_decay"] = decay
         groups.append(added)
     settings = {"momentum": momentum} if momentum > 0 else {}

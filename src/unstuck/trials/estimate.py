@@ -58,3 +58,27 @@ def paired(without: Sequence[float], treated: Sequence[float], *, least: float =
     spread = max(float(differences.std(ddof=1)), least)
     half = quantile(count - 1) * spread / math.sqrt(count)
     return Effect(mean, mean - half, mean + half, count)
+
+
+def welch(without: Sequence[float], treated: Sequence[float], *, least: float = 1e-3) -> Effect:
+    """The effect from runs that aren't pairs: Welch's interval of the difference of two means.
+
+    Args:
+        without: Scores without.
+        treated: Scores with.
+        least: Smallest standard deviation within a group that is believed.
+
+    Returns:
+        The effect; infinitely unsure from a group of fewer than two.
+
+    Source:
+        Welch 1947; degrees of freedom by Satterthwaite 1946, rounded down.
+    """
+    n, m = len(without), len(treated)
+    mean = float(np.mean(treated) - np.mean(without)) if n and m else math.nan
+    if min(n, m) < 2 or not np.isfinite([*without, *treated]).all():
+        return Effect(mean, -math.inf, math.inf, min(n, m))
+    a, b = (max(float(np.std(group, ddof=1)), least) ** 2 / len(group) for group in (without, treated))
+    freedom = (a + b) ** 2 / (a**2 / (n - 1) + b**2 / (m - 1))
+    half = quantile(max(1, int(freedom))) * math.sqrt(a + b)
+    return Effect(mean, mean - half, mean + half, min(n, m))

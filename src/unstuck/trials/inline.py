@@ -78,6 +78,35 @@ class TrainingJob:
             give(training, dose, self.record)
         return training
 
+    def outcome(self, folder: Path, hopeless: Callable[[Any, Path], str] | None = None) -> Outcome:
+        """Makes it, in this process.
+
+        Args:
+            folder: For its record.
+            hopeless: Why it need not go on, see `Executor`.
+
+        Raises:
+            MisuseError: A training that isn't treated has been made of what it can't be run with.
+        """  # noqa: DOC502
+        shutil.rmtree(folder, ignore_errors=True)  # what is left of one that was broken off
+        folder.mkdir(parents=True)
+        began = time.perf_counter()
+        status, why = "finished", ""
+        try:
+            with shifted(self.seed):
+                training = self.treated()
+                _seed(training, self.seed)
+                with _watched(training, self, folder / "record.sqlite") as session:
+                    training.on_step.append(_Looking(session, self, began, hopeless))
+                    training.run()
+        except _Stopped as stopped:
+            status, why = "stopped", str(stopped)
+        except Exception as error:
+            if isinstance(error, MisuseError) and not self.treatment:
+                raise
+            status, why = "failed", "".join(traceback.format_exception_only(error)).strip().splitlines()[-1][:300]
+        return measured(folder, status, time.perf_counter() - began, why=why)
+
 
 def give(training: Training, dose: Dose, record: Record) -> None:
     """Changes a training by a remedy.
@@ -101,7 +130,7 @@ def give(training: Training, dose: Dose, record: Record) -> None:
 
 
 class Inline:
-    """Makes trainings in this process, see `Executor`.
+    """Makes jobs in this process, one after the other, see `Executor`: such as tell their outcome by a method.
 
     Args:
         log: Keeps what has finished; a job that is in it is not made again.
@@ -123,9 +152,11 @@ class Inline:
             MisuseError: A training that isn't treated has been made of what it can't be run with.
         """  # noqa: DOC502
         for job in jobs:
+            if job is None:
+                return
             outcome = self.log.known.get(job.key)
             if outcome is None:
-                outcome = self._made(job, hopeless)
+                outcome = job.outcome(self.log.folder / job.key, hopeless)
                 self.log.add(job, outcome)
             yield job, outcome
             if enough is not None and enough(job, outcome):
@@ -136,27 +167,6 @@ class Inline:
 
     def close(self) -> None:
         """Nothing goes on."""
-
-    def _made(self, job: TrainingJob, hopeless: Callable[[Any, Path], str] | None) -> Outcome:
-        folder = self.log.folder / job.key
-        shutil.rmtree(folder, ignore_errors=True)  # what is left of one that was broken off
-        folder.mkdir(parents=True)
-        began = time.perf_counter()
-        status, why = "finished", ""
-        try:
-            with shifted(job.seed):
-                training = job.treated()
-                _seed(training, job.seed)
-                with _watched(training, job, folder / "record.sqlite") as session:
-                    training.on_step.append(_Looking(session, job, began, hopeless))
-                    training.run()
-        except _Stopped as stopped:
-            status, why = "stopped", str(stopped)
-        except Exception as error:
-            if isinstance(error, MisuseError) and not job.treatment:
-                raise
-            status, why = "failed", "".join(traceback.format_exception_only(error)).strip().splitlines()[-1][:300]
-        return measured(folder, status, time.perf_counter() - began, why=why)
 
 
 def _seed(training: Training, seed: int) -> None:

@@ -38,6 +38,7 @@ class Job:
         probe_budget: Share of its time for experiments when it has ended.
         limit: Seconds after which it is stopped; 0 for none.
         threads: Of the processor that it may use.
+        file: The user's file, where the command doesn't begin with it: it must be there as well.
     """
 
     command: tuple[str, ...]
@@ -47,6 +48,7 @@ class Job:
     probe_budget: float = 0.0
     limit: float = 0.0
     threads: int = 1
+    file: str = ""
 
     @property
     def key(self) -> str:
@@ -87,6 +89,11 @@ class Outcome:
         if self.status in ("failed", "diverged") or not math.isfinite(self.value):
             return -math.inf
         return -self.value if self.score in LOWER_IS_BETTER else self.value
+
+
+def was_killed(job: Job, outcome: Outcome) -> bool:
+    """Whether a job that goes on where it was, when it is made again, was ended by somebody else: by hand, or for want of memory."""
+    return bool(job.file) and outcome.status == "failed" and outcome.error == "ended by SIGKILL"
 
 
 class Running:

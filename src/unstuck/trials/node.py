@@ -94,7 +94,7 @@ class Node:
             signal.SIG_UNBLOCK, {signal.SIGINT}
         )  # Ray blocks it, and the script would have it from us
         if self._copies and self._nursery is None:
-            self._nursery = Nursery(imported(made.command[0]))
+            self._nursery = Nursery(imported(made.file or made.command[0]))
         running = Running(made, self.folder / job.key, self._nursery)
         self._one = _Followed(running, self._guard, place if copy else None, self._copy)
         return True

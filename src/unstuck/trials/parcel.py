@@ -51,7 +51,7 @@ class Place:
     def of(cls, job: Job) -> Place:
         """The place of a job of this process."""
         cwd = Path.cwd()
-        script = _script(job.command, cwd)
+        script = _script((job.file,) if job.file else job.command, cwd)
         if script is None:
             return cls(str(cwd), str(cwd), os.path.realpath(cwd), "", "")
         root = cwd if script.is_relative_to(cwd) else script.parent
@@ -151,7 +151,8 @@ def moved(job: Job, place: Place, copy: Path) -> Job:
     edits = tuple(
         Edit(there(os.path.normpath(Path(place.cwd) / e.file)), e.start, e.end, e.text, e.rank) for e in job.edits
     )
-    return dataclasses.replace(job, command=(there(first), *map(argument, job.command[1:])), edits=edits)
+    command = (there(first), *map(argument, job.command[1:]))
+    return dataclasses.replace(job, command=command, edits=edits, file=there(job.file))
 
 
 def moved_back(record: Path, place: Place, copy: Path) -> None:

@@ -14,8 +14,8 @@ from typing import Any
 from unstuck import __version__
 from unstuck.errors import ClusterError, UnstuckError
 from unstuck.trials.connection import connected, cores, last_line
-from unstuck.trials.executor import LOOK, Log
-from unstuck.trials.job import Job, Outcome
+from unstuck.trials.executor import LOOK, Feed, Log
+from unstuck.trials.job import Job, Outcome, was_killed
 from unstuck.trials.node import News, Node, machine
 from unstuck.trials.parcel import Place, pack
 
@@ -104,7 +104,7 @@ class Ray:
 
     def run(
         self,
-        jobs: Iterable[Job],
+        jobs: Iterable[Job | None],
         *,
         enough: Callable[[Job, Outcome], bool] | None = None,
         hopeless: Callable[[Job, Path], str] | None = None,
@@ -114,18 +114,23 @@ class Ray:
         Raises:
             ClusterError: The machines can't make anything.
         """  # noqa: DOC502
+        feed = Feed(jobs, self.log)
+        self._hopeless = hopeless
+        self._tries.clear()
         self._waiting.clear()
-        for job in jobs:
-            outcome = self.log.known.get(job.key)
-            if outcome is None:
-                self._waiting.append(job)
-                continue
-            yield job, outcome
-            if enough is not None and enough(job, outcome):
-                return
-        self._want(hopeless)
         try:
-            while self._wanted:
+            while feed.goes_on or self._wanted:
+                for job, outcome in feed.taken(self._has_room):
+                    if outcome is None:
+                        self._want(job)
+                        continue
+                    yield job, outcome
+                    if enough is not None and enough(job, outcome):
+                        return
+                if not self._wanted:
+                    if feed.rests:
+                        return
+                    continue
                 self._hire()
                 self._give_out()
                 for worker in self._answering():
@@ -144,14 +149,22 @@ class Ray:
         """Notes jobs that will be wanted, see `Executor`."""
         self._later.extend(job for job in jobs if job.key not in self.log.known)
 
-    def _want(self, hopeless: Callable[[Job, Path], str] | None) -> None:
-        """Begins a run of what is waiting; what is under way already goes on."""
-        self._hopeless = hopeless
-        self._tries.clear()
-        self._wanted = {job.key: job for job in self._waiting}
-        going = {w.job.key for w in self._pool if w.job}
-        self._waiting = deque(job for key, job in self._wanted.items() if key not in going)
-        self._later = deque(job for job in self._later if job.key not in self._wanted)
+    def _want(self, job: Job) -> None:
+        """Takes a job; one that is under way already goes on."""
+        if job.key in self._wanted:
+            return
+        self._wanted[job.key] = job
+        self._later = deque(other for other in self._later if other.key != job.key)
+        if job.key not in {w.job.key for w in self._pool if w.job}:
+            self._waiting.append(job)
+
+    def _has_room(self) -> bool:
+        """Whether a worker has nothing to do, or could be hired."""
+        return len(self._waiting) + sum(w.job is not None for w in self._pool) < self._most()
+
+    def _most(self) -> int:
+        """Workers at a time."""
+        return self.workers or max(1, int(self._ray.cluster_resources().get("CPU", 1)))
 
     def _give_out(self) -> None:
         """Gives workers that have nothing to do what is wanted first, then what will be."""
@@ -167,9 +180,8 @@ class Ray:
         ahead = len(self._waiting) + len(self._later)
         if not ahead:
             return
-        most = self.workers or max(1, int(self._ray.cluster_resources().get("CPU", 1)))
         free = sum(w.job is None for w in self._pool)
-        for _ in range(min(ahead - free, most - len(self._pool))):
+        for _ in range(min(ahead - free, self._most() - len(self._pool))):
             worker = _Worker(self._node.remote(nursery=self._copies))
             worker.call(worker.actor.about.remote(), self._hired)
             self._pool.append(worker)
@@ -301,6 +313,10 @@ class Ray:
                 worker.actor.stop.remote(why)
             return self._follow(worker)
         worker.job = None
+        if was_killed(job, news.outcome) and not self._tries[job.key]:
+            self._tries[job.key] += 1
+            (self._waiting if job.key in self._wanted else self._later).appendleft(job)
+            return None
         outcome = replace(news.outcome, record=str(record) if news.record else "")
         self.log.add(job, outcome)
         return outcome

@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import Any
 
 ENVIRONMENT = "UNSTUCK_RUN"
+session: Any = None  # that watches this process
 
 
 def prepare() -> None:
@@ -33,6 +34,7 @@ def prepare() -> None:
 
 
 def _attach(settings: dict[str, Any]) -> None:
+    global session
     name = "record.sqlite" if settings["main"] else f"record-{os.getpid()}.sqlite"
     path, meta = Path(settings["folder"]) / name, settings.get("meta", {})
     try:
