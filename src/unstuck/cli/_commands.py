@@ -199,6 +199,117 @@ def curvature(
     end_like(code)
 
 
+@app.command(context_settings=_PASSED_ON)
+def search(
+    script: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="FILE [ARGS]...",
+            help="A script and its arguments; or a file with the functions space(draw) and training(chosen).",
+            show_default=False,
+        ),
+    ] = None,
+    over: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REMEDY,...",
+            help="What of a script is searched: learning-rate, optimizer, batch-size, dropout, any remedy.  "
+            "[default: the usual ones that fit]",
+            show_default=False,
+        ),
+    ] = None,
+    vary: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ARG=VALUES", help="An argument of the script: --hidden=16..512:log, --depth=1..4, act=relu,tanh."
+        ),
+    ] = None,
+    sampler: Annotated[
+        str, typer.Option(metavar="NAME", help="auto, random, local, evolution, tpe, fast, zoph-le.")
+    ] = "auto",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Set the sampler: population=50.")
+    ] = None,
+    evaluations: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="Points to be tried, and as many at random.  [default: 50]", show_default=False
+        ),
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Nothing new is tried after this time: 90s, 30m, 8h.", show_default=False),
+    ] = None,
+    control: Annotated[
+        bool, typer.Option("--control/--no-control", help="Try as many at random, to compare with.")
+    ] = True,
+    halving: Annotated[
+        bool, typer.Option("--halving/--no-halving", help="Train only the best to the end, where that can be.")
+    ] = True,
+    top: Annotated[int, typer.Option(metavar="N", min=1, help="How many of the best get fresh seeds.")] = 3,
+    seeds: Annotated[int, typer.Option(metavar="N", min=0, help="Fresh seeds for the best.")] = 3,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of the samplers.")] = 0,
+    executor: Annotated[
+        str, typer.Option(metavar="NAME", help="Where children are trained: processes, ray, or inline (one at a time).")
+    ] = "processes",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS", help="Of a Ray cluster: auto, HOST:6379.  [default: this machine]", show_default=False
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Children at a time.  [default: one a core]", show_default=False),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the last search of this file.")] = False,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the answer as JSON.", show_default=False)
+    ] = None,
+    html_file: options.HtmlFile = None,
+    export: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Write what was found: source, weights, recipe; of a script, the change.",
+            show_default=False,
+        ),
+    ] = None,
+    runs_folder: options.RunsFolder = None,
+    quiet: options.Quiet = False,
+) -> None:
+    """Search hyper-parameters of a script, or architectures and recurrent cells, beside a random control.
+
+    The best of the search and of as many points drawn at random are trained again with fresh seeds; the answer says by how much the
+    best is better, and how sure that is. The file itself is not touched. What had ended is kept when a search is broken off:
+    --resume goes on with it.
+    Exit code: 0; 1 when nothing could be trained; 2 for misuse.
+    """
+    from unstuck.cli import _cure, _search
+    from unstuck.cli._child import command_line
+    from unstuck.search.searching import Plan
+
+    command_line(script or [], None, name="search")
+    command = list(script or [])
+    _cure.check_executor(executor, address, workers)
+    options.check_targets(json_file, html_file)
+    limit = None if budget is None else _cure.seconds(budget)
+    if evaluations is None and limit is None:
+        evaluations = 50
+    many = workers or (1 if executor == "inline" else _search.cores())
+    plan = Plan(
+        sampler, _search.sampler_settings(settings), evaluations, limit, control, top, seeds, halving, seed, many
+    )
+    folder = _search.search_folder(runs_folder, command[0], resume=resume)
+    given = _search.Given(
+        command, over.split(",") if over else None, vary or [], executor, address, workers, folder, quiet
+    )
+    answer, problem = _search.searched(given, plan)
+    _search.report(answer, problem, json_file=json_file, html_file=html_file, export=export, quiet=quiet)
+    if answer.best is None:
+        sys.exit(1)
+
+
 @app.command()
 def diagnose(
     record: Annotated[

@@ -83,8 +83,8 @@ def visit(command: list[str], made_by: Any, *, seeds: int, budget: float, quiet:
 class _Teller:
     """Prints lines as they come, and on a terminal a last line that shows that something goes on."""
 
-    def __init__(self, stream: Any, *, quiet: bool) -> None:
-        self.stream, self.quiet = stream, quiet
+    def __init__(self, stream: Any, *, quiet: bool, doing: str = "") -> None:
+        self.stream, self.quiet, self.doing = stream, quiet, doing
         self.status: Any = None
         self.confirming = False
         self.began = time.perf_counter()
@@ -93,7 +93,7 @@ class _Teller:
         if not self.quiet and self.stream.isatty():
             from rich.console import Console
 
-            self.status = Console(file=self.stream).status("running the script as it is")
+            self.status = Console(file=self.stream).status(self.doing or "running the script as it is")
             self.status.start()
         return self
 
@@ -114,7 +114,7 @@ class _Teller:
                 else "trying what may help; Ctrl-C confirms the best so far"
             )
             self.confirming |= confirming
-            self.status.update(doing)
+            self.status.update(self.doing or doing)
         else:
             say(took + line)
 

@@ -1,0 +1,184 @@
+"""`unstuck search`: which kind of search a file asks for, where its journal is, and what becomes of the answer."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unstuck.cli._child import say
+from unstuck.cli._cure import _Teller
+from unstuck.cli._records import FOLDER
+from unstuck.errors import MisuseError
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the command was given, beside the plan.
+
+    Attributes:
+        command: The file, and arguments of a script.
+        over: Remedies.
+        vary: Arguments.
+        executor: Its name.
+        address: Of a Ray cluster.
+        workers: Children at a time.
+        folder: Of the journal.
+        quiet: Tell nothing.
+    """
+
+    command: list[str]
+    over: list[str] | None
+    vary: list[str]
+    executor: str
+    address: str | None
+    workers: int | None
+    folder: Path
+    quiet: bool
+
+
+def is_search_file(path: Path) -> bool:
+    """Whether a file defines a space of its own, and so is no script."""
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return False
+    names = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    return {"space", "training"} <= names
+
+
+def search_folder(runs_folder: Path | None, file: str, *, resume: bool) -> Path:
+    """The folder of a search: a new one, or that of the last of this file.
+
+    Raises:
+        MisuseError: There is none to go on with, or it can't be made.
+    """
+    runs, stem = runs_folder or FOLDER, f"search-{Path(file).stem}"
+    found = sorted(
+        int(p.name.rpartition("-")[2]) for p in runs.glob(f"{stem}-*") if p.name.rpartition("-")[2].isdigit()
+    )
+    if resume:
+        if not found:
+            raise MisuseError(f"there is no search of {file!r} in {str(runs)!r} to go on with")
+        return runs / f"{stem}-{found[-1]}"
+    folder = runs / f"{stem}-{found[-1] + 1 if found else 1}"
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise MisuseError(f"{str(folder)!r} can't be written: {error}; name another folder by --runs") from None
+    return folder
+
+
+def sampler_settings(given: list[str] | None) -> dict[str, Any]:
+    """Settings of the sampler by name: "population=50".
+
+    Raises:
+        MisuseError: One isn't NAME=VALUE.
+    """
+    settings: dict[str, Any] = {}
+    for text in given or []:
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise MisuseError(f"--set is {text!r}, but must be NAME=VALUE, such as population=50")
+        try:
+            settings[name.replace("-", "_")] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            settings[name.replace("-", "_")] = value
+    return settings
+
+
+def searched(given: Given, plan: Any) -> Any:
+    """Searches by an executor, which is closed then, and tells on stderr what goes on.
+
+    Returns:
+        The answer, and the problem.
+    """
+    from unstuck.search.searching import Search
+    from unstuck.trials.executor import Log
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)  # else what is under way would go on without us
+    log = Log(given.folder, crashes=True)
+    with (
+        _Teller(sys.stderr, quiet=given.quiet, doing="searching") as teller,
+        contextlib.closing(_executor(given, log)) as made_by,
+    ):
+        problem = _problem(given, made_by, teller.tell)
+        return Search(problem, made_by, log, plan, tell=teller.tell).visit(), problem
+
+
+def _executor(given: Given, log: Any) -> Any:
+    from unstuck.trials.executor import Processes
+
+    if given.executor != "ray":
+        return Processes(log, workers=1 if given.executor == "inline" else given.workers)
+    from unstuck.trials.ray import Ray
+
+    return Ray(log, address=given.address, workers=given.workers)
+
+
+def _problem(given: Given, made_by: Any, tell: Callable[[str], None]) -> Any:
+    """What is searched; of a script, after a run of it as it stands.
+
+    Raises:
+        MisuseError: It can't be searched.
+    """
+    from unstuck.search.hyperparameters import Varied
+    from unstuck.search.problems import ScriptProblem, TrainingProblem
+    from unstuck.trials.job import Job
+
+    if is_search_file(Path(given.command[0])):
+        if given.over is not None or given.vary or given.command[1:]:
+            raise MisuseError(
+                f"{given.command[0]!r} says by itself what is searched: --over, --vary and arguments are for scripts"
+            )
+        return TrainingProblem(given.command[0])
+    vary = [Varied.of(text) for text in given.vary]
+    tell("running the script as it is")
+    [(_, baseline)] = list(made_by.run([Job(tuple(given.command), survey=True)]))
+    if not baseline.record or baseline.status == "failed":
+        raise MisuseError(f"{given.command[0]} fails as it stands: {baseline.error}")
+    tell(f"as it is: {baseline.score} {baseline.value:.4g}, {baseline.seconds:.1f} s")
+    problem = ScriptProblem(given.command, baseline, over=given.over, vary=vary)
+    for name, why in problem.left_out.items():
+        tell(f"{name} is left out: {why}")
+    return problem
+
+
+def cores() -> int:
+    """That this process may use."""
+    import os
+
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def report(
+    answer: Any, problem: Any, *, json_file: Path | None, html_file: Path | None, export: Path | None, quiet: bool
+) -> None:
+    """Prints and writes what came of the search."""
+    import json
+
+    from unstuck.report.output import write_text
+    from unstuck.search.export import described, exported
+
+    told = described(answer, problem)
+    if json_file is not None:
+        write_text(json_file, json.dumps(told, indent=1, allow_nan=False))
+    if html_file is not None:
+        from unstuck.report.search_page import write
+
+        write(told, html_file)
+    if not quiet:
+        from unstuck.report.search import text
+
+        text(told, sys.stderr)
+    for path in exported(answer, problem, export) if export is not None else ():
+        if not quiet:
+            say(f"written: {path}")
