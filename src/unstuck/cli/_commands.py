@@ -221,7 +221,7 @@ def search(
     vary: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="ARG=VALUES", help="An argument of the script: --hidden=16..512:log, --depth=1..4, act=relu,tanh."
+            metavar="ARG=VALUES", help="An argument of the script, with a range or values: n=16..512:log."
         ),
     ] = None,
     sampler: Annotated[

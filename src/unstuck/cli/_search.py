@@ -110,8 +110,12 @@ def searched(given: Given, plan: Any) -> Any:
         _Teller(sys.stderr, quiet=given.quiet, doing="searching") as teller,
         contextlib.closing(_executor(given, log)) as made_by,
     ):
-        problem = _problem(given, made_by, teller.tell)
-        return Search(problem, made_by, log, plan, tell=teller.tell).visit(), problem
+        try:
+            problem = _problem(given, made_by, teller.tell)
+            return Search(problem, made_by, log, plan, tell=teller.tell).visit(), problem
+        except KeyboardInterrupt:
+            say("broken off; what had ended is kept: the same command with --resume goes on")
+            sys.exit(130)
 
 
 def _executor(given: Given, log: Any) -> Any:

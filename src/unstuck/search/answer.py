@@ -59,7 +59,7 @@ class Child:
     @property
     def name(self) -> str:
         """In words."""
-        return f"{self.arm} {self.number}"
+        return {"own": "as it is", "control": f"random {self.number}"}.get(self.arm, f"search {self.number}")
 
     def took(self, stage: int, outcomes: Sequence[Outcome], facts: Mapping[str, Any]) -> None:
         """A training of it is over.
@@ -142,7 +142,9 @@ class Answer:
         finalists: The best of each arm with fresh seeds.
         best: The best of the search by fresh seeds; where there are none, by the search alone; None where nothing came to an end.
         control: The best of the control in the same way.
+        own: The script as it stands with the same fresh seeds, None where there is none.
         effect: By how much the best is better than that of the control, with its interval; None where it can't be said.
+        gain: By how much the winner is better than the script as it stands, with its interval; None where it can't be said.
         better_than_random: Chance that children as good as those of the search come of drawing at random (Mann-Whitney); None
             where there is no control.
         health: How the search's sampler was doing, now and then, the oldest first.
@@ -157,12 +159,19 @@ class Answer:
     finalists: list[Finalist]
     best: Finalist | None
     control: Finalist | None
+    own: Finalist | None
     effect: Effect | None
+    gain: Effect | None
     better_than_random: float | None
     health: list[dict[str, float]]
     says: str
     score: str
     seconds: float
+
+    @property
+    def winner(self) -> Finalist | None:
+        """The best of both arms: what is worth having."""
+        return better(self.best, self.control)
 
     @property
     def lower_is_better(self) -> bool:
@@ -186,6 +195,9 @@ class Answer:
             interval = f"{self.effect.mean:+.3g}, 95% interval {self.effect.low:+.3g} to {self.effect.high:+.3g}"
             verdict = "better beyond noise" if self.effect.helps else "no better beyond noise"
             words.append(f"{beside}: {verdict} ({interval})")
+        if self.own is not None and self.gain is not None:
+            interval = f"{self.gain.mean:+.3g}, 95% interval {self.gain.low:+.3g} to {self.gain.high:+.3g}"
+            words.append(f"as it stands it has {self.own.mean:.4g}: {'better' if self.gain.helps else 'no better'} beyond noise ({interval})")
         if self.better_than_random is not None:
             is_better = self.better_than_random < ALPHA
             words.append(
@@ -199,7 +211,7 @@ class Answer:
             "schema": 1, "text": self.text, "score": self.score, "lower_is_better": self.lower_is_better, "seconds": round(self.seconds, 2),
             "plan": self.plan, "problem": self.problem, "says": self.says, "health": self.health,
             "better_than_random": self.better_than_random, "best": _final(self.best), "control": _final(self.control),
-            "effect": None if self.effect is None else {"mean": self.effect.mean, "low": self.effect.low, "high": self.effect.high},
+            "own": _final(self.own), "winner": _final(self.winner), "gain": _effect(self.gain), "effect": _effect(self.effect),
             "finalists": [_final(f) for f in self.finalists],
             "children": [_child(c) for children in self.arms.values() for c in children],
         })  # fmt: skip
@@ -221,17 +233,32 @@ def answered(
         score: Name of the score.
         seconds: Wall time.
     """
-    best, control = (_best(arm, arms.get(arm, []), finalists) for arm in ("search", "control"))
-    several = [f for f in (best, control) if f is not None and len(f.qualities) > 1]
-    effect = (
-        welch(list(control.qualities.values()), list(best.qualities.values()))
-        if len(several) == 2 and best and control
-        else None
-    )
+    best, control, own = (_best(arm, arms.get(arm, []), finalists) for arm in ("search", "control", "own"))
     return Answer(
         {**plan.told(), "evaluations": plan.evaluations, "seconds": plan.seconds, "top": plan.top, "seeds": plan.seeds},
-        problem.told, arms, finalists, best, control, effect, _chance(arms), health, says, score, seconds,
+        problem.told, arms, finalists, best, control, own, _difference(control, best), _difference(own, better(best, control)),
+        _chance(arms), health, says, score, seconds,
     )  # fmt: skip
+
+
+def better(one: Finalist | None, other: Finalist | None) -> Finalist | None:
+    """The better of two, the one where they are alike; None where there is none."""
+    if one is None or other is None:
+        return one or other
+    judged = all(f.qualities for f in (one, other))
+    qualities = [f.quality if judged else f.child.best for f in (one, other)]
+    return other if qualities[1] > qualities[0] else one
+
+
+def _difference(without: Finalist | None, treated: Finalist | None) -> Effect | None:
+    """By how much one is better than the other; None where they haven't several seeds each."""
+    if without is None or treated is None or min(len(without.qualities), len(treated.qualities)) < 2:
+        return None
+    return welch(list(without.qualities.values()), list(treated.qualities.values()))
+
+
+def _effect(effect: Effect | None) -> dict[str, float] | None:
+    return None if effect is None else {"mean": effect.mean, "low": effect.low, "high": effect.high}
 
 
 def _best(arm: str, children: list[Child], finalists: list[Finalist]) -> Finalist | None:

@@ -30,10 +30,10 @@ def described(answer: Answer, problem: Problem) -> dict[str, Any]:
     """
     children = [c for several in answer.arms.values() for c in several]
     best = sorted((c for c in children if math.isfinite(c.best)), key=lambda c: (-c.stage_reached, -c.best))[:DRAWN]
-    shown = {c.number: c for c in [*(f.child for f in (answer.best, answer.control) if f is not None), *best]}
+    shown = {c.number: c for c in [*(f.child for f in (answer.winner, answer.best, answer.control) if f is not None), *best]}
     drawings = {str(number): drawing for number, child in shown.items() if (drawing := drawn(child.point.chosen))}
     told = [asdict(i) for i in importance(children)]
-    changes = _changes(answer.best, problem)
+    changes = _changes(answer.winner, problem)
     return plain({
         **answer.to_json(), "importance": told, "drawings": drawings, "verdicts": _verdicts(answer), "diff": changes.get("diff", "")
     })  # fmt: skip
@@ -78,27 +78,28 @@ def exported(answer: Answer, problem: Problem, folder: Path) -> Sequence[Path]:
     Raises:
         MisuseError: Nothing was found, or the folder can't be made.
     """
-    if answer.best is None:
+    winner = answer.winner
+    if winner is None:
         raise MisuseError("nothing was found that could be written")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise MisuseError(f"{str(folder)!r} can't be made: {error}") from None
-    child = answer.best.child
+    child = winner.child
     recipe = {
         "schema": 1, "values": child.point.values, "chosen": str(child.point.chosen), "score": answer.score,
-        "scores": answer.best.values, "control": None if answer.control is None else answer.control.values,
+        "scores": winner.values, "arm": child.arm,
         "problem": answer.problem, "text": answer.text,
     }  # fmt: skip
     texts = {
         "recipe.json": json.dumps(plain(recipe), indent=1),
         **_source(child.point.chosen),
-        **_texts(answer.best, problem),
+        **_texts(winner, problem),
     }
     paths = [folder / name for name in texts]
     for path in paths:
         write_text(path, texts[path.name])
-    return [*paths, *_weights(answer.best, folder)]
+    return [*paths, *_weights(winner, folder)]
 
 
 def _source(chosen: Any) -> dict[str, str]:

@@ -16,7 +16,7 @@ from unstuck.patients import ScriptPatient
 from unstuck.search.child import Order, loaded, splits_of
 from unstuck.search.hyperparameters import Variant, Varied, space_of
 from unstuck.search.space import Draw, Point, Space
-from unstuck.source import EditError, digest_of
+from unstuck.source import EditError, digest_of, own_files
 from unstuck.trials.job import Job, Outcome
 
 
@@ -36,6 +36,11 @@ class Problem(Protocol):
     @property
     def staged(self) -> bool:
         """Whether children can be trained stage by stage."""
+        ...
+
+    @property
+    def own(self) -> Point | None:
+        """What there is without a search, None where there is nothing: it is given the fresh seeds as well."""
         ...
 
     @property
@@ -69,7 +74,7 @@ class FunctionProblem:
         name: Of the number.
     """
 
-    parts, staged = 1, False
+    parts, staged, own = 1, False, None
 
     def __init__(
         self, space: Callable[[Draw], Any], score: Callable[..., float], *, seeded: bool = False, name: str = "score"
@@ -129,7 +134,7 @@ class TrainingProblem:
         MisuseError: Its space is not one.
     """
 
-    staged = True
+    staged, own = True, None
 
     def __init__(self, file: str) -> None:
         self.file, module = file, loaded(file)
@@ -176,10 +181,11 @@ class ScriptProblem:
         record = Record.read(baseline.record)
         self.patient.see(record)
         self.define, self.left_out = space_of(self.patient, record, diagnose(record), over, vary)
-        self.space = Space(self.define)
+        self.space, self.own = Space(self.define), Point({}, (), Variant(), "own")
+        texts = [path.read_bytes() for path in own_files(self.command[0])]
         self.told = {
-            "command": list(self.command), "over": self.define.names,
-            "digest": hashlib.sha256(repr([str(v) for v in vary]).encode()).hexdigest()[:20],
+            "command": list(self.command), "over": self.define.names, "vary": [str(v) for v in vary],
+            "digest": hashlib.sha256(b"\0".join(texts)).hexdigest()[:20],
         }  # fmt: skip
 
     def job(self, point: Point, *, part: int, stage: int, seed: int, saved: str) -> Job:

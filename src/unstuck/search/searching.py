@@ -36,7 +36,8 @@ from unstuck.trials.job import Outcome
 
 FRESH = 1001  # the first of the seeds that nothing was chosen by
 _ASKED_AFTER = 10  # children, how the sampler is doing
-SEARCH, CONTROL = "search", "control"
+SEARCH, CONTROL, OWN = "search", "control", "own"
+OWN_NUMBER = -1  # of the script as it stands
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,7 @@ class Search:
         self._health: list[dict[str, float]] = []
         self._best_run = Outcome("failed")
         self.score = ""
+        self._own = None if problem.own is None else Child(OWN_NUMBER, OWN, problem.own, OWN)
         self._tasks: dict[
             str, list[tuple[_Task, int]]
         ] = {}  # by the keys of their jobs, with the part; both arms may want the same
@@ -259,6 +261,7 @@ class Search:
     def _finals(self) -> list[Any]:
         """Whole trainings of the best, with seeds that nothing was chosen by."""
         numbers = [child.number for arm in self.arms for child in best_of(arm.children, self.plan.top)]
+        numbers = [*numbers, *([OWN_NUMBER] if numbers and self._own is not None else [])]
         seeds = range(FRESH, FRESH + self.plan.seeds)
         if not numbers or not self.plan.seeds:
             return []
@@ -267,7 +270,7 @@ class Search:
         return self._finalize(numbers, list(seeds))
 
     def _finalize(self, numbers: list[int], seeds: list[int]) -> list[Any]:
-        children = {c.number: c for arm in self.arms for c in arm.children}
+        children = {c.number: c for c in [*(c for arm in self.arms for c in arm.children), *([self._own] if self._own else [])]}
         self.finalists = [Finalist(children[n], tuple(seeds)) for n in numbers]
         return [job for f in self.finalists for seed in seeds for job in self._begin(f.child, -1, seed)]
 
