@@ -110,6 +110,7 @@ def _not_found(room: str, name: str, names: list[str]) -> str:
 
 
 def _singular(room: str) -> str:
+    room = room.rpartition(".")[2]
     return f"{room[:-3]}y" if room.endswith("ies") else room.removesuffix("s")
 
 

@@ -133,7 +133,9 @@ def _problem(given: Given, made_by: Any, tell: Callable[[str], None]) -> Any:
 
     Raises:
         MisuseError: It can't be searched.
-    """
+        NotFoundError: There is no such remedy.
+    """  # noqa: DOC502
+    from unstuck._discover import get
     from unstuck.search.hyperparameters import Varied
     from unstuck.search.problems import ScriptProblem, TrainingProblem
     from unstuck.trials.job import Job
@@ -145,6 +147,8 @@ def _problem(given: Given, made_by: Any, tell: Callable[[str], None]) -> Any:
             )
         return TrainingProblem(given.command[0])
     vary = [Varied.of(text) for text in given.vary]
+    for name in given.over or []:
+        get("remedies", name)
     tell("running the script as it is")
     [(_, baseline)] = list(made_by.run([Job(tuple(given.command), survey=True)]))
     if not baseline.record or baseline.status == "failed":

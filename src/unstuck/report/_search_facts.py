@@ -1,0 +1,267 @@
+"""What is to be said of a search, the same in the terminal and on the page: who won and how surely, what was chosen, what failed, the time.
+
+All of it comes from one dict, as `unstuck search --json` writes it; numbers that aren't finite are None there.
+"""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from unstuck._student import half_width
+from unstuck.report import _words as words
+from unstuck.verdict import CAUSES
+
+Told = Mapping[str, Any]
+SEARCH, CONTROL = "search", "control"
+NAMES = {SEARCH: "search", CONTROL: "random"}
+_LONGEST = 120  # characters of what a child complained of
+_LARGEST = 1e150  # of a score that is reckoned with
+_SURE = 0.05  # chance, below which children are said to be better than random ones
+_INDEX = re.compile(r"^(.*)\[([^\[\]]*)\]$")
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What came of a search.
+
+    Attributes:
+        kind: As the pages' styles know it: "healthy" where the search has won, "sick" where it has lost or nothing came to an end,
+            else "unknown".
+        badge: In two words.
+        headline: In a sentence.
+        sentences: What else is to be known of how sure that is.
+    """
+
+    kind: Literal["healthy", "sick", "unknown"]
+    badge: str
+    headline: str
+    sentences: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why some children were not let on.
+
+    Attributes:
+        cause: Its name, or what they complained of.
+        means: What that is, "" where it isn't known.
+        count: How many children.
+        arms: How many of each arm.
+        seconds: They took together.
+    """
+
+    cause: str
+    means: str
+    count: int
+    arms: Mapping[str, int]
+    seconds: float
+
+
+# ---------------------------------------------------------------------- who won
+
+
+def judged(told: Told) -> Judgement:
+    """Who won, and how sure that is."""
+    best, control, effect = told.get("best"), told.get("control"), told.get("effect")
+    if best is None:
+        return Judgement("sick", "nothing found", "Nothing came to an end: no point of the space could be trained.")
+    has = f"{score(told)} {words.number(final(best, told))}"
+    if control is None:
+        why = "There was no random search beside it: what the searching itself has gained isn't known."
+        return Judgement(
+            "unknown", "found", f"The best that was found has {has}.", (*_flattered(told), why, *_chance(told))
+        )
+    against = f"{has} against {words.number(final(control, told))}"
+    if effect is None or effect.get("low") is None or effect.get("high") is None:
+        why = "How sure the difference is can't be told: that takes two fresh seeds of either, or more."
+        return Judgement(
+            "unknown", "unproven", f"The best has {against} of random search.", (*_flattered(told), why, *_chance(told))
+        )
+    said = (_effect(**effect), *_flattered(told), *_chance(told))
+    if effect["low"] > 0:
+        return Judgement("healthy", "better than random", f"The search beat random search: {against}.", said)
+    if effect["high"] < 0:
+        return Judgement("sick", "worse than random", f"Random search did better: {against}.", said)
+    return Judgement("unknown", "no better than random", f"No better than random search beyond noise: {against}.", said)
+
+
+def _effect(mean: float, low: float, high: float) -> str:
+    """How large a difference is, and how sure."""
+    if low > 0:
+        return f"Better by {words.number(mean)}, 95% interval {words.number(low)} to {words.number(high)}."
+    if high < 0:
+        return f"Worse by {words.number(-mean)}, 95% interval {words.number(-high)} to {words.number(-low)}."
+    return f"The difference is {mean:+.3g}, 95% interval {low:+.3g} to {high:+.3g}: it may well be none."
+
+
+def _flattered(told: Told) -> tuple[str, ...]:
+    """In which way the scores look better than they are."""
+    seeds = len(told["best"]["scores"])
+    if not seeds:
+        return (
+            "These are the scores by which they were chosen, without fresh seeds: the best of many looks better than it is.",
+        )
+    rivals = sum(f["arm"] == told["best"]["arm"] for f in told["finalists"])
+    if rivals < 2:
+        return ()
+    return (f"Either is the best of {rivals} by these same {words.plural(seeds, 'seed')}, which flatters it a little.",)
+
+
+def _chance(told: Told) -> tuple[str, ...]:
+    chance = told.get("better_than_random")
+    if chance is None or (chance >= _SURE and told.get("verdicts")):  # these say so then
+        return ()
+    better = "better than" if chance < _SURE else "not told apart from"
+    return (
+        f"The later half of what the search tried is {better} what was drawn at random (Mann-Whitney, p = {chance:.2g}).",
+    )
+
+
+def score(told: Told) -> str:
+    """Name of the score."""
+    return words.clean(told.get("score") or "score").replace("_", " ")
+
+
+def better(told: Told) -> str:
+    """Which way is up."""
+    return "lower is better" if told.get("lower_is_better") else "higher is better"
+
+
+def final(found: Told, told: Told) -> float | None:
+    """The score of one of the best: over fresh seeds, where there are some, else that of its own."""
+    if found["scores"]:
+        return found["mean"]
+    return next((c["score"] for c in told["children"] if c["number"] == found["number"]), None)
+
+
+def interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean and Student's 95% interval; the interval is infinite of fewer than two.
+
+    Args:
+        values: Scores.
+    """
+    values = [bounded(v) for v in values]
+    mean, half = statistics.fmean(values), half_width(values)
+    return mean, mean - half, mean + half
+
+
+def bounded(score: float) -> float:
+    """A score, with which one can still reckon."""
+    return min(_LARGEST, max(-_LARGEST, score))
+
+
+def who(child: Told) -> str:
+    """The name of a child."""
+    return f"{NAMES.get(child['arm'], words.clean(child['arm']))} {child['number']}"
+
+
+# ---------------------------------------------------------------------- children
+
+
+def children(count: int) -> str:
+    """How many, with the noun."""
+    return f"{count} child" if count == 1 else f"{count} children"
+
+
+def ranked(told: Told) -> list[Told]:
+    """Children with a score, those that came furthest first, and of these the best."""
+    sign = 1 if told.get("lower_is_better") else -1
+    return sorted(
+        (c for c in told["children"] if is_sound(c)), key=lambda c: (-c["stage"], sign * c["score"], c["number"])
+    )
+
+
+def is_sound(child: Told) -> bool:
+    """Whether a child came to a score that counts."""
+    return child["score"] is not None and child["status"] in ("finished", "stopped")
+
+
+def is_over(child: Told) -> bool:
+    """Whether a child has ended, in one way or another."""
+    return bool(child["status"])
+
+
+def trained(child: Told) -> str:
+    """For how many epochs a child was trained: "9", "27 (all)"."""
+    if not child["epochs"]:
+        return ""
+    return f"{child['epochs']} (all)" if child["whole"] else str(child["epochs"])
+
+
+def failures(told: Told) -> list[Failure]:
+    """Why children were not let on, the most frequent first."""
+    several: dict[str, list[Told]] = {}
+    for child in told["children"]:
+        if is_over(child) and (child["cause"] or not is_sound(child)):
+            several.setdefault(shortened(child["cause"] or child["status"]), []).append(child)
+    return [
+        Failure(
+            cause, CAUSES.get(cause, ""), len(group), Counter(c["arm"] for c in group), sum(c["seconds"] or 0.0 for c in group)
+        )
+        for cause, group in sorted(several.items(), key=lambda item: (-len(item[1]), item[0]))
+    ]  # fmt: skip
+
+
+def shortened(text: object, longest: int = _LONGEST) -> str:
+    """Text of any length in at most so many characters."""
+    text = words.clean(text)
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
+
+
+def times(told: Told) -> list[tuple[str, float]]:
+    """Where the time of the trainings went, in seconds."""
+    made: dict[str, float] = {}
+    for child in told["children"]:
+        lost = child["cause"] or (is_over(child) and not is_sound(child))
+        what = (
+            "children that failed or were broken off"
+            if lost
+            else f"sound children of the {NAMES.get(child['arm'], words.clean(child['arm']))} arm"
+        )
+        made[what] = made.get(what, 0.0) + (child["seconds"] or 0.0)
+    return sorted(((what, seconds) for what, seconds in made.items() if seconds > 0), key=lambda item: -item[1])
+
+
+def important(told: Told) -> list[tuple[str, float]]:
+    """Decisions that explain something beyond chance, and how much of the variation."""
+    return [(i["name"], i["share"]) for i in told.get("importance") or () if i["share"]]
+
+
+# ---------------------------------------------------------------------- values
+
+
+def value(of: Any) -> str:
+    """A value as one would write it; of links those that there are: "from 0, 2"."""
+    if isinstance(of, list | tuple):
+        there = [str(i) for i, v in enumerate(of) if v]
+        return f"from {', '.join(there)}" if there else "from none"
+    if of is None:
+        return "none"
+    return words.number(of, 4) if isinstance(of, float) and not of.is_integer() else words.exact(of)
+
+
+def chosen(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Decisions and their values; what was chosen for several parts stands together: "width[0..2]", "64, 32, 16"."""
+    roles: dict[str, list[tuple[str, str]]] = {}
+    for name, of in values.items():
+        found = _INDEX.match(name)
+        role, index = (found[1], found[2]) if found else (name, "")
+        roles.setdefault(role, []).append((index, value(of)))
+    return [(_several(role, [i for i, _ in each]), _listed([v for _, v in each])) for role, each in roles.items()]
+
+
+def _several(role: str, indexes: list[str]) -> str:
+    if indexes == [""]:
+        return words.clean(role)
+    first, last = words.clean(indexes[0]), words.clean(indexes[-1])
+    return f"{words.clean(role)}[{first if len(indexes) == 1 else f'{first}..{last}'}]"
+
+
+def _listed(values: list[str]) -> str:
+    """Values one after the other; by commas, where there are none in them."""
+    return ("; " if any("," in v for v in values) else ", ").join(values)
