@@ -253,3 +253,31 @@ def test_a_file_gets_no_colours_and_no_lines_that_are_too_long():
     got = shown(told(children, control=None, effect=None, verdicts=["word " * 90]))
     assert "\x1b" not in got
     assert max(map(len, got.splitlines())) <= WIDEST
+
+
+def test_a_script_is_compared_with_itself_as_it_stands_first():
+    own = {
+        "number": -1,
+        "arm": "own",
+        "values": {},
+        "chosen": "as it is",
+        "scores": {"1001": 0.2, "1002": 0.3},
+        "mean": 0.25,
+    }
+    found = judged(told(own=own, gain={"mean": 0.5, "low": 0.4, "high": 0.6}, effect=(0.01, -0.1, 0.1)))
+    assert found.kind == "healthy"
+    assert found.headline.startswith("Better than as it stands")
+    assert "0.25 as it stands" in found.headline
+    assert any("No better than random search beyond noise" in sentence for sentence in found.sentences)
+
+
+def test_of_a_script_that_is_best_left_alone_that_is_said():
+    own = {
+        "number": -1,
+        "arm": "own",
+        "values": {},
+        "chosen": "as it is",
+        "scores": {"1001": 0.9, "1002": 0.9},
+        "mean": 0.9,
+    }
+    assert "Leave it as it is" in judged(told(own=own, gain={"mean": -0.2, "low": -0.3, "high": -0.1})).headline

@@ -17,8 +17,8 @@ from unstuck.report import _words as words
 from unstuck.verdict import CAUSES
 
 Told = Mapping[str, Any]
-SEARCH, CONTROL = "search", "control"
-NAMES = {SEARCH: "search", CONTROL: "random"}
+SEARCH, CONTROL, OWN = "search", "control", "own"
+NAMES = {SEARCH: "search", CONTROL: "random", OWN: "as it is"}
 _LONGEST = 120  # characters of what a child complained of
 _LARGEST = 1e150  # of a score that is reckoned with
 _SURE = 0.05  # chance, below which children are said to be better than random ones
@@ -66,10 +66,36 @@ class Failure:
 
 
 def judged(told: Told) -> Judgement:
-    """Who won, and how sure that is."""
-    best, control, effect = told.get("best"), told.get("control"), told.get("effect")
-    if best is None:
+    """Who won, and how sure that is: over a script as it stands, where there is one, and over random search."""
+    if told.get("best") is None:
         return Judgement("sick", "nothing found", "Nothing came to an end: no point of the space could be trained.")
+    beside = _beside(told)
+    own, gain = told.get("own"), _known(told.get("gain"))
+    if own is None or gain is None:
+        return beside
+    has, had = words.number(final(winner(told), told)), words.number(final(own, told))
+    changes = f"{score(told)} {has} in place of {had} as it stands"
+    said = (_effect(**gain), f"{beside.headline} {beside.sentences[0]}", *beside.sentences[1:])
+    if gain["low"] > 0:
+        return Judgement("healthy", "better", f"Better than as it stands: {changes}.", said)
+    if gain["high"] < 0:
+        return Judgement("sick", "worse", f"Leave it as it is: {changes}.", said)
+    return Judgement("unknown", "no better", f"No better than as it stands beyond noise: {changes}.", said)
+
+
+def winner(told: Told) -> Told:
+    """The best of both arms."""
+    return told.get("winner") or told["best"]
+
+
+def _known(effect: Told | None) -> Told | None:
+    """An effect of which it is known how sure it is."""
+    return effect if effect is not None and effect.get("low") is not None and effect.get("high") is not None else None
+
+
+def _beside(told: Told) -> Judgement:
+    """Who won, the search or what was drawn at random."""
+    best, control, effect = told["best"], told.get("control"), _known(told.get("effect"))
     has = f"{score(told)} {words.number(final(best, told))}"
     if control is None:
         why = "There was no random search beside it: what the searching itself has gained isn't known."
@@ -77,7 +103,7 @@ def judged(told: Told) -> Judgement:
             "unknown", "found", f"The best that was found has {has}.", (*_flattered(told), why, *_chance(told))
         )
     against = f"{has} against {words.number(final(control, told))}"
-    if effect is None or effect.get("low") is None or effect.get("high") is None:
+    if effect is None:
         why = "How sure the difference is can't be told: that takes two fresh seeds of either, or more."
         return Judgement(
             "unknown", "unproven", f"The best has {against} of random search.", (*_flattered(told), why, *_chance(told))
@@ -157,6 +183,8 @@ def bounded(score: float) -> float:
 
 def who(child: Told) -> str:
     """The name of a child."""
+    if child["arm"] == OWN:
+        return "as it is"
     return f"{NAMES.get(child['arm'], words.clean(child['arm']))} {child['number']}"
 
 

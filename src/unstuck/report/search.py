@@ -43,13 +43,14 @@ def text(told: Mapping[str, Any], stream: TextIO) -> None:
 def _verdict(console: Console, told: Told) -> None:
     found = facts.judged(told)
     console.print(Text(found.headline, style=f"bold {_COLOURS[found.kind]}"))
-    for name, one in (("the search's best", told["best"]), ("the best at random", told["control"])):
+    for name, one in (
+        ("the script as it stands", told.get("own")),
+        (f"the search's best, {facts.who(told['best'])}" if told["best"] else "", told["best"]),
+        (f"the best at random, {facts.who(told['control'])}" if told["control"] else "", told["control"]),
+    ):
         if one is not None and one["scores"]:
             seeds = words.plural(len(one["scores"]), "fresh seed")
-            _say(
-                console,
-                f"{name}, {facts.who(one)}: {_scores(one['scores'])} over {seeds}, mean {words.number(one['mean'])}",
-            )
+            _say(console, f"{name}: {_scores(one['scores'])} over {seeds}, mean {words.number(one['mean'])}")
     for sentence in found.sentences:
         _say(console, sentence)
     console.print()
@@ -65,7 +66,7 @@ def _scores(values: Mapping[str, float | None]) -> str:
 
 def _chosen(console: Console, told: Told) -> None:
     """What was chosen: the change of a script, where there is one, else decisions and values."""
-    rows = facts.chosen(told["best"]["values"])
+    rows = facts.chosen(facts.winner(told)["values"])
     blocks = 2 if len(rows) > MANY else 1
     table = Table(*["chosen", "value"] * blocks, box=None, padding=(0, 2, 0, 2), header_style="dim")
     for column in table.columns:
@@ -89,7 +90,7 @@ def _row(rows: Sequence[tuple[str, str]], i: int) -> tuple[str, str]:
 def _top(console: Console, told: Told) -> None:
     """The best children, with the decisions that mattered most."""
     best = facts.ranked(told)
-    shown = [name for name, _ in facts.important(told)] or list(told["best"]["values"])
+    shown = [name for name, _ in facts.important(told)] or list(facts.winner(told)["values"])
     columns = {
         "epochs": facts.trained,
         "parameters": lambda c: words.count(c["parameters"]) if c["parameters"] else "",
@@ -102,7 +103,7 @@ def _top(console: Console, told: Told) -> None:
     for column in table.columns:
         column.no_wrap = True
     for i, child in enumerate(best[:TOP]):
-        own = child["number"] == told["best"]["number"]
+        own = child["number"] == facts.winner(told)["number"]
         table.add_row(
             facts.who(child),
             words.number(child["score"]),

@@ -51,7 +51,7 @@ def render(told: Mapping[str, Any]) -> str:
         name=_name(told),
         facts=facts,
         stats=_stats(told),
-        chosen=facts.chosen(told["best"]["values"]) if told["best"] is not None else [],
+        chosen=facts.chosen(facts.winner(told)["values"]) if told["best"] is not None else [],
         drawings=_drawings(told),
         diff=_diff(told.get("diff") or ""),
         course=[plot for plot in (progress(told), fresh(told)) if plot is not None],
@@ -94,7 +94,11 @@ def _name(told: Told) -> str:
 def _stats(told: Told) -> list[tuple[str, str, str]]:
     """The numbers at the top: what, how much, and what more is to be said of it."""
     made = []
-    for label, one in ((f"best {facts.score(told)}", told["best"]), ("best at random", told["control"])):
+    for label, one in (
+        (f"best {facts.score(told)}", told["best"]),
+        ("best at random", told["control"]),
+        ("as it stands", told.get("own")),
+    ):
         if one is not None:
             seeds = [v for v in one["scores"].values() if v is not None]
             by = (
@@ -120,7 +124,7 @@ def _stats(told: Told) -> list[tuple[str, str, str]]:
 def _drawings(told: Told) -> list[tuple[str, str, str]]:
     """Drawings of architectures, the best first: whose, what it is, and the picture as an address that holds it all."""
     children = {str(c["number"]): c for c in told["children"]}
-    first = [str(f["number"]) for f in (told["best"], told["control"]) if f is not None]
+    first = [str(f["number"]) for f in (told.get("winner"), told["best"], told["control"]) if f is not None]
     drawn = told.get("drawings") or {}
     numbers = [n for n in dict.fromkeys([*first, *drawn]) if n in drawn and n in children]
     return [
