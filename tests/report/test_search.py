@@ -267,7 +267,7 @@ def test_a_script_is_compared_with_itself_as_it_stands_first():
     found = judged(told(own=own, gain={"mean": 0.5, "low": 0.4, "high": 0.6}, effect=(0.01, -0.1, 0.1)))
     assert found.kind == "healthy"
     assert found.headline.startswith("Better than as it stands")
-    assert "0.25 as it stands" in found.headline
+    assert "0.250 as it stands" in found.headline
     assert any("No better than random search beyond noise" in sentence for sentence in found.sentences)
 
 

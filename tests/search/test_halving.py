@@ -40,7 +40,7 @@ def test_nobody_goes_on_before_there_are_three_and_one_does_at_the_end():
     halving.note(0, 0, 0.5)
     halving.note(1, 0, 0.6)
     assert halving.next() is None
-    assert halving.next(last=True) == (1, 0)
+    assert halving.next(over=1) == (1, 0)
 
 
 def test_later_stages_come_first():
@@ -53,12 +53,20 @@ def test_later_stages_come_first():
     assert halving.next() == (3, 1)
 
 
+def test_nobody_goes_on_from_a_stage_that_is_not_over_where_its_end_is_waited_for():
+    halving = Halving()
+    for child in range(9):
+        halving.note(child, 0, child / 10)
+    assert halving.next(over=0) is None
+    assert halving.next(over=1) == (8, 0)
+
+
 def test_what_failed_never_goes_on():
     halving = Halving()
     for child in range(9):
         halving.note(child, 0, -math.inf)
     assert halving.next() is None
-    assert halving.next(last=True) is None
+    assert halving.next(over=math.inf) is None
 
 
 def test_the_best_of_a_pool_is_found_with_a_small_part_of_the_epochs():
@@ -72,7 +80,7 @@ def test_the_best_of_a_pool_is_found_with_a_small_part_of_the_epochs():
             epochs += ends[0]
             halving.note(child, 0, true[child] + rng.gauss(0, 0.02))
         best, reached = 0, {c: 0 for c in range(81)}
-        while (went := halving.next(last=True)) is not None:
+        while (went := halving.next(over=math.inf)) is not None:
             child, stage = went
             halving.went_on(child, stage)
             epochs += ends[stage + 1] - ends[stage]

@@ -1,11 +1,12 @@
-"""Which children go on: asynchronous successive halving.
+"""Which children go on: successive halving.
 
 A child is trained for a few epochs, and goes on from there to some times as many only when it is among the best of those that have come as
-far. So most of the time goes to those that may win, and no child waits for others.
+far. So most of the time goes to those that may win.
 
-Source: Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning" (ASHA), algorithm 2. There the first share of all
-is let on whenever it has grown; here as well, and at the end, when no more begin, the best of each stage goes on to the next until
-one has come to its end.
+Where it is known how many children there will be, a stage is over when all have come to its end, and then the best of them go on, which
+wastes nothing (Jamieson and Talwalkar 2016, "Non-stochastic Best Arm Identification"). Where only time ends a search, nobody waits: a child
+goes on as soon as it is among the best of those so far (Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning",
+algorithm 2), which takes some epochs more, and has an answer at any time.
 """
 
 from __future__ import annotations
@@ -70,18 +71,19 @@ class Halving:
         """A child has been let on from a stage."""
         self.gone[stage].add(child)
 
-    def next(self, *, last: bool = False) -> tuple[int, int] | None:
+    def next(self, *, over: float | None = None) -> tuple[int, int] | None:
         """Who may go on, from which stage: the best of the latest stage where there is one.
 
         Args:
-            last: No more children begin: one of each stage goes on, however few there are.
+            over: So many stages are over: of these one in `eta` goes on, however few there are, and nobody of the others. None where none
+                waits for its end.
         """
         for stage in reversed(range(len(self.reached))):
+            if over is not None and stage >= over:
+                continue
             places = len(self.reached[stage]) / self.eta
-            ranked = sorted(self.reached[stage].items(), key=lambda item: -item[1])[
-                : math.ceil(places) if last else int(places)
-            ]
-            for child, quality in ranked:
+            ranked = sorted(self.reached[stage].items(), key=lambda item: -item[1])
+            for child, quality in ranked[: int(places) if over is None else math.ceil(places)]:
                 if child not in self.gone[stage] and quality > -math.inf:
                     return child, stage
         return None

@@ -44,6 +44,11 @@ class Problem(Protocol):
         ...
 
     @property
+    def score_name(self) -> str:
+        """What children are compared by, "" where that is known only when one has ended."""
+        ...
+
+    @property
     def told(self) -> dict[str, Any]:
         """What names it, as JSON: a search is gone on with only where this is the same."""
         ...
@@ -79,13 +84,13 @@ class FunctionProblem:
     def __init__(
         self, space: Callable[[Draw], Any], score: Callable[..., float], *, seeded: bool = False, name: str = "score"
     ) -> None:
-        self.space, self.score, self.seeded, self.name = Space(space), score, seeded, name
+        self.space, self.score, self.seeded, self.score_name = Space(space), score, seeded, name
         self.told = {"function": getattr(score, "__qualname__", type(score).__name__)}
 
     def job(self, point: Point, *, part: int, stage: int, seed: int, saved: str) -> FunctionJob:
         """A call of the function."""
         given = (point.chosen, seed) if self.seeded else (point.chosen,)
-        return FunctionJob(f"{point.key}-{seed}", self.score, given, self.name, seed)
+        return FunctionJob(f"{point.key}-{seed}", self.score, given, self.score_name, seed)
 
 
 @dataclass(frozen=True)
@@ -134,7 +139,7 @@ class TrainingProblem:
         MisuseError: Its space is not one.
     """
 
-    staged, own = True, None
+    staged, own, score_name = True, None, ""
 
     def __init__(self, file: str) -> None:
         self.file, module = file, loaded(file)
@@ -176,7 +181,7 @@ class ScriptProblem:
         from unstuck.doctor import diagnose
         from unstuck.evidence import Record
 
-        self.command, self.baseline, self.limit = tuple(command), baseline, limit
+        self.command, self.baseline, self.limit, self.score_name = tuple(command), baseline, limit, baseline.score
         self.patient = ScriptPatient(command)
         record = Record.read(baseline.record)
         self.patient.see(record)

@@ -3,6 +3,8 @@
 A sampler is asked for a point whenever there is room for a child, also while others are under way, and told of each that has ended, in the
 order in which they end. Given the same seed and the same asking and telling it proposes the same: so a search that was broken off is gone
 on with by asking and telling anew what its journal says.
+One that can't, as it is spread over processes that don't wait for each other, has a method `again(proposal)` besides: it is called
+instead of `ask` with what the journal says was asked for.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import math
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 from unstuck.search.space import Point, Space
@@ -28,6 +31,7 @@ class Setting:
         evaluations: How many there will be, None where only time ends the search.
         workers: Children at a time.
         score: Name of what is told: "accuracy", "perplexity", "" where it isn't known.
+        folder: Of the search, None where it has none.
     """
 
     space: Space
@@ -35,6 +39,7 @@ class Setting:
     evaluations: int | None = None
     workers: int = 1
     score: str = ""
+    folder: Path | None = None
 
 
 @dataclass(frozen=True)

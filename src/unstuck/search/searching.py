@@ -158,8 +158,8 @@ class Search:
 
     def _arm(self, name: str, sampler: str, settings: dict[str, Any], seed: int) -> _Arm:
         setting = Setting(
-            self.problem.space, seed, self.plan.evaluations, self.plan.workers, getattr(self.problem, "score_name", "")
-        )
+            self.problem.space, seed, self.plan.evaluations, self.plan.workers, self.problem.score_name, self.log.folder
+        )  # fmt: skip
         try:
             made = get("search.samplers", sampler)(setting, **settings)
         except TypeError as error:
@@ -194,9 +194,7 @@ class Search:
         yield from self._again
         self._again = []
         while True:
-            jobs = self._promoted() or self._proposed()
-            if not jobs and self._searched():
-                jobs = self._promoted(last=True)
+            jobs = self._promoted() or self._proposed() or self._promoted()
             if not jobs and self._tasks:
                 yield None
                 continue
@@ -205,10 +203,6 @@ class Search:
             if not jobs:
                 return
             yield from jobs
-
-    def _searched(self) -> bool:
-        """Whether no child of the first stage is under way or will begin."""
-        return not any(task.stage == 0 for several in self._tasks.values() for task, _ in several)
 
     def _proposed(self) -> list[Any]:
         """The first stage of a new child, of the arm that has begun fewer."""
@@ -243,15 +237,24 @@ class Search:
         arm.children.append(child)
         return child
 
-    def _promoted(self, *, last: bool = False) -> list[Any]:
+    def _promoted(self) -> list[Any]:
         """The next stage of a child that is good enough."""
         for arm in self.arms:
-            found = arm.halving.next(last=last)
+            found = arm.halving.next(over=self._stages_over(arm))
             if found is not None:
                 number, stage = found
                 self.log.note(event="promoted", number=number, stage=stage, at=self.seconds)
                 return self._promote(arm, number, stage)
         return []
+
+    def _stages_over(self, arm: _Arm) -> float | None:
+        """How many stages no child of an arm is on the way to the end of; None while it isn't known how many children there will be."""
+        if self._may_go_on(arm):
+            return None if self.plan.seconds is not None else 0
+        under_way = [
+            task.stage for several in self._tasks.values() for task, _ in several if task.child.arm == arm.name
+        ]
+        return min(under_way, default=math.inf)
 
     def _promote(self, arm: _Arm, number: int, stage: int) -> list[Any]:
         arm.halving.went_on(number, stage)
@@ -270,7 +273,9 @@ class Search:
         return self._finalize(numbers, list(seeds))
 
     def _finalize(self, numbers: list[int], seeds: list[int]) -> list[Any]:
-        children = {c.number: c for c in [*(c for arm in self.arms for c in arm.children), *([self._own] if self._own else [])]}
+        children = {
+            c.number: c for c in [*(c for arm in self.arms for c in arm.children), *([self._own] if self._own else [])]
+        }
         self.finalists = [Finalist(children[n], tuple(seeds)) for n in numbers]
         return [job for f in self.finalists for seed in seeds for job in self._begin(f.child, -1, seed)]
 
@@ -393,7 +398,12 @@ class Search:
         return []
 
     def _asked_again(self, arm: _Arm, line: dict[str, Any]) -> Proposal:
-        """The proposal of the journal; the sampler is asked as well, so that it is where it was."""
+        """The proposal of the journal; the sampler is asked as well, so that it is where it was, or told where it couldn't say the same."""
+        again = getattr(arm.sampler, "again", None)
+        if again is not None:
+            proposal = Proposal(self.problem.space.at(line["values"]), line["origin"])
+            again(proposal)
+            return proposal
         proposal = arm.sampler.ask()
         if proposal is not None and proposal.point.values == line["values"]:
             return proposal

@@ -26,6 +26,7 @@ from typing import Any, Protocol
 
 from unstuck.errors import MisuseError
 
+_WRITTEN = (str, int, float, bool, type(None))
 _LEVELS = 12  # that a range is cut into by samplers that choose among some
 
 
@@ -264,7 +265,7 @@ class Draw:
         labels = tuple(options)
         if len(labels) == 1:  # nothing to decide
             return options[labels[0]] if isinstance(options, Mapping) else labels[0]
-        if not labels or not all(isinstance(o, str | int | float | bool | None) for o in labels):
+        if not labels or not _can_be_written(labels):
             raise MisuseError(
                 f"the options of {name!r} must be some texts, numbers, true, false or None; other things have labels: "
                 "draw.choice('activation', {'relu': nn.ReLU, 'tanh': nn.Tanh})"
@@ -398,6 +399,8 @@ class Space:
 
     def mutated(self, parent: Point, rng: random.Random) -> Point:
         """A point that differs from another by one decision, and by what depends on it."""
+        if not parent.decisions:
+            return parent
         decision = parent.decisions[rng.randrange(len(parent.decisions))]
         near = decision.near(parent.values[decision.name], rng)
         value = near[rng.randrange(len(near))] if near else decision.sample(rng)
@@ -456,6 +459,11 @@ def _nth(decision: AnyDecision, i: int) -> Any:
     if isinstance(decision, Range) and decision.whole:
         return int(decision.low) + i
     return decision.levels()[i]
+
+
+def _can_be_written(labels: tuple[Any, ...]) -> bool:
+    """Whether all are something that JSON knows."""
+    return all(isinstance(label, _WRITTEN) for label in labels)
 
 
 def same(a: Any, b: Any) -> bool:
