@@ -1,10 +1,10 @@
-"""Recurrent layers beside torch's: both passes of one layer, sequences of different lengths, and the time to build a cell.
+"""Recurrent layers beside torch's: both passes of a layer, calls of one step, sequences of different lengths, the time to build a cell.
 
 All take turns in one process; processor time, so that a busy machine counts less; a ratio is the median over rounds of ours over
 theirs in the same round, with its 95% bootstrap interval. `per gate` divides by the matrix products that a cell has, four of an LSTM
 being one.
 
-    OMP_NUM_THREADS=1 python benchmarks/recurrent.py [--rounds 15] [--only speed,lengths,build] [--json FILE]
+    OMP_NUM_THREADS=1 python benchmarks/recurrent.py [--rounds 15] [--only speed,step,lengths,build] [--json FILE]
 """
 
 from __future__ import annotations
@@ -136,6 +136,38 @@ def speed(rounds: int) -> list[dict[str, Any]]:
     return rows
 
 
+def step(rounds: int, *, calls: int = 100) -> list[dict[str, Any]]:
+    """Calls of one step each, from a state, as in decoding and on streams: inference, and a forward pass that can be differentiated."""
+    rows = []
+    for batch in (1, 32):
+        x = torch.randn(1, batch, 128)
+        for ours, theirs in ((LSTM(128, 128), nn.LSTM(128, 128)), (GRU(128, 128), nn.GRU(128, 128))):
+            _, state = theirs(x)
+            found: dict[bool, list[float]] = {False: [], True: []}
+            for _ in range(rounds):
+                for differentiable, ratios in found.items():
+                    with torch.set_grad_enabled(differentiable):
+                        seconds = [_seconds(lambda m=m, x=x, s=state: m(x, s), calls) for m in (ours, theirs)]
+                    ratios.append(seconds[0] / seconds[1])
+            rows.append(
+                {
+                    "sequences, units": f"{batch}, 128",
+                    "layer": type(ours).__name__,
+                    "over": f"nn.{type(theirs).__name__}",
+                    "inference": Estimate.of(found[False]).text(2),
+                    "forward": Estimate.of(found[True]).text(2),
+                }
+            )
+    return rows
+
+
+def _seconds(run: Callable[[], Any], calls: int) -> float:
+    start = time.process_time()
+    for _ in range(calls):
+        run()
+    return time.process_time() - start
+
+
 def lengths(rounds: int) -> list[dict[str, Any]]:
     """Sequences of 32 to 128 steps, uniformly."""
     rows = []
@@ -200,13 +232,13 @@ def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--only", default="speed,lengths,build")
+    parser.add_argument("--only", default="speed,step,lengths,build")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     torch.set_num_threads(1)
     facts, found = machine(), {}
     print(machine_line(facts))
-    for name, measure in {"speed": speed, "lengths": lengths, "build": build}.items():
+    for name, measure in {"speed": speed, "step": step, "lengths": lengths, "build": build}.items():
         if name in asked.only.split(","):
             found[name] = measure(asked.rounds)
             print()

@@ -19,7 +19,7 @@ from unstuck.verdict import Finding, Verdict
 MOST = 6  # treatments of a kind
 MORE = 3  # times as many steps
 BRIEF = 500  # updates: so few that more of them may be all it lacks
-FALLBACK = ("optimizer", "learning-rate", "initialization", "train-longer", "standardize-input")
+FALLBACK = ("gating", "optimizer", "learning-rate", "initialization", "train-longer", "standardize-input")
 PAIRED = (
     "standardize-input",
     "standardize-target",

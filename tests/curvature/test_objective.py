@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from unstuck.curvature.objective import Objective, size_of
 from unstuck.errors import MisuseError
+from unstuck.recurrent.layers import LSTM
 
 
 def quadratic(*sizes: int) -> tuple[Objective, Tensor, list[Tensor]]:
@@ -145,6 +146,17 @@ def test_modes_are_what_they_say():
     assert value("train") == pytest.approx(by_hand(True, True), rel=1e-6)
     assert value("eval") == pytest.approx(by_hand(False, False), rel=1e-6)
     assert len({value(mode) for mode in ("train", "eval", "no-dropout")}) == 3
+
+
+def test_recurrent_layers_of_ours_drop_nothing_without_dropout():
+    torch.manual_seed(0)
+    module, x = LSTM(3, 4, 2, dropout=0.5, zoneout=0.3), torch.randn(6, 5, 3)
+
+    def value(mode: str) -> float:
+        return Objective(lambda b: module(b)[0].square().mean(), module, [x], mode=mode).value()  # pyright: ignore
+
+    assert value("no-dropout") == value("eval") != value("train")
+    assert module.training and module.dropout == 0.5
 
 
 def test_dropout_draws_the_same_mask_at_every_call_and_another_for_each_batch():

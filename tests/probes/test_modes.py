@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from unstuck.probes.bench import Clock
 from unstuck.probes.modes import modes
+from unstuck.recurrent.layers import GRU
 
 
 def training(model, rate=0.0, count=4):
@@ -26,6 +27,19 @@ def training(model, rate=0.0, count=4):
 
 def test_networks_without_modes_are_left_out(bench_of):
     assert modes(bench_of(training(nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.Linear(8, 2)))), Clock(1)) is None
+
+
+def test_recurrent_layers_of_ours_know_modes(bench_of):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.recurs, self.head = GRU(4, 8, zoneout=0.5, batch_first=True), nn.Linear(8, 2)
+
+        def forward(self, x):
+            return self.head(self.recurs(x[:, None])[0][:, -1])
+
+    found = modes(bench_of(training(Net())), Clock(1))
+    assert found is not None and found["train"] != found["eval"]
 
 
 def test_both_modes_are_the_scripts_own(bench_of):

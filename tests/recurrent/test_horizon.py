@@ -184,7 +184,10 @@ def test_it_works_where_gradients_are_off_and_with_frozen_weights():
     expected = module_horizon(module, x).log10
     module.requires_grad_(False)
     with torch.no_grad():
-        assert torch.equal(module_horizon(module, x).log10, expected)
+        found = module_horizon(module, x).log10
+    torch.testing.assert_close(
+        found, expected, rtol=0, atol=1e-6
+    )  # another kernel of torch's, where nothing needs a gradient
 
 
 def test_time_first_modules_are_called_time_first():

@@ -5,7 +5,7 @@ import torch
 
 from unstuck._discover import find
 from unstuck.errors import MisuseError
-from unstuck.recurrent import _c, _recurrence
+from unstuck.recurrent import _backends, _c, _recurrence
 from unstuck.recurrent._layout import Given, Layout, shapes
 from unstuck.recurrent._recurrence import recur
 from unstuck.recurrent.cell import relu, sigmoid, tanh, trace
@@ -61,12 +61,12 @@ LAYOUTS = [Layout((4,) * 6, 4), Layout((4, 3, 3, 1), 4), Layout((3, 3, 1), 4), L
 INPUT, HIDDEN, PROJECTED = 5, 7, 3
 
 
-def case(cell, layout, dtype=torch.float64, *, bias=True, seed=0):
+def case(cell, layout, dtype=torch.float64, *, bias=True, seed=0, device="cpu"):
     """Inputs and all that a cell computes with, drawn at random; a list of what gradients are taken by, too."""
     generator = torch.Generator().manual_seed(seed)
 
     def draw(*shape):
-        return (torch.randn(*shape, generator=generator, dtype=torch.float64) * 0.5).to(dtype).requires_grad_()
+        return (torch.randn(*shape, generator=generator, dtype=torch.float64) * 0.5).to(device, dtype).requires_grad_()
 
     width = PROJECTED if cell.projection is not None else 0
     weights = {name: draw(*s) for name, s in shapes(cell, INPUT, HIDDEN, width, bias=bias).items()}
@@ -74,7 +74,7 @@ def case(cell, layout, dtype=torch.float64, *, bias=True, seed=0):
     masks = {}
     for m in cell.masks:
         drawn = torch.rand(layout.rows if m.by_step else layout.batch, HIDDEN, generator=generator)
-        masks[m.name] = (drawn < m.rate).to(dtype) * m.high
+        masks[m.name] = (drawn < m.rate).to(device, dtype) * m.high
     x = draw(layout.rows, INPUT)
     return x, Given(states, weights, masks), [x, *states.values(), *weights.values()]
 
@@ -84,7 +84,7 @@ def results(cell, x, given, layout, inputs, backend, *, seed=1):
     generator = torch.Generator().manual_seed(seed)
     output, last = recur(cell, x, given, layout, backend=backend)
     ends = [output, *last.values()]
-    loss = sum((e * torch.randn(e.shape, generator=generator, dtype=torch.float64).to(e.dtype)).sum() for e in ends)
+    loss = sum((e * torch.randn(e.shape, generator=generator, dtype=torch.float64).to(e)).sum() for e in ends)
     grads = torch.autograd.grad(loss, inputs, allow_unused=True)
     return [*ends, *(torch.zeros_like(i) if g is None else g for i, g in zip(inputs, grads, strict=True))]
 
@@ -202,12 +202,10 @@ def test_without_a_compiler_tensor_operations_do_the_same(monkeypatch):
     x, given, inputs = case(cell, layout)
     true = results(cell, x, given, layout, inputs, "plain")
     monkeypatch.setenv("CC", "/no/compiler")
-    _recurrence._compiled.cache_clear()
+    monkeypatch.setattr(_backends, "_MADE", {})
     with pytest.raises(MisuseError, match="compiled kernels can't be had"):
         recur(cell, x, given, layout, backend="c")
     found = results(cell, x, given, layout, inputs, "auto")
-    monkeypatch.undo()
-    _recurrence._compiled.cache_clear()
     assert max(map(error, found, true)) < 1e-13
 
 
@@ -227,6 +225,27 @@ def test_a_compiled_cell_is_kept_for_the_next_process(monkeypatch, tmp_path):
     made = first.stat().st_mtime_ns
     assert _c._built(source) == first and first.stat().st_mtime_ns == made
     assert [p.name for p in tmp_path.iterdir()] == [first.name]
+
+
+def test_what_is_found_without_gradients_is_the_same_and_may_be_changed():
+    cell, layout = trace(LSTM), LAYOUTS[1]
+    x, given, _ = case(cell, layout)
+    with torch.no_grad():
+        output, last = recur(cell, x, given, layout, backend="c")
+    true, ends = recur(cell, x, given, layout, backend="c")
+    assert torch.equal(output, true) and all(torch.equal(last[n], ends[n]) for n in last)
+    output.zero_()
+    assert all(torch.equal(last[n], ends[n]) for n in last)
+
+
+def test_a_backward_pass_under_autocast_is_as_exact_as_one_outside():
+    cell, layout = trace(LSTM), LAYOUTS[0]
+    x, given, inputs = case(cell, layout, torch.float32)
+    loss = recur(cell, x, given, layout)[0].square().sum()
+    true = torch.autograd.grad(loss, inputs, retain_graph=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = torch.autograd.grad(loss, inputs)
+    assert all(torch.equal(a, b) for a, b in zip(found, true, strict=True))
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")  # torch's own, on the way to forward mode

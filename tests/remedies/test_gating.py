@@ -37,6 +37,14 @@ def test_a_gated_cell(script, cell, becomes):
     assert made.diff(gating, to="GRU") == [f"-        self.rnn = {cell}", f"+        self.rnn = {becomes}"]
 
 
+def test_a_gated_layer_of_ours_in_place_of_one_of_ours(script):
+    text = NETWORK.replace("from torch.nn import RNN", "from unstuck.recurrent.layers import RNN").format(
+        cell="RNN(4, 8)"
+    )
+    added = script(text).added(gating, to="GRU")
+    assert sorted(added) == ["        self.rnn = GRU(4, 8)", "from unstuck.recurrent.layers import GRU"]
+
+
 def test_a_nonlinearity_that_it_does_not_have(script):
     for cell in (
         'nn.RNN(4, 8, nonlinearity="relu", batch_first=True)',

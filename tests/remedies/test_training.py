@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, RandomSampler, SequentialSampler, Tenso
 
 from unstuck import _discover
 from unstuck.evidence import Layer, LossCall, Optimizer, Parameter, Record
+from unstuck.recurrent import layers
 from unstuck.remedies._training import module_of, parameters_kept, replace, set_rate, wrap
 from unstuck.source import EditError, edited
 from unstuck.training import Training
@@ -383,6 +384,37 @@ def test_gates():
     assert training.model.cell.bias_ih_l0[8:16].tolist() == [1.0] * 8
     with pytest.raises(EditError, match="no LSTM"):
         treat("gating", made(), NOTHING, to="open")
+
+
+def test_gates_of_layers_of_ours():
+    batches = [(torch.randn(16, 5, 4), torch.randint(3, (16,)))]
+    training = made(Reads(layers.RNN, num_layers=2, variational=True, dropout=0.1, horizon=50), batches=batches)
+    treat("gating", training, NOTHING, to="GRU")
+    cell = training.model.cell
+    assert isinstance(cell, layers.GRU)
+    assert (cell.num_layers, cell.batch_first, cell.variational, cell.dropout, cell.horizon) == (2, True, True, 0.1, 50)
+    training.run()
+    with pytest.raises(EditError, match="a nonlinearity is chosen"):
+        treat("gating", made(Reads(layers.RNN, nonlinearity="relu"), batches=batches), NOTHING, to="GRU")
+    training = made(Reads(layers.LSTM, forget_bias=0.0), batches=batches)
+    treat("gating", training, NOTHING, to="open")
+    assert training.model.cell.bias_ih_l0[8:16].tolist() == [1.0] * 8
+    with pytest.raises(EditError, match="no LSTM"):  # what is a quarter of its biases is no gate's
+        treat("gating", made(Reads(layers.LSTM, coupled=True), batches=batches), NOTHING, to="open")
+
+
+def test_wider_layers_of_ours():
+    batches = [(torch.randn(16, 5, 4), torch.randint(3, (16,)))]
+    training = made(Reads(layers.LSTM, peephole=True, zoneout=0.1), batches=batches)
+    treat("wider", training, NOTHING, times=2)
+    cell = training.model.cell
+    assert (cell.hidden_size, training.model.head.in_features) == (16, 16)
+    assert (cell.settings, cell.zoneout, cell.batch_first) == ({"peephole": True}, 0.1, True)
+    training.run()
+    training = made(Reads(layers.RNN, nonlinearity="relu"), batches=batches)
+    treat("wider", training, NOTHING, times=2)
+    assert training.model.cell.settings == {"nonlinearity": "relu"}
+    training.run()
 
 
 class Functional(nn.Module):

@@ -7,7 +7,7 @@ from unstuck.rules.missing_nonlinearity import missing_nonlinearity
 
 
 @pytest.mark.parametrize(
-    "between", ["relu", "tanh", "gelu", "softmax", "max_pool", "layer_norm", "lstm", "other", "attention"]
+    "between", ["relu", "tanh", "gelu", "softmax", "max_pool", "layer_norm", "lstm", "recurrent", "other", "attention"]
 )
 def test_what_bends_between_linear_layers_is_enough(runs, between):
     assert missing_nonlinearity(runs.stuck(**runs.chain("linear", between, "linear"))) == []

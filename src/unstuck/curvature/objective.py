@@ -411,7 +411,9 @@ def _spared(module: nn.Module) -> Iterator[Callable[[], None]]:
 
 
 def _drops(part: nn.Module) -> bool:
-    return isinstance(part, nn.modules.dropout._DropoutNd | nn.MultiheadAttention)
+    from unstuck.recurrent.layers import Recurrent
+
+    return isinstance(part, nn.modules.dropout._DropoutNd | nn.MultiheadAttention | Recurrent)
 
 
 @contextlib.contextmanager

@@ -24,7 +24,9 @@ def modes(bench: Bench, clock: Clock, *, most: int = 8) -> dict[str, Any] | None
     Returns:
         `train`, `eval` (losses), `score_train`, `score_eval`; None when no module knows modes.
     """
-    if not any(isinstance(part, _MODAL) for module in bench.modules for part in module.modules()):
+    from unstuck.recurrent.layers import Recurrent
+
+    if not any(isinstance(part, (*_MODAL, Recurrent)) for module in bench.modules for part in module.modules()):
         return None
     batches = bench.some(bench.batches, clock, 4, most=most)
     train, score_train = bench.measured(batches)

@@ -18,7 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from torch import Tensor
 
 from unstuck.recurrent._graph import Node, Op, Source
 from unstuck.recurrent._programs import Program, Programs
-from unstuck.recurrent._torch import BY_ROW, Run
+from unstuck.recurrent._torch import BY_ROW, Run, buffer_of
 
 TYPES = {torch.float32: "float", torch.float64: "double"}
 _FLAGS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC"]
@@ -79,15 +79,16 @@ static inline R tanh_(R x) {
   R p = less_one(y, &scale), e = scale * p + (scale - 1);
   return e / (e + 2);
 }
+typedef char words_are_addresses[sizeof(long) == sizeof(void *) ? 1 : -1];
 struct Buffers { long units; R *scratch; R *at[NUM_BUFFERS]; long stride[NUM_BUFFERS]; };
 typedef void (*Kernel)(const struct Buffers *, long, long, long, long);
 typedef void (*Gemm)(const char *, const char *, const long *, const long *, const long *, const R *, const R *, const long *, const R *,
   const long *, const R *, R *, const long *);
 struct Place { R *at; long stride, rows; };
-struct Action { long kind; Kernel kernel; struct Place into, a, b; const R *weight; long width, inner, leading, turned; R keep; };
+struct Action { long kind; Kernel kernel; struct Place into, a, b; const R *weight; long width, inner, leading, turned, keep; };
 static inline R *start(struct Place p, const long *step) { return p.at + (p.rows ? step[p.rows - 1] * p.stride : 0); }
 void go(const struct Buffers *k, const struct Action *actions, long num, const long *steps, long length, long backwards, Gemm gemm) {
-  const R one = 1;
+  const R scale[2] = {0, 1};
   for (long i = 0; i < length; i++) {
     const long t = backwards ? length - 1 - i : i, *step = steps + 3 * t, n = step[2];
     for (const struct Action *d = actions; d < actions + num; d++) {
@@ -95,8 +96,8 @@ void go(const struct Buffers *k, const struct Action *actions, long num, const l
       const R *a = start(d->a, step), *b = start(d->b, step);
       if (d->kind == 0) d->kernel(k, step[0], step[1], n, t);
       else if (d->kind == 1) {  /* row by row here is column by column there */
-        gemm(d->turned ? "T" : "N", "N", &d->width, &n, &d->inner, &one, d->weight, &d->leading, a, &d->a.stride, &d->keep, into,
-        &d->into.stride);
+        gemm(d->turned ? "T" : "N", "N", &d->width, &n, &d->inner, scale + 1, d->weight, &d->leading, a, &d->a.stride, scale + d->keep,
+        into, &d->into.stride);
       } else {
         for (long r = 0; r < n; r++) for (long j = 0; j < d->width; j++)
           into[r * d->into.stride + j] = d->kind == 2 ? a[r * d->a.stride + j] + b[r * d->b.stride + j] : 0;
@@ -121,18 +122,26 @@ def source_of(programs: Programs, dtype: torch.dtype) -> str:
     """
     slots = buffer_slots(programs)
     text, terms = (_FLOAT, 7) if dtype is torch.float32 else (_DOUBLE, 13)
-    head = text.replace("SERIES", _series(terms)) + f"#define NUM_BUFFERS {len(slots)}\n" + _COMMON
+    head = text.replace("SERIES", series(terms, "(R)({})")) + f"#define NUM_BUFFERS {len(slots)}\n" + _COMMON
     passes = {"forward": programs.forward, "backward": programs.backward}
     return head + "".join(
         _function(f"{name}{n}", p, slots) for name, found in passes.items() for n, p in enumerate(found)
     )
 
 
-def _series(terms: int) -> str:
-    """(exp(r) - 1) / r by Taylor's series, as nested products."""
-    text = f"(R)(1.0 / {math.factorial(terms)})"
+def series(terms: int, number: str) -> str:
+    """(exp(r) - 1) / r by Taylor's series, as nested products.
+
+    Args:
+        terms: How many.
+        number: How a number is written.
+
+    Returns:
+        An expression of `r`.
+    """
+    text = number.format(f"1.0 / {math.factorial(terms)}")
     for n in range(terms - 1, 0, -1):
-        text = f"(R)(1.0 / {math.factorial(n)}) + r * ({text})"
+        text = f"{number.format(f'1.0 / {math.factorial(n)}')} + r * ({text})"
     return text
 
 
@@ -141,12 +150,8 @@ def buffer_slots(programs: Programs) -> Slots:
     found: dict[Source, int] = {}
     for program in (*programs.forward, *programs.backward):
         for source in program.sources:
-            found.setdefault(_buffer(source), len(found))
+            found.setdefault(buffer_of(source), len(found))
     return found
-
-
-def _buffer(source: Source) -> Source:
-    return source[:1] if source[0] in ("col", "dcol", "grad") else source
 
 
 def _function(name: str, program: Program, slots: Slots) -> str:
@@ -167,7 +172,7 @@ def _function(name: str, program: Program, slots: Slots) -> str:
 
 
 def _pointer(source: Source, slots: Slots) -> str:
-    slot, kind = slots[_buffer(source)], source[0]
+    slot, kind = slots[buffer_of(source)], source[0]
     row = {"prev": "(prev + b)", "dvector": "step", "vector": "0"}.get(kind, "(row + b)" if kind in BY_ROW else "b")
     column = f" + {int(source[1])} * H" if kind in ("col", "dcol") else ""
     return f"R *restrict {_variable(source, slots)} = k->at[{slot}] + {row} * k->stride[{slot}]{column};"
@@ -175,7 +180,7 @@ def _pointer(source: Source, slots: Slots) -> str:
 
 def _variable(source: Source, slots: Slots) -> str:
     column = f"_{int(source[1])}" if source[0] in ("col", "dcol") else ""
-    return f"p{slots[_buffer(source)]}{column}"
+    return f"p{slots[buffer_of(source)]}{column}"
 
 
 class _Segments:
@@ -267,46 +272,8 @@ def _store(target: Source, place: int, slots: Slots) -> str:
     return f"{_variable(target, slots)}[j] {'+=' if target[0] == 'dvector' else '='} v{place};"
 
 
-@functools.cache
-def _buffers_of(count: int) -> type[ctypes.Structure]:
-    """What `struct Buffers` is for a cell with so many."""
-
-    class Buffers(ctypes.Structure):
-        _fields_ = (
-            ("units", ctypes.c_long),
-            ("scratch", ctypes.c_void_p),
-            ("at", ctypes.c_void_p * count),
-            ("stride", ctypes.c_long * count),
-        )
-
-    return Buffers
-
-
-class _Place(ctypes.Structure):
-    _fields_ = (("at", ctypes.c_void_p), ("stride", ctypes.c_long), ("rows", ctypes.c_long))
-
-
 _ROWS = {"first": 0, "row": 1, "prev": 2}
-
-
-def _structures(number: type[ctypes.c_float] | type[ctypes.c_double]) -> type[ctypes.Structure]:
-    class Action(ctypes.Structure):
-        _fields_ = (
-            ("kind", ctypes.c_long),
-            ("kernel", ctypes.c_void_p),
-            *((name, _Place) for name in ("into", "a", "b")),
-            ("weight", ctypes.c_void_p),
-            *((name, ctypes.c_long) for name in ("width", "inner", "leading", "turned")),
-            ("keep", number),
-        )
-
-    return Action
-
-
-_ACTION = {
-    torch.float32: _structures(ctypes.c_float),
-    torch.float64: _structures(ctypes.c_double),
-}
+_NOWHERE = (0, 0, 0)
 
 
 class Compiled:
@@ -314,7 +281,10 @@ class Compiled:
 
     Attributes:
         dtype: The type of their numbers.
+        by_row: They add gradients by vectors up over the rows of a step, see `_backends`.
     """
+
+    by_row = False
 
     def __init__(self, programs: Programs, dtype: torch.dtype) -> None:
         self.dtype = dtype
@@ -324,6 +294,10 @@ class Compiled:
         self._scratch = max(len(_Segments(p).scratch) for p in every)
         self._functions = {
             name: [_declared(library, f"{name}{n}") for n in range(programs.levels)] for name in ("forward", "backward")
+        }
+        self._addresses = {
+            name: [ctypes.cast(function, ctypes.c_void_p).value or 0 for function in found]  # pyright: ignore[reportArgumentType]
+            for name, found in self._functions.items()
         }
         self._gemm = _gemm(dtype)
         self._go = library.go
@@ -360,37 +334,44 @@ class Compiled:
         if self._gemm is None:
             return False
         given, scratch = self._buffers(buffers, unit_size)
-        made = (_ACTION[self.dtype] * len(actions))(*(self._action(a, which) for a in actions))
-        flat = (ctypes.c_long * (3 * len(steps)))(*itertools.chain.from_iterable(steps))
+        made = _words(word for action in actions for word in self._action(action, which))
+        flat = _words(itertools.chain.from_iterable(steps))
         self._go(ctypes.addressof(given), made, len(actions), flat, len(steps), which == "backward", self._gemm)
         del scratch  # which had to be there until now
         return True
 
-    def _action(self, action: Any, which: str) -> ctypes.Structure:
+    def _action(self, action: Any, which: str) -> tuple[int, ...]:
+        """As `struct Action` has it."""
         kind = action.kind
-        made = _ACTION[self.dtype](kind=kind)
         if kind == 0:
-            made.kernel = ctypes.cast(self._functions[which][action.level], ctypes.c_void_p).value
-            return made
-        made.into, made.width = _placed(action.into), action.into.buffer.shape[1]
+            return (kind, self._addresses[which][action.level], *_NOWHERE, *_NOWHERE, *_NOWHERE, 0, 0, 0, 0, 0, 0)
+        into, width = _placed(action.into), action.into.buffer.shape[1]
         if kind == 1:
-            made.a, made.weight, made.leading = _placed(action.what), action.weight.data_ptr(), action.weight.stride(0)
-            made.inner, made.turned, made.keep = action.what.buffer.shape[1], action.turned, float(action.keep)
-        if kind == 2:
-            made.a, made.b = _placed(action.a), _placed(action.b)
-        return made
+            weight, inner = action.weight, action.what.buffer.shape[1]
+            place, leading = weight.data_ptr(), weight.stride(0)
+            return (
+                kind,
+                0,
+                *into,
+                *_placed(action.what),
+                *_NOWHERE,
+                place,
+                width,
+                inner,
+                leading,
+                action.turned,
+                action.keep,
+            )
+        a, b = (_placed(action.a), _placed(action.b)) if kind == 2 else (_NOWHERE, _NOWHERE)
+        return (kind, 0, *into, *a, *b, 0, width, 0, 0, 0, 0)
 
-    def _buffers(self, buffers: Mapping[Source, Tensor], unit_size: int) -> tuple[Any, Tensor]:
-        """Where all buffers lie, and one more that must outlive it."""
-        scratch = torch.empty(max(1, self._scratch), unit_size, dtype=self.dtype)
-        given = _buffers_of(len(self._slots))(unit_size, scratch.data_ptr())
-        for source, slot in self._slots.items():
-            buffer = buffers.get(source)
-            if buffer is not None:
-                assert buffer.dtype is self.dtype and buffer.stride(-1) == 1, source
-                given.at[slot] = buffer.data_ptr()
-                given.stride[slot] = buffer.stride(0) if buffer.dim() > 1 else 0
-        return given, scratch
+    def _buffers(self, buffers: Mapping[Source, Tensor], unit_size: int) -> tuple[ctypes.Array[Any], Tensor | None]:
+        """`struct Buffers`, and one more buffer that must outlive it, if there is one."""
+        scratch = torch.empty(self._scratch, unit_size, dtype=self.dtype, device="cpu") if self._scratch else None
+        found = [buffers.get(source) for source in self._slots]
+        places = [0 if b is None else b.data_ptr() for b in found]
+        strides = [0 if b is None or b.dim() < 2 else b.stride(0) for b in found]
+        return _words([unit_size, 0 if scratch is None else scratch.data_ptr(), *places, *strides]), scratch
 
     def bind(self, which: str, buffers: Mapping[Source, Tensor], unit_size: int) -> list[Run]:
         """The kernels of a pass, for these buffers.
@@ -417,8 +398,15 @@ class Compiled:
         return [bound(function) for function in self._functions[which]]
 
 
-def _placed(place: Any) -> _Place:
-    return _Place(place.buffer.data_ptr(), place.buffer.stride(0), _ROWS[place.rows])
+def _words(numbers: Iterable[int]) -> ctypes.Array[ctypes.c_long]:
+    """Numbers and addresses side by side."""
+    found = tuple(numbers)
+    return (ctypes.c_long * len(found))(*found)
+
+
+def _placed(place: Any) -> tuple[int, int, int]:
+    """As `struct Place` has it."""
+    return place.buffer.data_ptr(), place.buffer.stride(0), _ROWS[place.rows]
 
 
 @functools.cache
@@ -440,8 +428,8 @@ def _gemm(dtype: torch.dtype) -> int | None:
 
 
 def _is_product(function: Any, dtype: torch.dtype) -> bool:
-    a, w = torch.arange(6, dtype=dtype).view(2, 3), torch.arange(12, dtype=dtype).view(4, 3)
-    found = torch.zeros(2, 4, dtype=dtype)
+    a, w = (torch.arange(3 * n, dtype=dtype, device="cpu").view(n, 3) for n in (2, 4))
+    found = torch.zeros(2, 4, dtype=dtype, device="cpu")
     number = ctypes.c_float if dtype is torch.float32 else ctypes.c_double
     size = [ctypes.byref(ctypes.c_long(n)) for n in (4, 2, 3, 3, 3, 4)]
     one, zero = (ctypes.byref(number(v)) for v in (1, 0))

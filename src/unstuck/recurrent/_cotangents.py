@@ -14,16 +14,12 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from unstuck.recurrent import _c
+from unstuck.recurrent._backends import kernels_for
 from unstuck.recurrent._graph import Graph, Op, Source, lower
 from unstuck.recurrent._hoisted import Hoisted, fixed_values, hoisted
 from unstuck.recurrent._layout import Layout
 from unstuck.recurrent._loop import Action, Buffers, Loop, Run, rows_of
 from unstuck.recurrent._programs import Program, Programs
-from unstuck.recurrent._recurrence import compiled
-
-_SLOTS = 64
-"""Buffers that compiled kernels can be given."""
 
 
 @dataclass(frozen=True)
@@ -209,7 +205,7 @@ def through_diagonal(passed: Passed, carry: Mapping[str, Tensor], outer: Tensor)
 
 def _sources(passed: Passed) -> dict[Source, Tensor]:
     loop = passed.loop
-    found = passed.buffers.by_source(passed.batch, loop.given, loop.cell)
+    found = passed.buffers.by_source(loop.given, loop.cell)
     start = passed.first * passed.batch
     return {s: b[start:] if s[0] in ("col", "prev", "mask") else b for s, b in found.items()}
 
@@ -220,8 +216,7 @@ def _go(
 ) -> Back:  # fmt: skip
     given, cell, units = passed.loop.given, passed.loop.cell, passed.loop.units
     programs, _ = _changed(passed.loop.programs, way)
-    fits = len(_c.buffer_slots(programs)) <= _SLOTS
-    loop = Loop(programs, compiled(programs, outer, passed.backend) if fits else None, layout, passed.loop.x, given)
+    loop = Loop(programs, kernels_for(programs, outer, passed.backend), layout, passed.loop.x, given)
     empty, rows = outer.new_empty, layout.rows
     projected = empty(rows, outer.shape[1]) if cell.projection is not None else None
     vectors = {v.name: outer.new_zeros(rows, units) for v in cell.vectors}

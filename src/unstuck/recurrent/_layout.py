@@ -29,12 +29,10 @@ class Layout:
     sizes: tuple[int, ...]
     batch: int
 
-    @functools.cached_property
+    @property
     def steps(self) -> list[tuple[int, int, int]]:
         """First row of each step, first row of the states before it, and how many rows."""
-        starts = [0, *itertools.accumulate(self.sizes)]
-        before = [0, *(self.batch + s for s in starts)]
-        return [(starts[t], before[t], n) for t, n in enumerate(self.sizes)]
+        return _steps(self.sizes, self.batch)
 
     @property
     def rows(self) -> int:
@@ -45,6 +43,11 @@ class Layout:
     def full(self) -> bool:
         """All sequences are as long as the longest."""
         return all(n == self.batch for n in self.sizes)
+
+    @property
+    def single(self) -> bool:
+        """All sequences have one step."""
+        return len(self.sizes) == 1 and self.full
 
     def before(self, states: Tensor) -> Tensor:
         """The states before each row, of a buffer that begins with the first states."""
@@ -63,6 +66,13 @@ class Layout:
                 left = n
         row = self.batch + self.steps[-1][0] if self.steps else 0
         return torch.cat([states[row : row + left], *reversed(ended)])
+
+
+@functools.lru_cache(maxsize=256)
+def _steps(sizes: tuple[int, ...], batch: int) -> list[tuple[int, int, int]]:
+    starts = [0, *itertools.accumulate(sizes)]
+    before = [0, *(batch + s for s in starts)]
+    return [(starts[t], before[t], n) for t, n in enumerate(sizes)]
 
 
 @dataclass(frozen=True)

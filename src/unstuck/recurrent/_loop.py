@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unstuck.recurrent import _c, _torch
+from unstuck.recurrent import _torch
+from unstuck.recurrent._backends import Kernels
 from unstuck.recurrent._graph import Source
 from unstuck.recurrent._layout import Given, Layout
 from unstuck.recurrent._programs import Programs, Span
@@ -77,7 +78,7 @@ class Buffers:
 
     Attributes:
         slab: Gates, `(rows, columns * hidden)`.
-        states: By name, the first states and those after each row.
+        states: By name, the first states and those after each row; of a single step the first alone.
         operands: By group, what it maps where that isn't a state.
     """
 
@@ -85,11 +86,10 @@ class Buffers:
     states: dict[str, Tensor]
     operands: dict[str, Tensor]
 
-    def by_source(self, batch: int, given: Given, cell: Cell) -> dict[Source, Tensor]:
+    def by_source(self, given: Given, cell: Cell) -> dict[Source, Tensor]:
         """As kernels name them."""
         found: dict[Source, Tensor] = {("col",): self.slab}
-        for name, state in self.states.items():
-            found |= {("prev", name): state, ("new", name): state[batch:]}
+        found |= {("prev", name): state for name, state in self.states.items()}
         found |= {("operand", name): operand for name, operand in self.operands.items()}
         found |= {("vector", v.name): given.weights[v.name] for v in cell.vectors}
         return found | {("mask" if m.by_step else "still", m.name): given.masks[m.name] for m in cell.masks}
@@ -126,38 +126,63 @@ class Loop:
 
     Args:
         programs: Of the cell.
-        compiled: Its compiled kernels, if there are any.
+        kernels: Its kernels; tensor operations do what they would, if there are none.
         layout: Where the steps lie.
         x: Packed inputs, `(rows, input)`.
         given: First states, parameters, masks, contiguous.
     """
 
-    def __init__(
-        self, programs: Programs, compiled: _c.Compiled | None, layout: Layout, x: Tensor, given: Given
-    ) -> None:
-        self.programs, self.compiled, self.layout, self.x, self.given = programs, compiled, layout, x, given
+    def __init__(self, programs: Programs, kernels: Kernels | None, layout: Layout, x: Tensor, given: Given) -> None:
+        self.programs, self.kernels, self.layout, self.x, self.given = programs, kernels, layout, x, given
         self.cell = cell = programs.cell
         first = cell.groups[0] if cell.groups else None
         weight = given.weights["weight_ih" if first is None else f"weight_{first.name}"]
         self.units = weight.shape[0] // len(cell.inputs if first is None else first.gates)
 
-    def forward(self) -> tuple[Buffers, Tensor, list[Tensor]]:
+    def forward(self, *, keep: bool = True) -> tuple[Buffers, Tensor, list[Tensor]]:
         """The forward pass.
+
+        Args:
+            keep: Whether the buffers are needed afterwards; else the outputs are a part of them.
 
         Returns:
             What the backward pass needs, packed outputs, and last states.
         """
-        cell, layout, given = self.cell, self.layout, self.given
-        states = {}
-        for name, first in given.states.items():
-            states[name] = first.new_empty(layout.batch + layout.rows, first.shape[1])
-            states[name][: layout.batch] = first
-        named = [g.name for g in cell.groups if g.state is None] + (["hr"] if cell.projection is not None else [])
-        operands = {name: self.x.new_empty(layout.rows, self.units) for name in named}
+        cell, layout = self.cell, self.layout
+        states, new = self._states()
+        operands = {name: self.x.new_empty(layout.rows, self.units) for name in self._operands}
         buffers = Buffers(self._slab(), states, operands)
-        self._go("forward", self._forward_actions(buffers), buffers.by_source(layout.batch, given, cell), layout.steps)
-        output = states[cell.output][layout.batch :].clone()  # may be changed in place, while the states may not
-        return buffers, output, [layout.last(state) for state in states.values()]
+        sources = buffers.by_source(self.given, cell) | {("new", name): state for name, state in new.items()}
+        self._go("forward", self._forward_actions(buffers, new), sources, layout.steps)
+        output = new[cell.output]
+        if keep or layout.single:
+            output = output.clone()  # may be changed in place, while the states may not
+        return buffers, output, list(new.values()) if layout.single else [layout.last(s) for s in states.values()]
+
+    def _states(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Buffers for the states before the rows, and for those after."""
+        first, batch = self.given.states, self.layout.batch
+        if self.layout.single:
+            first = {name: state.contiguous() for name, state in first.items()}
+            return first, {name: torch.empty_like(state) for name, state in first.items()}
+        states = {name: state.new_empty(batch + self.layout.rows, state.shape[1]) for name, state in first.items()}
+        for name, state in states.items():
+            state[:batch] = first[name]
+        return states, {name: state[batch:] for name, state in states.items()}
+
+    @property
+    def _operands(self) -> list[str]:
+        """The groups that don't map a state as it is, and the projection."""
+        return [g.name for g in self.cell.groups if g.state is None] + ["hr"] * (self.cell.projection is not None)
+
+    def buffers(self, kept: Sequence[Tensor]) -> Buffers:
+        """Buffers again from the slab, the states and the operands."""
+        states = list(self.given.states)
+        return Buffers(
+            kept[0],
+            dict(zip(states, kept[1:], strict=False)),
+            dict(zip(self._operands, kept[1 + len(states) :], strict=True)),
+        )
 
     def backward(
         self, buffers: Buffers, grad: Tensor | None, grad_states: Sequence[Tensor | None], *, need_input: bool
@@ -217,9 +242,10 @@ class Loop:
         seeds = {name: self.x.new_empty(layout.batch, self.units) for name in buffers.operands}
         dslab = torch.empty_like(buffers.slab)
         dprojected = self.x.new_empty(layout.rows, width) if cell.projection is not None else None
-        sources = buffers.by_source(layout.batch, given, cell) | {("dcol",): dslab, ("grad",): outer}
+        sources = buffers.by_source(given, cell) | {("dcol",): dslab, ("grad",): outer}
         sources |= {("carry", name): c for name, c in carry.items()} | {("seed", n): s for n, s in seeds.items()}
-        sources |= {("dvector", v.name): self.x.new_zeros(len(layout.sizes), self.units) for v in cell.vectors}
+        added = layout.rows if self.kernels is not None and self.kernels.by_row else len(layout.sizes)
+        sources |= {("dvector", v.name): self.x.new_zeros(added, self.units) for v in cell.vectors}
         return _Back(self._backward_actions(dslab, carry, seeds, outer, dprojected), sources, dslab, dprojected)
 
     def _go(
@@ -230,10 +256,10 @@ class Loop:
         steps: Sequence[tuple[int, int, int]],
     ) -> None:
         """These steps of a pass."""
-        if self.compiled is not None and self.compiled.go(which, actions, buffers, self.units, steps):
+        if self.kernels is not None and self.kernels.go(which, actions, buffers, self.units, steps):
             return
-        if self.compiled is not None:
-            kernels = self.compiled.bind(which, buffers, self.units)
+        if self.kernels is not None:
+            kernels = self.kernels.bind(which, buffers, self.units)
         else:
             programs = self.programs.forward if which == "forward" else self.programs.backward
             kernels = [_torch.kernel(program, buffers, self.units) for program in programs]
@@ -248,6 +274,8 @@ class Loop:
                     _act(action, starts, n)
 
     def _columns(self, slab: Tensor, span: Span) -> Tensor:
+        if span.stop - span.start == len(self.programs.columns):
+            return slab
         return slab[..., span.start * self.units : span.stop * self.units]
 
     def _group_weights(self) -> list[tuple[Group, Span, Tensor]]:
@@ -275,15 +303,18 @@ class Loop:
         return slab
 
     def _bias(self, width: int) -> Tensor:
-        weights, bias = self.given.weights, self.x.new_zeros(width)
-        if "bias_ih" in weights or any(f"bias_{g.name}" in weights for g in self.cell.groups):
-            for span in self.programs.inputs:
-                self._columns(bias, span).add_(rows_of(weights["bias_ih"], span, self.units))
-            for group, span in zip(self.cell.groups, self.programs.groups, strict=True):
-                self._columns(bias, span).add_(rows_of(weights[f"bias_{group.name}"], span, self.units))
+        weights, programs = self.given.weights, self.programs
+        spans = [("bias_ih", span) for span in programs.inputs]
+        spans += [(f"bias_{g.name}", span) for g, span in zip(self.cell.groups, programs.groups, strict=True)]
+        parts = [(span, rows_of(weights[name], span, self.units)) for name, span in spans if name in weights]
+        if len(parts) == 2 and all(part.shape[0] == width for _, part in parts):
+            return parts[0][1] + parts[1][1]
+        bias = self.x.new_zeros(width)
+        for span, part in parts:
+            self._columns(bias, span).add_(part)
         return bias
 
-    def _forward_actions(self, buffers: Buffers) -> list[Action]:
+    def _forward_actions(self, buffers: Buffers, new: dict[str, Tensor]) -> list[Action]:
         cell, programs = self.cell, self.programs
         found: list[Action] = []
         for level in range(programs.levels):
@@ -293,8 +324,11 @@ class Loop:
                     found.append(Multiply(into, self._operand(group, buffers), weight, True, True))
             found.append(Run(level))
         if cell.projection is not None:
-            new = Place(buffers.states[cell.output][self.layout.batch :])
-            found.append(Multiply(new, Place(buffers.operands["hr"]), self.given.weights["weight_hr"], True, False))
+            found.append(
+                Multiply(
+                    Place(new[cell.output]), Place(buffers.operands["hr"]), self.given.weights["weight_hr"], True, False
+                )
+            )
         return found
 
     def _operand(self, group: Group, buffers: Buffers) -> Place:
@@ -356,7 +390,7 @@ class Loop:
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`torch.nn.functional.linear` of many rows, by oneDNN where it can be had: a fifth faster on processors that MKL isn't made for."""
-    if x.device.type == "cpu" and x.dtype is torch.float32 and len(x) >= _MANY and _by_onednn() is not None:
+    if x.device.type == "cpu" and x.dtype is torch.float32 and x.shape[0] >= _MANY and _by_onednn() is not None:
         return _by_onednn()(x, weight, bias, "none", [], "")
     return F.linear(x, weight, bias)
 
@@ -368,7 +402,8 @@ _MANY = 256
 def _by_onednn() -> Any:
     """The operation that torch's compiler calls for this, None where it isn't there or gives something else."""
     function = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
-    x, weight, bias = torch.arange(6.0).view(2, 3), torch.arange(12.0).view(4, 3), torch.ones(4)
+    x, weight, bias = (torch.arange(n, dtype=torch.float32, device="cpu") for n in (6, 12, 4))
+    x, weight = x.view(2, 3), weight.view(4, 3)
     try:
         found = None if function is None else function(x, weight, bias, "none", [], "")
     except RuntimeError:
@@ -379,6 +414,8 @@ def _by_onednn() -> Any:
 def rows_of(weight: Tensor, span: Span, units: int) -> Tensor:
     """The rows of a weight or bias that belong to a span's gates, in the slab's order."""
     if span.in_order:
+        if len(span.rows) * units == weight.shape[0]:
+            return weight
         return weight[span.rows[0] * units : (span.rows[-1] + 1) * units]
     return torch.cat([weight[r * units : (r + 1) * units] for r in span.rows])
 

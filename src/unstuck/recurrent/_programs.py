@@ -63,7 +63,7 @@ class Span:
     stop: int
     rows: tuple[int, ...]
 
-    @property
+    @cached_property
     def in_order(self) -> bool:
         """The gates follow each other in the weight as they do here."""
         return self.rows == tuple(range(self.rows[0], self.rows[0] + len(self.rows)))

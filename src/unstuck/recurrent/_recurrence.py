@@ -14,20 +14,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from unstuck.errors import MisuseError
-from unstuck.recurrent import _c
+from unstuck.recurrent._backends import kernels_for
+from unstuck.recurrent._cuda_graphs import Function, Graphs, Tensors
 from unstuck.recurrent._layout import Given, Layout
-from unstuck.recurrent._loop import Buffers, Loop
+from unstuck.recurrent._loop import Loop
 from unstuck.recurrent._plain import unrolled
 from unstuck.recurrent._programs import Programs
 from unstuck.recurrent.cell import Cell
-
-BACKENDS = ("auto", "c", "torch", "plain")
-"""`c`: kernels compiled by the C compiler; `torch`: the same kernels as tensor operations; `plain`: a loop that autograd differentiates;
-`auto`: the first that can be had."""
-
 
 _PROGRAMS: dict[object, Programs] = {}
 _BY_CELL: weakref.WeakKeyDictionary[Cell, Programs] = weakref.WeakKeyDictionary()
@@ -39,39 +34,6 @@ def programs_of(cell: Cell) -> Programs:
     if found is None:
         found = _PROGRAMS.get(cell.key) or Programs(cell)
         _BY_CELL[cell] = _PROGRAMS[cell.key] = found
-    return found
-
-
-@functools.cache
-def _compiled(programs: Programs, dtype: torch.dtype) -> _c.Compiled | OSError:
-    try:
-        return _c.Compiled(programs, dtype)
-    except OSError as error:
-        return error
-
-
-def compiled(programs: Programs, x: Tensor, backend: str) -> _c.Compiled | None:
-    """Compiled kernels for what is computed with, if they can be had and are asked for.
-
-    Args:
-        programs: Of the cell.
-        x: What is computed with.
-        backend: One of `BACKENDS`.
-
-    Returns:
-        The kernels, or None where tensor operations are to do the same.
-
-    Raises:
-        MisuseError: They are asked for and can't be had.
-    """
-    if backend == "torch":
-        return None
-    fits = x.device.type == "cpu" and x.dtype in _c.TYPES
-    found = _compiled(programs, x.dtype) if fits else OSError(f"there are none for {x.dtype} on {x.device}")
-    if isinstance(found, OSError):
-        if backend == "c":
-            raise MisuseError(f"compiled kernels can't be had: {found}")
-        return None
     return found
 
 
@@ -146,7 +108,9 @@ class Recurrence:
 
     @property
     def __name__(self) -> str:
-        """What kind of layer it is: lstm, gru or recurrent."""
+        """What kind of layer it is: rnn, lstm, gru or recurrent."""
+        if self.cell.name == "rnn":
+            return "rnn"
         kinds = {"lstm": "lstm", "gru": "gru", "gated": "gru"}
         return next((kind for part, kind in kinds.items() if part in self.cell.name), "recurrent")
 
@@ -160,7 +124,46 @@ class Recurrence:
         Returns:
             All in one.
         """
-        return _Recurrence.apply(self.cell, self.layout, self.backend, self.names, x, *tensors)
+        if torch.is_grad_enabled() and (x.requires_grad or any(t.requires_grad for t in tensors)):
+            return _Recurrence.apply(self, x, *tensors)
+        return tuple(_all(_run("results", self, self.results, (x, *tensors))))
+
+    def loop(self, x: Tensor, tensors: Sequence[Tensor]) -> Loop:
+        """The loop over these tensors."""
+        programs = programs_of(self.cell)
+        given = _given(self.names, [t.contiguous() for t in tensors])
+        return Loop(programs, kernels_for(programs, x, self.backend), self.layout, x.contiguous(), given)
+
+    def results(self, tensors: Tensors) -> Tensors:
+        """Packed outputs and last states, of inputs and what follows them."""
+        x, *rest = _all(tensors)
+        _, output, last = self.loop(x, rest).forward(keep=False)
+        return [output, *last]
+
+    def forward(self, tensors: Tensors) -> Tensors:
+        """The same, and what the backward pass needs."""
+        x, *rest = _all(tensors)
+        buffers, output, last = self.loop(x, rest).forward()
+        return [output, *last, buffers.slab, *buffers.states.values(), *buffers.operands.values()]
+
+    def backward(self, tensors: Tensors, *, need_input: bool) -> Tensors:
+        """Gradients by inputs, first states and weights.
+
+        Args:
+            tensors: Inputs and what follows them, what the backward pass needs, gradients by outputs and last states.
+            need_input: Whether the gradient by the inputs is asked for.
+
+        Returns:
+            A gradient for each that is given, None for masks.
+        """
+        given, ends = 1 + sum(map(len, self.names)), 1 + len(self.names[0])
+        x, *rest = _all(tensors[:given])
+        loop = self.loop(x, rest)
+        grads = tensors[len(tensors) - ends :]
+        buffers = loop.buffers(_all(tensors[given : len(tensors) - ends]))
+        found = loop.backward(buffers, grads[0], grads[1:], need_input=need_input)
+        states, weights, masks = self.names
+        return [found.x, *(found.states[n] for n in states), *(found.weights[n] for n in weights), *[None] * len(masks)]
 
     @torch.no_grad()
     def reach(self, x: Tensor, *tensors: Tensor, max_steps: int = 200, max_batch: int = 4) -> Tensor | None:
@@ -189,7 +192,7 @@ class Recurrence:
         )
         layout = Layout((len(some),) * len(steps), len(some))
         programs = programs_of(self.cell)
-        loop = Loop(programs, compiled(programs, x, self.backend), layout, x[rows], chosen)
+        loop = Loop(programs, kernels_for(programs, x, self.backend), layout, x[rows], chosen)
         return loop.reach(max_steps=min(max_steps, len(steps) - 1))
 
 
@@ -203,66 +206,68 @@ def _given(names: tuple[tuple[str, ...], ...], tensors: Sequence[Tensor]) -> Giv
     )
 
 
+def _all(tensors: Tensors) -> list[Tensor]:
+    return [t for t in tensors if t is not None]
+
+
+_GRAPHS = Graphs()
+_STEPS = range(8, 4097)
+"""As many steps are worth a graph, which has a few nodes for each."""
+
+
+def _run(which: str, recurrence: Recurrence, function: Function, tensors: Tensors, **more: Any) -> Tensors:
+    """Calls a pass, on CUDA by a graph where that gives the same."""
+    some = tensors[0]
+    if some is None or not some.is_cuda or not _can_be_captured(recurrence, tensors):
+        return function(tensors, **more)
+    shapes = tuple(None if t is None else (t.shape, t.dtype) for t in tensors)
+    place = (some.device, torch.cuda.current_stream(some.device))
+    mode = (
+        torch.get_float32_matmul_precision(),
+        torch.is_inference_mode_enabled(),
+    )  # tensors of the latter are no others
+    key = (which, recurrence, shapes, place, mode, *more.items())
+    with torch.cuda.device(some.device):
+        return _GRAPHS.run(key, functools.partial(function, **more), tensors)
+
+
+def _can_be_captured(recurrence: Recurrence, tensors: Tensors) -> bool:
+    layout = recurrence.layout
+    if recurrence.backend == "torch" or layout.rows == 0 or len(layout.sizes) not in _STEPS:
+        return False
+    plain = all(type(t) in (Tensor, nn.Parameter) for t in tensors if t is not None)
+    watched = torch._C._len_torch_dispatch_stack() > 0 or torch.cuda.is_current_stream_capturing()
+    return plain and not watched
+
+
 class _Recurrence(torch.autograd.Function):
     """The fast loop, with its backward pass."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        cell: Cell,
-        layout: Layout,
-        backend: str,
-        names: tuple[tuple[str, ...], ...],
-        x: Tensor,
-        *tensors: Tensor,
-    ) -> tuple[Tensor, ...]:
-        buffers, output, last = _loop(cell, layout, backend, names, x, tensors).forward()
+    def forward(ctx: Any, recurrence: Recurrence, *tensors: Tensor) -> tuple[Tensor, ...]:
+        found = _run("forward", recurrence, recurrence.forward, tensors)
+        ends = 1 + len(recurrence.names[0])
         ctx.set_materialize_grads(False)
-        ctx.about = (cell, layout, backend, names, tuple(buffers.states), tuple(buffers.operands))
-        ctx.save_for_backward(x, *tensors, buffers.slab, *buffers.states.values(), *buffers.operands.values())
-        return (output, *last)
+        ctx.recurrence = recurrence
+        ctx.save_for_backward(*tensors, *found[ends:])
+        return tuple(_all(found[:ends]))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        cell, layout, backend, names, states, operands = ctx.about
-        x, *rest = ctx.saved_tensors
-        inputs = sum(len(group) for group in names)
-        tensors, slab, kept = rest[:inputs], rest[inputs], rest[inputs + 1 :]
+        recurrence, saved = ctx.recurrence, ctx.saved_tensors
+        needed = ctx.needs_input_grad[1:]
         if torch.is_grad_enabled():  # the gradient is to be differentiated again
-            return (
-                None,
-                None,
-                None,
-                None,
-                *_again(cell, layout, names, [x, *tensors], grads, ctx.needs_input_grad[4:]),
-            )
-        buffers = Buffers(
-            slab, dict(zip(states, kept, strict=False)), dict(zip(operands, kept[len(states) :], strict=True))
-        )
-        loop = _loop(cell, layout, backend, names, x, tensors)
-        found = loop.backward(buffers, grads[0], grads[1:], need_input=ctx.needs_input_grad[4])
-        by = [*(found.states[n] for n in names[0]), *(found.weights[n] for n in names[1]), *[None] * len(names[2])]
-        return (None, None, None, None, found.x, *by)
-
-
-def _loop(
-    cell: Cell, layout: Layout, backend: str, names: tuple[tuple[str, ...], ...], x: Tensor, tensors: Sequence[Tensor]
-) -> Loop:
-    programs = programs_of(cell)
-    given = _given(names, [t.contiguous() for t in tensors])
-    return Loop(programs, compiled(programs, x, backend), layout, x.contiguous(), given)
+            return (None, *_again(recurrence, saved[: len(needed)], grads, needed))
+        with torch.autocast(saved[0].device.type, enabled=False):
+            return (None, *_run("backward", recurrence, recurrence.backward, (*saved, *grads), need_input=needed[0]))
 
 
 def _again(
-    cell: Cell,
-    layout: Layout,
-    names: Any,
-    tensors: list[Tensor],
-    grads: Sequence[Tensor | None],
-    needed: Sequence[bool],
+    recurrence: Recurrence, tensors: Sequence[Tensor], grads: Sequence[Tensor | None], needed: Sequence[bool]
 ) -> list[Tensor | None]:
     """Gradients that can be differentiated, by the plain loop."""
-    output, last = unrolled(cell, tensors[0], _given(names, tensors[1:]), layout)
+    given = _given(recurrence.names, tensors[1:])
+    output, last = unrolled(recurrence.cell, tensors[0], given, recurrence.layout)
     ends = [(e, g) for e, g in zip((output, *last.values()), grads, strict=True) if g is not None and e.requires_grad]
     wanted = [t for t, n in zip(tensors, needed, strict=True) if n]
     found = iter(

@@ -16,6 +16,12 @@ Run = Callable[[int, int, int, int], None]
 BY_ROW = ("col", "dcol", "new", "operand", "grad", "mask")
 """Kinds of buffers with a row for each step of each sequence; `prev` has such rows too, and the first states before them."""
 
+
+def buffer_of(source: Source) -> Source:
+    """What a buffer is called that a source lies in: columns of the slab lie in one."""
+    return source[:1] if source[0] in ("col", "dcol") else source
+
+
 _UNARY = {Op.SIGMOID: torch.sigmoid, Op.TANH: torch.tanh, Op.RELU: torch.relu, Op.RSQRT: torch.rsqrt}
 
 
@@ -79,10 +85,10 @@ def _view(
     source: Source, buffers: Mapping[Source, Tensor], units: int, row: int, prev: int, rows: int, step: int
 ) -> Tensor:
     kind = source[0]
+    buffer = buffers[buffer_of(source)]
     if kind in ("col", "dcol"):
         start = int(source[1]) * units
-        return buffers[kind,][row : row + rows, start : start + units]
-    buffer = buffers[source]
+        return buffer[row : row + rows, start : start + units]
     if kind == "vector":
         return buffer
     if kind == "dvector":

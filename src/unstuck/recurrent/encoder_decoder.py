@@ -77,7 +77,8 @@ class EncoderDecoder(nn.Module):
         num_layers: Of the encoder and of the decoder.
         attention: "additive", "general" or "dot".
         dropout: Probability, on embeddings, between levels and before the output.
-        layer: A recurrent layer that is made and called as `torch.nn.GRU`, for both sides.
+        layer: A recurrent layer that is made and called as `torch.nn.GRU`, for both sides. It is torch's unless given: a decoder is called
+            step by step, where `layers.GRU` takes longer (a training step 1.2 times as long; `layers.LSTM` 0.95 times `torch.nn.LSTM`'s).
         padding: Token after the end, on both sides.
         start: Target token that comes before the first.
         stop: Target token that comes after the last.

@@ -25,8 +25,9 @@ from torch.nn.utils.rnn import PackedSequence
 from unstuck._discover import get
 from unstuck.errors import MisuseError
 from unstuck.recurrent import packing
+from unstuck.recurrent._backends import BACKENDS
 from unstuck.recurrent._layout import Given, shapes
-from unstuck.recurrent._recurrence import BACKENDS, recur
+from unstuck.recurrent._recurrence import recur
 from unstuck.recurrent.cell import Cell, Definition, Gate, trace
 
 States = Tensor | tuple[Tensor, ...]
@@ -51,7 +52,7 @@ class Recurrent(nn.Module):
             sequence.
         zoneout: Rate at which units of the states keep what they hold, of all states or by name (Krueger et al. 2017).
         horizon: Steps over which gates should remember to start with, see `reset_parameters`.
-        backend: What computes it: `auto`, `c`, `torch` or `plain`.
+        backend: What computes it: `auto`, `c`, `triton`, `torch` or `plain`.
         device: Where parameters are.
         dtype: Their type.
         **settings: For the cell.
@@ -141,6 +142,10 @@ class Recurrent(nn.Module):
         """Parameters of a layer and direction, as its cell calls them."""
         return {name: getattr(self, ours) for name, ours in self._parameters_of[n].items()}
 
+    @property
+    def _first_weight(self) -> Tensor:
+        return getattr(self, next(iter(self._parameters_of[0].values())))
+
     @torch.no_grad()
     def reset_parameters(self, *, horizon: int | None = None, generator: torch.Generator | None = None) -> None:
         """Draws parameters anew.
@@ -218,7 +223,7 @@ class Recurrent(nn.Module):
         names, layers, batch = list(self.cell.states), self.num_layers * self.num_directions, packed.layout.batch
         widths = [self.proj_size or self.hidden_size, *[self.hidden_size] * (len(names) - 1)]
         if states is None:
-            weight = next(self.parameters())
+            weight = self._first_weight
             return {n: weight.new_zeros(layers, batch, w) for n, w in zip(names, widths, strict=True)}
         found = (states,) if isinstance(states, Tensor) else tuple(states)
         found = tuple(s.unsqueeze(1) for s in found) if single else found
@@ -238,7 +243,7 @@ class Recurrent(nn.Module):
         Raises:
             MisuseError: They are of another type than the parameters.
         """
-        weight = next(self.parameters())
+        weight = self._first_weight
         if torch.is_autocast_enabled(x.device.type):
             # Rounded at every step, states would lose what they are to keep.
             x, states = x.to(weight.dtype), {n: s.to(weight.dtype) for n, s in states.items()}
@@ -258,7 +263,7 @@ class Recurrent(nn.Module):
                 for name, end in ends.items():
                     last[name].append(end)
             x = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
-        return x, {name: torch.stack(ends) for name, ends in last.items()}
+        return x, {name: ends[0][None] if len(ends) == 1 else torch.stack(ends) for name, ends in last.items()}
 
     def _one(
         self, x: Tensor, n: int, packed: packing.Packing, states: dict[str, Tensor]

@@ -117,8 +117,9 @@ def by_lengths(
     if bool((given == time).all()):
         return full(time, batch)
     falling, order = given.sort(descending=True, stable=True)
-    there = torch.arange(time)[:, None] < falling
-    rows = (torch.arange(time)[:, None] * batch + order)[there]
+    steps = torch.arange(time, device="cpu")[:, None]
+    there = steps < falling
+    rows = (steps * batch + order)[there]
     sizes = tuple(n for n in there.sum(1).tolist() if n)
     return Packing(Layout(sizes, batch), order.to(device), rows.to(device), _reversed(sizes).to(device))
 
@@ -139,9 +140,9 @@ def by_sizes(sizes: Sequence[int], order: Tensor | None, *, device: torch.device
 
 
 def _reversed(sizes: tuple[int, ...]) -> Tensor:
-    counts = torch.tensor(sizes, dtype=torch.long)
+    counts = torch.tensor(sizes, dtype=torch.long, device="cpu")
     starts = counts.cumsum(0) - counts
-    steps = torch.repeat_interleave(torch.arange(len(sizes)), counts)
-    sequences = torch.arange(int(counts.sum())) - starts[steps]
-    lengths = (counts[:, None] > torch.arange(sizes[0] if sizes else 0)).sum(0)
+    steps = torch.repeat_interleave(torch.arange(len(sizes), device="cpu"), counts)
+    sequences = torch.arange(int(counts.sum()), device="cpu") - starts[steps]
+    lengths = (counts[:, None] > torch.arange(sizes[0] if sizes else 0, device="cpu")).sum(0)
     return starts[lengths[sequences] - 1 - steps] + sequences

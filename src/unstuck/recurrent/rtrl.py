@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from unstuck.errors import MisuseError
 from unstuck.recurrent import packing
+from unstuck.recurrent._backends import kernels_for
 from unstuck.recurrent._block import Block, EachStep
 from unstuck.recurrent._cotangents import Passed
 from unstuck.recurrent._diagonal import Diagonal
@@ -23,7 +24,7 @@ from unstuck.recurrent._influence import by_parameter
 from unstuck.recurrent._layout import Given, Layout
 from unstuck.recurrent._loop import Loop
 from unstuck.recurrent._programs import Programs
-from unstuck.recurrent._recurrence import compiled, programs_of
+from unstuck.recurrent._recurrence import programs_of
 from unstuck.recurrent._sensitivity import Sensitivity, is_unit_by_unit
 from unstuck.recurrent._stepwise import Stepwise
 from unstuck.recurrent.layers import Recurrent, States
@@ -185,7 +186,7 @@ class RTRL:
     def _run(self, layout: Layout, given: Given, x: Tensor) -> tuple[_Pending, Tensor, list[Tensor]]:
         backend = "torch" if self.layer.backend == "plain" else self.layer.backend
         programs = programs_of(self.layer.cell)
-        loop = Loop(programs, compiled(programs, x, backend), layout, x, given)
+        loop = Loop(programs, kernels_for(programs, x, backend), layout, x, given)
         buffers, output, last = loop.forward()
         self._pending = _Pending(Passed(loop, buffers, len(layout.sizes), layout.batch, backend=backend))
         self._last = loop

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from unstuck.evidence import Record
     from unstuck.training import Training
 
+_OURS = "unstuck.recurrent.layers"
+_KEPT = ("num_layers", "bias", "batch_first", "dropout", "bidirectional")
+_KEPT_OF_OURS = (*_KEPT, "variational", "recurrent_dropout", "zoneout", "horizon", "backend")
+
 
 def propose(script: Script, verdict: Verdict) -> list[dict[str, Any]]:
     """GRU, then LSTM in place of a simple recurrence; open forget gates for an LSTM, then by the length of what it is to remember."""
@@ -58,12 +62,21 @@ def gating(script: Script, *, to: str = "GRU") -> list[Edit]:
             _only_output(script, made)
         edits += _without_nonlinearity(made)
         kind = str(made.event["name"]).replace("RNN", to)
-        name, imports = in_torch(made.source, f"torch.nn.{kind}")
-        prefix = made.callee.rpartition(".")[0]
-        edits += [*imports, made.source.replace(made.call.func, f"{prefix}.{kind}" if prefix else name)]
+        name, imports = _other(made, kind)
+        edits += [*imports, made.source.replace(made.call.func, name)]
     if not edits:
         raise EditError("there is no simple recurrent layer")
     return edits
+
+
+def _other(made: Made, kind: str) -> tuple[str, list[Edit]]:
+    """What a layer of another kind is called, from where the simple one is from, and the import it takes."""
+    prefix = made.callee.rpartition(".")[0]
+    if prefix:
+        return f"{prefix}.{kind}", []
+    if made.source.alias(f"{_OURS}.{made.event['name']}") == made.callee:
+        return kind, made.source.imports(kind, f"from {_OURS} import {kind}")
+    return in_torch(made.source, f"torch.nn.{kind}")
 
 
 def _without_nonlinearity(made: Made) -> list[Edit]:
@@ -150,15 +163,16 @@ def treat(training: Training, record: Record, *, to: str = "GRU") -> None:
     """
     from torch import nn
 
+    from unstuck.recurrent import layers
     from unstuck.remedies._training import parameters_kept, replace
 
     if to in ("open", "chrono"):
         _open(training.model, _length(record) if to == "chrono" else None)
         return
-    found = [m for m in training.model.modules() if isinstance(m, (nn.RNN, nn.RNNCell))]
+    found = [m for m in training.model.modules() if isinstance(m, (nn.RNN, nn.RNNCell, layers.RNN))]
     if not found:
         raise EditError("there is no simple recurrent layer")
-    if any(m.nonlinearity != "tanh" for m in found):
+    if any((m.settings["nonlinearity"] if isinstance(m, layers.RNN) else m.nonlinearity) != "tanh" for m in found):
         raise EditError("a nonlinearity is chosen for the recurrent layer, which a gated one doesn't have")
     if to == "LSTM" and any(isinstance(m, nn.RNNCell) for m in found):
         raise EditError("the state of the recurrent layer is made use of, and that of an LSTM is another")
@@ -167,8 +181,8 @@ def treat(training: Training, record: Record, *, to: str = "GRU") -> None:
             if isinstance(m, nn.RNNCell):
                 replace(training, m, nn.GRUCell(m.input_size, m.hidden_size, bias=m.bias))
                 continue
-            kept = ("num_layers", "bias", "batch_first", "dropout", "bidirectional")
-            new = getattr(nn, to)(m.input_size, m.hidden_size, **{name: getattr(m, name) for name in kept})
+            room, kept = (layers, _KEPT_OF_OURS) if isinstance(m, layers.RNN) else (nn, _KEPT)
+            new = getattr(room, to)(m.input_size, m.hidden_size, **{name: getattr(m, name) for name in kept})
             if to == "LSTM":
                 new.register_forward_hook(_hidden_alone)
             replace(training, m, new)
@@ -187,8 +201,11 @@ def _open(model: nn.Module, length: int | None) -> None:
     import torch
     from torch import nn
 
-    layers = [m for m in model.modules() if isinstance(m, (nn.LSTM, nn.LSTMCell))]
-    biases = [p for m in layers for name, p in m.named_parameters() if "bias_ih" in name]
+    from unstuck.recurrent import layers
+
+    gated = [m for m in model.modules() if isinstance(m, (nn.LSTM, nn.LSTMCell))]
+    gated += [m for m in model.modules() if isinstance(m, layers.LSTM) and len(m.cell.inputs) == 4]
+    biases = [p for m in gated for name, p in m.named_parameters() if "bias_ih" in name]
     if not biases:
         raise EditError("there is no LSTM whose gates have a bias")
     for bias in biases:

@@ -111,8 +111,12 @@ def _another(module: Any, sizes: dict[str, int]) -> Any:
     """A module of the same kind, of other sizes."""
     from torch import nn
 
-    takes = inspect.signature(nn.RNNBase if isinstance(module, nn.RNNBase) else type(module)).parameters
-    own = {name: getattr(module, name) for name in takes if hasattr(module, name) and name != "mode"}
+    from unstuck.recurrent.layers import Recurrent
+
+    base = next((kind for kind in (nn.RNNBase, Recurrent) if isinstance(module, kind)), type(module))
+    takes = [name for name in inspect.signature(base).parameters if name not in ("mode", "cell", "settings")]
+    own = {name: getattr(module, name) for name in takes if hasattr(module, name)}
+    own |= module.settings if isinstance(module, Recurrent) else {}
     if not own.get("proj_size"):  # LSTM alone takes it
         own.pop("proj_size", None)
     if "bias" in own and not isinstance(module.bias, bool):

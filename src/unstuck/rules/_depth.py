@@ -10,7 +10,7 @@ import numpy as np
 from unstuck.evidence import Layer, Parameter, Record, Series
 
 LINEAR = frozenset({"linear", "conv", "conv_transpose", "matmul"})
-RECURRENT = frozenset({"rnn", "lstm", "gru", "rnn_cell", "lstm_cell", "gru_cell"})
+RECURRENT = frozenset({"rnn", "lstm", "gru", "recurrent", "rnn_cell", "lstm_cell", "gru_cell"})
 NORMS = frozenset({"batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm"})
 RELU_LIKE = frozenset({"relu", "relu6"})
 RESHAPING = frozenset({"reshape", "flatten", "dropout", "cat"})

@@ -13,7 +13,7 @@ _AFFINE = frozenset({"add", "bias", "avg_pool", "batch_norm", "mul"})
 _CURVED = RELU_LIKE | {
     "leaky_relu", "prelu", "elu", "selu", "celu", "gelu", "silu", "mish", "hardtanh", "hardsigmoid", "hardswish",
     "softplus", "softsign", "sigmoid", "logsigmoid", "tanh", "softmax", "max_pool", "clamp", "layer_norm", "group_norm",
-    "instance_norm", "rms_norm", "attention", "rnn", "lstm", "gru", "rnn_cell", "lstm_cell", "gru_cell", "abs", "exp",
+    "instance_norm", "rms_norm", "attention", "rnn", "lstm", "gru", "recurrent", "rnn_cell", "lstm_cell", "gru_cell", "abs", "exp",
     "log", "pow", "sqrt", "norm", "max", "min", "where", "embedding",
 }  # fmt: skip
 _HALF = 0.5  # of the way from chance to perfect: where one activation more or less hardly matters

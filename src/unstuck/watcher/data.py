@@ -444,10 +444,7 @@ def _shuffled(loader: Any) -> bool | None:
 
 
 def _time_first(module: nn.Module) -> bool:
-    return any(
-        isinstance(m, (nn.RNNBase, nn.MultiheadAttention, nn.Transformer)) and not getattr(m, "batch_first", True)
-        for m in module.modules()
-    )
+    return any(getattr(m, "batch_first", None) is False for m in module.modules())
 
 
 def _is_real(tensor: Tensor) -> bool:

@@ -59,7 +59,7 @@ _NAMES: dict[str, str] = {
     "sum": "sum nansum",
     "gather": "gather take_along_dim index_select",
     "where": "where masked_fill masked_fill_",
-    "rnn": "rnn_tanh rnn_relu",
+    "rnn": "rnn rnn_tanh rnn_relu",
     "lstm": "lstm",
     "gru": "gru",
     "recurrent": "recurrent",
