@@ -53,6 +53,13 @@ def test_no_claim_beyond_noise():
     assert "no better beyond noise" in found.text
 
 
+def test_what_is_worse_than_chance_is_called_so():
+    best, control = child(0, 0.9), child(1, 0.8, arm="control")
+    found = answer([best, control], [finalist(best, [0.7, 0.71, 0.69]), finalist(control, [0.9, 0.91, 0.89])])
+    assert found.effect.high < 0
+    assert ": worse beyond noise" in found.text
+
+
 def test_of_a_loss_less_is_better():
     good, bad = child(0, -0.1, score="loss"), child(1, -0.5, score="loss")
     found = answer(

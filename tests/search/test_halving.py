@@ -61,6 +61,16 @@ def test_nobody_goes_on_from_a_stage_that_is_not_over_where_its_end_is_waited_fo
     assert halving.next(over=1) == (8, 0)
 
 
+def test_the_earliest_stage_comes_first_where_its_end_is_waited_for():
+    """Else the only one that has come to the end of a stage would go on, as the best of one."""
+    halving = Halving()
+    for child in range(9):
+        halving.note(child, 0, child / 10)
+    halving.went_on(8, 0)
+    halving.note(8, 1, 0.8)
+    assert halving.next(over=math.inf) == (7, 0)
+
+
 def test_what_failed_never_goes_on():
     halving = Halving()
     for child in range(9):

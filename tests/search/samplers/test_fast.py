@@ -81,6 +81,7 @@ def test_what_it_never_asked_for_is_imitated():
     assert float(sampler.policy.log_probs([target]).detach()) > before + 1.0
 
 
+@pytest.mark.slow
 def test_it_finds_what_is_best_of_15625_points():
     found = [max(hits(p.point) for p in told(made(seed=seed), 150)) for seed in range(5)]
     assert sorted(found)[2] >= 7.0  # 8.5 is the best there is; 150 at random give 4.5 in the median
@@ -111,6 +112,7 @@ def test_its_health_counts():
     assert health["updates"] == 10 and health["staleness"] <= 1
 
 
+@pytest.mark.slow
 def test_it_learns_and_does_not_collapse_where_a_bare_controller_would():
     bare = {"entropy": 0.0, "elites": 0, "mutations": 0.0, "first": 0, "advantage": "raw"}
     verdicts = {}

@@ -74,6 +74,7 @@ def test_points_come_again_only_where_they_may():
     assert again.health()["repeats"] >= 0.9
 
 
+@pytest.mark.slow
 def test_links_can_be_drawn_to_a_density():
     def linked(draw):
         return [draw.links("skip", i, of=i) for i in range(1, 6)]
