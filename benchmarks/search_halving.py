@@ -2,8 +2,8 @@
 
     python benchmarks/search_halving.py [--children 60] [--epochs 81] [--pool 27] [--draws 200]
 
-Networks with one to three hidden layers, of any width, activation, rate, momentum and batch size, are trained on scikit-learn's digits to the
-end, and evaluated after each epoch on samples that weren't trained on. Then pools are drawn from them, and halved as a search halves
+Networks with one to three hidden layers, of any width, activation, rate, momentum and batch size, are trained on scikit-learn's digits to
+the end, and evaluated after each epoch on samples that weren't trained on. Then pools are drawn from them, and halved as a search halves
 its children: by their scores at the ends of the stages, one after the other. What is told: the share of the epochs that training all of the
 pool would have taken; how often the child that is best at the end was found; and by how much the one that was found falls short of it.
 """
@@ -11,17 +11,18 @@ pool would have taken; how often the child that is best at the end was found; an
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import random
 import statistics
 from typing import Any
 
 import torch
-from measure import machine, machine_line, table
 from sklearn.datasets import load_digits
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from measure import machine, machine_line, table
 from unstuck.search.halving import Halving, stages
 from unstuck.search.space import Draw, Space
 from unstuck.training import Training
@@ -48,7 +49,7 @@ def curve(chosen: dict[str, Any], epochs: int) -> list[float]:
     sizes = [64, *chosen["widths"]]
     layers = [
         m
-        for a, b in zip(sizes, sizes[1:], strict=False)
+        for a, b in itertools.pairwise(sizes)
         for m in (nn.Linear(a, b), ACTIVATIONS[chosen["activation"]]())
     ]
     model = nn.Sequential(*layers, nn.Linear(sizes[-1], 10))

@@ -225,7 +225,7 @@ def search(
         ),
     ] = None,
     sampler: Annotated[
-        str, typer.Option(metavar="NAME", help="auto, random, local, evolution, tpe, fast, zoph-le.")
+        str, typer.Option(metavar="NAME", help="auto, random, local, evolution, gaussian-process, tpe, fast, zoph-le.")
     ] = "auto",
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Set the sampler: population=50.")

@@ -143,7 +143,8 @@ def _problem(given: Given, made_by: Any, tell: Callable[[str], None]) -> Any:
     if is_search_file(Path(given.command[0])):
         if given.over is not None or given.vary or given.command[1:]:
             raise MisuseError(
-                f"{given.command[0]!r} says by itself what is searched: --over, --vary and arguments are for scripts"
+                f"{given.command[0]!r} says by itself what is searched: --over, --vary and arguments are for scripts, "
+                "and our own options stand before the file"
             )
         return TrainingProblem(given.command[0])
     vary = [Varied.of(text) for text in given.vary]
