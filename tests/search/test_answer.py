@@ -109,3 +109,11 @@ def test_an_evaluation_of_several_parts_fails_with_one():
     status, value, quality = merged([fine, broken])
     assert (status, quality) == ("failed", -math.inf)
     assert math.isnan(value)
+
+
+def test_seeds_that_agree_by_chance_prove_nothing():
+    """Alone they are told apart, beside finalists whose seeds scatter they aren't."""
+    best, control, other = child(0, 0.92), child(1, 0.91, arm="control"), child(2, 0.5)
+    agreeing = [finalist(best, [0.92, 0.92]), finalist(control, [0.91, 0.91])]
+    assert answer([best, control], agreeing).effect.helps
+    assert not answer([best, control, other], [*agreeing, finalist(other, [0.4, 0.6])]).effect.helps

@@ -193,11 +193,10 @@ class Answer:
         if self.control is not None and self.effect is not None:
             beside = f"the best of as many drawn at random has {self.control.mean:.4g}"
             interval = f"{self.effect.mean:+.3g}, 95% interval {self.effect.low:+.3g} to {self.effect.high:+.3g}"
-            verdict = "better beyond noise" if self.effect.helps else "no better beyond noise"
-            words.append(f"{beside}: {verdict} ({interval})")
+            words.append(f"{beside}: {_judged(self.effect)} beyond noise ({interval})")
         if self.own is not None and self.gain is not None:
             interval = f"{self.gain.mean:+.3g}, 95% interval {self.gain.low:+.3g} to {self.gain.high:+.3g}"
-            words.append(f"as it stands it has {self.own.mean:.4g}: {'better' if self.gain.helps else 'no better'} beyond noise ({interval})")
+            words.append(f"as it stands it has {self.own.mean:.4g}: {_judged(self.gain)} beyond noise ({interval})")
         if self.better_than_random is not None:
             is_better = self.better_than_random < ALPHA
             words.append(
@@ -236,7 +235,8 @@ def answered(
     best, control, own = (_best(arm, arms.get(arm, []), finalists) for arm in ("search", "control", "own"))
     return Answer(
         {**plan.told(), "evaluations": plan.evaluations, "seconds": plan.seconds, "top": plan.top, "seeds": plan.seeds},
-        problem.told, arms, finalists, best, control, own, _difference(control, best), _difference(own, better(best, control)),
+        problem.told, arms, finalists, best, control, own, _difference(control, best, finalists),
+        _difference(own, better(best, control), finalists),
         _chance(arms), health, says, score, seconds,
     )  # fmt: skip
 
@@ -250,11 +250,20 @@ def better(one: Finalist | None, other: Finalist | None) -> Finalist | None:
     return other if qualities[1] > qualities[0] else one
 
 
-def _difference(without: Finalist | None, treated: Finalist | None) -> Effect | None:
-    """By how much one is better than the other; None where they haven't several seeds each."""
+def _difference(without: Finalist | None, treated: Finalist | None, finalists: Sequence[Finalist]) -> Effect | None:
+    """By how much one is better than the other; None where they haven't several seeds each.
+
+    Two or three seeds may agree by chance, so their spread counts as at least half of what all finalists' seeds have on average.
+    """
     if without is None or treated is None or min(len(without.qualities), len(treated.qualities)) < 2:
         return None
-    return welch(list(without.qualities.values()), list(treated.qualities.values()))
+    several = [list(f.qualities.values()) for f in finalists if len(f.qualities) > 1 and math.isfinite(f.quality)]
+    usual = math.sqrt(statistics.fmean(statistics.variance(values) for values in several)) if several else 0.0
+    return welch(list(without.qualities.values()), list(treated.qualities.values()), least=max(1e-3, usual / 2))
+
+
+def _judged(effect: Effect) -> str:
+    return "better" if effect.helps else "worse" if effect.high < 0 else "no better"
 
 
 def _effect(effect: Effect | None) -> dict[str, float] | None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from random import Random
 
 from unstuck.search.learner import Adam, Learner, Lesson, Recipe
 from unstuck.search.policy import Policy
 from unstuck.search.sampling import Novelty, Proposal, Setting
-from unstuck.search.space import Point, Range
+from unstuck.search.space import Point, Range, Space
 
 _RECENT = 50  # proposals over which repeats are counted
 _TRIES = 16  # for a mutation by one decision that is new
@@ -153,24 +153,37 @@ class Controller:
         if self._made < self._mixture.first:
             return Proposal(self._space.random(self._rng), "random")
         if self.learner.elites and self._rng.random() < self._mixture.mutations:
-            return Proposal(self._mutation(), "mutation")
+            elites, slide = self.learner.elites, self._mixture.slide
+            return Proposal(mutation(self._space, elites, self._novelty.seen, self._rng, slide=slide), "mutation")
         point = self.policy.propose(self._space, self._rng, depth=self._depth)
         self._known.append(point.key in self._novelty.seen)
         return Proposal(point, "controller")
 
-    def _mutation(self) -> Point:
-        """Of one of the elites, rather of a better; where many are known already, some steps away from it."""
-        elites, i = self.learner.elites, 0
-        while i + 1 < len(elites) and self._rng.random() < self._mixture.slide:
-            i += 1
-        parent = elites[i].point
-        point = self._space.mutated(parent, self._rng)
-        for tries in range(1, 2 * _TRIES):
-            if point.key not in self._novelty.seen:
-                break
-            point = self._space.mutated(parent if tries < _TRIES else point, self._rng)
-        return point
-
     def _depth(self, decision: Range) -> float:
         assert self._growth is not None
         return self._growth.at(decision, self._told)
+
+
+def mutation(space: Space, elites: Sequence[Lesson], seen: Collection[str], rng: Random, *, slide: float) -> Point:
+    """One of the elites, rather a better, with one decision made otherwise; where many such are known already, some steps away from it.
+
+    Args:
+        space: It is of.
+        elites: Best first; at least one.
+        seen: Keys of points that are known.
+        rng: Draws.
+        slide: The best is the parent, with this probability rather the next, with its square the one after it.
+
+    Returns:
+        A point that isn't known, if some tries find any.
+    """
+    i = 0
+    while i + 1 < len(elites) and rng.random() < slide:
+        i += 1
+    parent = elites[i].point
+    point = space.mutated(parent, rng)
+    for tries in range(1, 2 * _TRIES):
+        if point.key not in seen:
+            break
+        point = space.mutated(parent if tries < _TRIES else point, rng)
+    return point

@@ -30,7 +30,9 @@ def described(answer: Answer, problem: Problem) -> dict[str, Any]:
     """
     children = [c for several in answer.arms.values() for c in several]
     best = sorted((c for c in children if math.isfinite(c.best)), key=lambda c: (-c.stage_reached, -c.best))[:DRAWN]
-    shown = {c.number: c for c in [*(f.child for f in (answer.winner, answer.best, answer.control) if f is not None), *best]}
+    shown = {
+        c.number: c for c in [*(f.child for f in (answer.winner, answer.best, answer.control) if f is not None), *best]
+    }
     drawings = {str(number): drawing for number, child in shown.items() if (drawing := drawn(child.point.chosen))}
     told = [asdict(i) for i in importance(children)]
     changes = _changes(answer.winner, problem)

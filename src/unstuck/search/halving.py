@@ -72,15 +72,16 @@ class Halving:
         self.gone[stage].add(child)
 
     def next(self, *, over: float | None = None) -> tuple[int, int] | None:
-        """Who may go on, from which stage: the best of the latest stage where there is one.
+        """Who may go on, from which stage.
 
         Args:
-            over: So many stages are over: of these one in `eta` goes on, however few there are, and nobody of the others. None where none
-                waits for its end.
+            over: So many stages are over, when all that may go on from those before have done so: of these one in `eta` goes on, however
+                few there are, and the earliest stage comes first. None where none waits for its end: then the latest does.
         """
-        for stage in reversed(range(len(self.reached))):
+        several = range(len(self.reached))
+        for stage in reversed(several) if over is None else several:
             if over is not None and stage >= over:
-                continue
+                return None
             places = len(self.reached[stage]) / self.eta
             ranked = sorted(self.reached[stage].items(), key=lambda item: -item[1])
             for child, quality in ranked[: int(places) if over is None else math.ceil(places)]:
