@@ -47,11 +47,7 @@ def curve(chosen: dict[str, Any], epochs: int) -> list[float]:
     x, y = torch.tensor(digits.data, dtype=torch.float32) / 16, torch.tensor(digits.target)
     torch.manual_seed(0)
     sizes = [64, *chosen["widths"]]
-    layers = [
-        m
-        for a, b in itertools.pairwise(sizes)
-        for m in (nn.Linear(a, b), ACTIVATIONS[chosen["activation"]]())
-    ]
+    layers = [m for a, b in itertools.pairwise(sizes) for m in (nn.Linear(a, b), ACTIVATIONS[chosen["activation"]]())]
     model = nn.Sequential(*layers, nn.Linear(sizes[-1], 10))
     optimizer = torch.optim.SGD(model.parameters(), lr=chosen["rate"], momentum=chosen["momentum"])
     batches = DataLoader(TensorDataset(x[:1200], y[:1200]), batch_size=chosen["batch"], shuffle=True)

@@ -1,5 +1,6 @@
-"""Many replicas propose and learn as one sampler, whatever order they answer in and whichever is lost. Here they are objects of one process."""
+"""Replicas propose and learn as one sampler, in whatever order they answer and whichever is lost. Here they are objects of one process."""
 
+import itertools
 import math
 import random
 
@@ -15,6 +16,7 @@ from unstuck.search.sampling import Proposal, Setting
 from unstuck.search.shards import Shard, Shards
 from unstuck.search.space import Space
 
+MIXTURE = Mixture(12, 0.5, 0.3)
 RECIPE = Recipe(2e-2, 4, "ranked", entropy=0.1, elites=5, max_norm=1.0)
 
 
@@ -29,7 +31,7 @@ def small(draw):
 def hits(point):
     """How many of the six are right, and a bonus for neighbours that fit."""
     right = [value == target for value, target in zip(point.chosen, "aebdca", strict=True)]
-    return sum(right) + 0.5 * sum(a and b for a, b in zip(right, right[1:], strict=False))
+    return sum(right) + 0.5 * sum(a and b for a, b in itertools.pairwise(right))
 
 
 class Together:
@@ -94,7 +96,7 @@ class Silent:
 
 @pytest.fixture
 def made(tmp_path):
-    def make(define=six, mixture=Mixture(12, 0.5, 0.3), seed=0, recipe=RECIPE, crew=None, **how):
+    def make(define=six, mixture=MIXTURE, seed=0, recipe=RECIPE, crew=None, **how):
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         folder.mkdir()
         crew = crew or Together(folder, define, recipe=recipe, **how)
@@ -187,7 +189,7 @@ def test_what_was_asked_for_before_is_learned_and_not_asked_for_again(made):
         "random"
     ) < 6  # those at first have been made; others where a replica knows nothing new
     first = next(p for p in following if p.origin == "controller")
-    assert sampler._asked[first.point.key].updates >= 20  # it was drawn when the past had been learned
+    assert sampler._asked[first.point.key].source.updates >= 20  # it was drawn when the past had been learned
     rewards = [hits(p.point) for p in following]
     assert sum(rewards) / 30 > sum(hits(p.point) for p in past[:30]) / 30 + 1.0
 
@@ -212,10 +214,14 @@ def test_children_of_replicas_are_shared_out(made):
 
 def test_a_mutation_stands_in_where_all_are_busy(made, monkeypatch):
     monkeypatch.setattr(module, "_PATIENCE", 0.0)
-    sampler = made(mixture=Mixture(4, 0.01, 0.3), crew=Silent())
+    sampler = made(mixture=Mixture(4, 0.01, 0.3))
+    searched(sampler, 20)
+    monkeypatch.setattr(sampler._crew, "reports", lambda seconds: [])
+    for member in sampler._members:
+        member.stock.clear()
     proposals = searched(sampler, 30, ahead=2)
-    assert [p.origin for p in proposals] == ["random"] * 4 + ["mutation"] * 26
-    assert 20 <= sampler.health()["stand_ins"] <= 26
+    assert [p.origin for p in proposals] == ["mutation"] * 30
+    assert 25 <= sampler.health()["stand_ins"] <= 30  # some are drawn anyway
 
 
 def test_none_stands_in_for_a_controller_without_mutations_and_silence_ends_the_search(made, monkeypatch):
@@ -236,3 +242,15 @@ def test_it_goes_on_where_everything_fails(made):
 def test_its_health_is_numbers_from_the_first(made):
     sampler = made(crew=Silent())
     assert all(math.isfinite(value) for value in sampler.health().values())
+
+
+def test_a_replica_that_has_just_begun_anew_leaves_no_gap_in_the_health(made):
+    sampler = made(mixture=Mixture(repeats=True), replicas=2)
+    searched(sampler, 40)
+    before = sampler.health()
+    sampler._crew._replicas[0] = sampler._crew._make(0)
+    sampler._order(sampler._members[0])
+    while any(member.order for member in sampler._members):
+        sampler._hear(1.0)
+    after = sampler.health()
+    assert after.keys() == before.keys() and after["replica_restarts"] == 1.0

@@ -102,7 +102,7 @@ def test_an_order_that_comes_again_after_it_was_done_is_refused(tmp_path):
 
 
 def test_replicas_learn_of_each_other_through_the_shards_with_names_that_only_one_has_met(tmp_path):
-    _, replicas, held = crew(tmp_path, replicas=2)
+    _, replicas, _ = crew(tmp_path, replicas=2)
     mine = [lesson for lesson in lessons(40) if lesson.point.values["kind"] == "b"][:4]
     told(replicas[0], mine, after=0, number=1)
     assert not any("rate" in name for name in replicas[1].policy.tensors)
@@ -114,7 +114,7 @@ def test_replicas_learn_of_each_other_through_the_shards_with_names_that_only_on
 
 
 def test_a_gradient_is_made_with_the_weights_of_the_latest_proposals(tmp_path):
-    _, replicas, held = crew(tmp_path, replicas=3)
+    _, replicas, _ = crew(tmp_path, replicas=3)
     several = lessons(4)
     staleness = [told(r, several, after=0, number=1).pushed for r in replicas]
     assert [{p.staleness for p in pushed} for pushed in staleness] == [{0}, {1}, {2}]

@@ -13,7 +13,9 @@ from search import search  # pyright: ignore[reportMissingImports]
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),  # the tables' package
+    pytest.mark.filterwarnings(
+        "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+    ),  # the tables' package
 ]
 SEEDS = 32
 
@@ -25,7 +27,9 @@ def found():
 
     def median(sampler, table, evaluations):
         if (sampler, table) not in made:
-            made[sampler, table] = [search(sampler, table, seed, budgets=(evaluations,), children=1) for seed in range(SEEDS)]
+            made[sampler, table] = [
+                search(sampler, table, seed, budgets=(evaluations,), children=1) for seed in range(SEEDS)
+            ]
         several = made[sampler, table]
         return statistics.median(s.worth[-1] for s in several), max(s.repeats for s in several)
 

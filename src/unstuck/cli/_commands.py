@@ -220,9 +220,7 @@ def search(
     ] = None,
     vary: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="ARG=VALUES", help="An argument of the script, with a range or values: n=16..512:log."
-        ),
+        typer.Option(metavar="ARG=VALUES", help="An argument of the script, with a range or values: n=16..512:log."),
     ] = None,
     sampler: Annotated[
         str, typer.Option(metavar="NAME", help="auto, random, local, evolution, gaussian-process, tpe, fast, zoph-le.")

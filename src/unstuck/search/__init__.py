@@ -11,5 +11,8 @@ The road, one way:
 - A **child** (`child`) is a training that is watched, that can be broken off and gone on with, epoch by epoch.
 - `halving` says which children go on. `journal` is the only state: a file to which lines are added. Going on after a kill reads it.
 - `searching` is the visit, read from top to bottom: search beside a random control, fresh seeds for the best, the `answer`.
-- `convolutional`, `recurrent_cell`: spaces of networks that give modules, and their source.
+- `convolutional`, `recurrent_cell`: spaces of networks that give modules, and their source; `drawing` draws them.
+- `policy`, `learner`, `controller`: the RNN controller and how it learns; `shards`, `replicas`, `distributed`, `on_ray`: the same spread over
+  parameter servers and replicas.
+- `importance`, `export`: what is told and written of an answer.
 """

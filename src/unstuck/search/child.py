@@ -87,7 +87,7 @@ def splits_of(module: ModuleType) -> list[Any]:
         MisuseError: It makes an empty list of them.
     """
     make: Any = getattr(module, "splits", None)
-    found = list(make()) if callable(make) else [None]
+    found = [None] if make is None else list(make())
     if not found:
         raise MisuseError(f"splits() of {module.__name__}.py gives none")
     return found
