@@ -13,7 +13,13 @@ GALLERY = Path(__file__).parents[2] / "docs" / "gallery"
 PROGRAMS = sorted(GALLERY.glob("*.py"))
 FIGURES = sorted(f for f in GALLERY.iterdir() if f.suffix in {".png", ".gif"})
 IMAGE = pytest.importorskip("PIL.Image")
-QUICK = {"greedy_and_beam": ("--steps", "300")}  # what makes those short that train
+# What makes those short that train.
+QUICK = {
+    "greedy_and_beam": ("--steps", "300"),
+    "search_cell": ("--evaluations", "3", "--top", "1", "--seeds", "2", "--characters", "10000"),
+    "search_cnn": ("--evaluations", "4", "--top", "1", "--seeds", "2"),
+    "search_script": ("--evaluations", "4", "--top", "1", "--seeds", "3"),
+}
 
 
 def is_blank(figure: Path) -> bool:

@@ -10,6 +10,8 @@ from unstuck.recurrent._layout import Given, Layout, shapes
 from unstuck.recurrent._recurrence import recur
 from unstuck.recurrent.cell import relu, sigmoid, tanh, trace
 
+pytestmark = pytest.mark.slow
+
 CELLS = {name: (cell, {}) for name, cell in find("recurrent.cells").items()}
 LSTM, GRU = CELLS["lstm"][0], CELLS["gru"][0]
 

@@ -14,6 +14,8 @@ from unstuck.recurrent.cell import sigmoid, tanh
 from unstuck.recurrent.layers import LSTM, RNN, Recurrent
 from unstuck.recurrent.rtrl import RTRL
 
+pytestmark = pytest.mark.slow
+
 INPUT, HIDDEN, TIME, BATCH = 3, 5, 12, 2
 # Sums of 24 products in another order, in float64; what is asked for is 1e-12.
 EXACT = 1e-12

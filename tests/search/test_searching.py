@@ -114,6 +114,7 @@ def test_more_evaluations_go_on_from_there(tmp_path):
     assert len(search(space, score, evaluations=12, sampler="evolution", folder=tmp_path).arms["search"]) == 12
 
 
+@pytest.mark.slow
 def test_twenty_kills_at_random_moments_lose_and_repeat_nothing(tmp_path):
     """SIGKILL of the whole process, again and again, and then to the end."""
     rng, kills = random.Random(0), 0

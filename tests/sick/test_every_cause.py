@@ -20,6 +20,8 @@ import pytest
 from unstuck._discover import find
 from unstuck.verdict import CAUSES, flatten
 
+pytestmark = pytest.mark.slow
+
 BETTER = 0.1  # what the healthy twin must be ahead by
 
 

@@ -12,7 +12,7 @@ The road, one way:
 - `halving` says which children go on. `journal` is the only state: a file to which lines are added. Going on after a kill reads it.
 - `searching` is the visit, read from top to bottom: search beside a random control, fresh seeds for the best, the `answer`.
 - `convolutional`, `recurrent_cell`: spaces of networks that give modules, and their source; `drawing` draws them.
-- `policy`, `learner`, `controller`: the RNN controller and how it learns; `shards`, `replicas`, `distributed`, `on_ray`: the same spread over
-  parameter servers and replicas.
+- `policy`, `learner`, `controller`: the RNN controller and how it learns; `shards`, `replicas`, `distributed`, `on_ray`: the same, spread
+  over parameter servers and replicas.
 - `importance`, `export`: what is told and written of an answer.
 """

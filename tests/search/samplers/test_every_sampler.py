@@ -10,6 +10,8 @@ from unstuck._discover import find
 from unstuck.search.sampling import Sampler, Setting
 from unstuck.search.space import Draw, Point, Space
 
+pytestmark = pytest.mark.slow
+
 SAMPLERS = find("search.samplers")
 CHANCE = {"random", "zoph-le"}  # the controller as it was published learns from thousands of points, not from a hundred
 EACH = [
