@@ -33,7 +33,14 @@ def test_it_draws_what_its_controller_draws():
 
 
 @pytest.mark.parametrize(
-    ("score", "quality", "reward"), [("accuracy", 0.5, 0.125), ("perplexity", -20.0, 80 / 400), ("", -3.0, -3.0)]
+    ("score", "quality", "reward"),
+    [
+        ("accuracy", 0.5, 0.125),
+        ("perplexity", -20.0, 80 / 400),
+        ("r2", -3.0, -3.0),
+        ("", -20.0, 80 / 400),
+        ("", 0.5, 0.125),
+    ],
 )
 def test_its_rewards_are_those_of_the_paper(score, quality, reward):
     sampler = zoph_le(Setting(Space(network), score=score))
