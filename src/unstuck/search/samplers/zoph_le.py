@@ -32,7 +32,8 @@ def zoph_le(
     which parts are linked is decided by anchors. After each batch the decisions that were taken become likelier as their reward was above a
     moving mean, and less likely where below it. The reward is the cube of an accuracy, or a constant by the square of a perplexity;
     another score is taken as it is. Where the name of the score isn't known beforehand, as that of trainings of one's own, what is below 0
-    counts as minus a perplexity, and what is not as an accuracy. Numbers of parts drawn by `draw.depth` aren't decided, but start at their least and grow.
+    counts as minus a perplexity, and what is not as an accuracy. Numbers of parts drawn by `draw.depth` aren't decided, but start at their
+    least and grow.
 
     It was made for 12,800 children. In the first hundreds it learns next to nothing: on tables of 15,625 trained architectures it is no
     better than random after 500, so take `fast` unless you have thousands.
