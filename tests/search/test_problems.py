@@ -90,6 +90,23 @@ def test_children_of_a_training_are_halved_and_the_best_is_trained_whole(here):
 
 
 @pytest.mark.slow
+def test_a_search_whose_folder_was_moved_is_gone_on_with(here):
+    first = searched(TrainingProblem("mine.py"), here / "run", evaluations=3)
+    made = {
+        line["key"]
+        for line in map(json.loads, (here / "run" / "trials.jsonl").read_text().splitlines())
+        if "outcome" in line
+    }
+    (here / "run").rename(here / "elsewhere")
+    again = searched(TrainingProblem("mine.py"), here / "elsewhere", evaluations=3)
+    assert again.best.values == first.best.values
+    assert again.seconds >= first.seconds - 1.0
+    told = list(map(json.loads, (here / "elsewhere" / "trials.jsonl").read_text().splitlines()))
+    assert {line["key"] for line in told if "outcome" in line} == made
+    assert all(Path(path).exists() for c in again.arms["search"] for path in c.records)
+
+
+@pytest.mark.slow
 def test_an_evaluation_is_the_mean_over_the_splits(here):
     answer = searched(TrainingProblem("folds.py"), here / "run", evaluations=2, control=False, halving=False, seeds=0)
     for child in answer.arms["search"]:

@@ -135,7 +135,10 @@ def _flattered(told: Told) -> tuple[str, ...]:
     rivals = sum(f["arm"] == told["best"]["arm"] for f in told["finalists"])
     if rivals < 2:
         return ()
-    return (f"Either is the best of {rivals} by these same {words.plural(seeds, 'seed')}, which flatters it a little.",)
+    which = "Either" if told.get("control") is not None else "It"
+    return (
+        f"{which} is the best of {rivals} by these same {words.plural(seeds, 'seed')}, which flatters it a little.",
+    )
 
 
 def _chance(told: Told) -> tuple[str, ...]:

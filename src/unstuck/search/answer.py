@@ -192,17 +192,26 @@ class Answer:
         words = [f"the best is {self.best.child.name}: {fresh}"]
         if self.control is not None and self.effect is not None:
             beside = f"the best of as many drawn at random has {self.control.mean:.4g}"
-            interval = f"{self.effect.mean:+.3g}, 95% interval {self.effect.low:+.3g} to {self.effect.high:+.3g}"
-            words.append(f"{beside}: {_judged(self.effect)} beyond noise ({interval})")
+            words.append(f"{beside}: {_judged(self.effect)} beyond noise ({self._interval(self.effect)})")
         if self.own is not None and self.gain is not None:
-            interval = f"{self.gain.mean:+.3g}, 95% interval {self.gain.low:+.3g} to {self.gain.high:+.3g}"
-            words.append(f"as it stands it has {self.own.mean:.4g}: {_judged(self.gain)} beyond noise ({interval})")
+            words.append(
+                f"as it stands it has {self.own.mean:.4g}: {_judged(self.gain)} beyond noise ({self._interval(self.gain)})"
+            )
         if self.better_than_random is not None:
             is_better = self.better_than_random < ALPHA
             words.append(
                 f"its children are {'better' if is_better else 'no better'} than those drawn at random (p = {self.better_than_random:.2g})"
             )
         return "; ".join(words)
+
+    def _interval(self, effect: Effect) -> str:
+        """An effect on the score, by the score's own sign."""
+        mean, low, high = (
+            (-effect.mean, -effect.high, -effect.low)
+            if self.lower_is_better
+            else (effect.mean, effect.low, effect.high)
+        )
+        return f"{mean:+.3g}, 95% interval {low:+.3g} to {high:+.3g}"
 
     def to_json(self) -> dict[str, Any]:
         """As the command writes it; numbers that aren't finite are None."""

@@ -23,6 +23,7 @@ from typing import Any
 from unstuck.errors import MisuseError, ScriptError
 from unstuck.search.halving import stages
 from unstuck.search.space import Space
+from unstuck.trials.job import SAVES
 
 NEEDED = ("space", "training")
 
@@ -35,7 +36,7 @@ class Order:
         values: Of the point.
         stage: To the end of which it is trained; -1 for all epochs.
         split: Which of the splits, where the user's file makes some.
-        saved: Where it is saved, but for the end of the name; "" for nowhere.
+        saved: Where it is saved, in the folder that the environment says, but for the end of the name; "" for nowhere.
     """
 
     values: dict[str, Any]
@@ -49,12 +50,16 @@ class Order:
 
     def after(self, stage: int) -> Path:
         """Where it is saved at the end of a stage."""
-        return Path(f"{self.saved}-{'end' if stage < 0 else stage}.pt")
+        return self._folder / f"{self.saved}-{'end' if stage < 0 else stage}.pt"
 
     @property
     def between(self) -> Path:
         """Where it is saved after other epochs."""
-        return Path(f"{self.saved}.pt")
+        return self._folder / f"{self.saved}.pt"
+
+    @property
+    def _folder(self) -> Path:
+        return Path(os.environ.get(SAVES, ""))
 
 
 def loaded(file: str) -> ModuleType:

@@ -149,8 +149,11 @@ class TrainingProblem:
 
     def job(self, point: Point, *, part: int, stage: int, seed: int, saved: str) -> Job:
         """A training in a process of its own."""
-        order = Order(point.values, stage, part, saved)
-        return Job(("-m", "unstuck.search.child", self.file, order.text()), seed=seed, file=self.file)
+        place = Path(saved)
+        order = Order(point.values, stage, part, place.name)
+        return Job(
+            ("-m", "unstuck.search.child", self.file, order.text()), seed=seed, file=self.file, saves=str(place.parent)
+        )
 
 
 class ScriptProblem:

@@ -182,6 +182,7 @@ class Search:
             self.tell(says)
         for job, outcome in self.executor.run(self._stream(), hopeless=None if self.problem.staged else self._hopeless):
             self._take(job.key, outcome)
+            self.log.note(event="took", key=job.key, at=self.seconds)
         return answered(
             self.plan, self.problem, {arm.name: arm.children for arm in self.arms}, self.finalists,
             health=[*self._health, dict(self.arms[0].sampler.health())], says=says, score=self.score, seconds=self.seconds,

@@ -85,6 +85,9 @@ class Log:
         try:
             told = json.loads(line)
             if "outcome" in told:
+                record = self.folder / told["key"] / "record.sqlite"
+                if told["outcome"].get("record") and record.exists():  # also where the folder was moved
+                    told["outcome"]["record"] = str(record)
                 self._know(told["key"], outcome_of(told))
             self.lines.append(told)
         except (ValueError, KeyError, TypeError):  # the last line, cut off

@@ -22,6 +22,7 @@ from unstuck.source import Edit
 from unstuck.trials.nursery import Child, Nursery
 from unstuck.watcher.launch import command_line, environment, told
 
+SAVES = "UNSTUCK_SAVES"  # in the environment of a job, where it saves itself
 NO_TORCH = "the script never imported torch"
 LOWER_IS_BETTER = frozenset({"loss", "perplexity"})
 
@@ -39,6 +40,7 @@ class Job:
         limit: Seconds after which it is stopped; 0 for none.
         threads: Of the processor that it may use.
         file: The user's file, where the command doesn't begin with it: it must be there as well.
+        saves: Folder in which it saves itself; where that is makes no other job of it.
     """
 
     command: tuple[str, ...]
@@ -49,6 +51,7 @@ class Job:
     limit: float = 0.0
     threads: int = 1
     file: str = ""
+    saves: str = ""
 
     @property
     def key(self) -> str:
@@ -120,7 +123,9 @@ class Running:
         settings = told(
             job.command, folder, budget=0.02, probe_budget=job.probe_budget, seed=job.seed, survey=job.survey, edits=str(edits.absolute())
         )  # fmt: skip
-        given = environment(settings, threads=job.threads, MPLBACKEND="Agg")
+        given = environment(
+            settings, threads=job.threads, MPLBACKEND="Agg", **({SAVES: job.saves} if job.saves else {})
+        )
         output = folder / "output.txt"
         self.process = (nursery.begin if nursery else _begin)(job.command, given, output, job.threads)
 
