@@ -164,6 +164,16 @@ def test_what_gets_as_far_gains_nothing_whatever_chance_is_taken_to_be(visit):
     assert cure.trials[0].gain == pytest.approx(0.0)
 
 
+def test_one_answer_to_all_is_a_guess_though_a_better_one(visit):
+    """The commonest class may be commoner among what is evaluated: the score is above chance, and the same with every seed."""
+    scores = {names(): -0.4, names("zero-grad"): -0.25}  # of the way from chance to perfect: -0.4, and 0.05 with it
+    cure = visit(Program(scores, SICK))
+    assert cure.prescription is None
+    assert "no better than a guess" in cure.why
+    noise = {FRESH + i: 0.01 * i for i in range(3)}
+    assert visit(Program(scores, SICK, noise=noise)).prescription is not None
+
+
 def test_as_many_pairs_again_where_the_first_leave_it_open(visit):
     program = Program({names("zero-grad"): 0.98}, SICK, noise={FRESH: -0.8})
     cure = visit(program)

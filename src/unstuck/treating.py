@@ -34,6 +34,7 @@ WELL = 0.97  # of the way from chance to perfect: no more is looked for
 FINE = 0.85  # of that way, or as far as a small reference network comes: enough where nothing is found any more
 HELPS = 0.02  # of that way: the least that a single run must gain to be gone on with
 ALIKE = 0.005  # of that way: as good, so that the one that was to be tried first is taken
+GUESS = 0.1  # of that way: the same score with every seed below this is that of one answer to all
 ROUNDS = 4
 LAST = 8  # treatments, where nothing that the findings call for helps
 FEW = 3  # treatments of a kind that are tried in any case
@@ -339,8 +340,7 @@ class Doctor:
             told = f": one {_outcome_words(broke)}" if broke else ""
             return self._over(verdict, baseline, why=why + told)
         treated = pairs[0][1]
-        reached = [b.skill for _, b in pairs]
-        if all(map(math.isfinite, reached)) and sum(reached) / len(reached) < HELPS:
+        if _guesses([b for _, b in pairs]):
             why = f"with {words(best)} it is no better than a guess still: {_outcome_words(treated)}"
             return self._over(verdict, baseline, why=why)
         after = diagnose(Record.read(treated.record)) if treated.record else None
@@ -436,6 +436,15 @@ def _well(verdict: Verdict) -> bool:
 def _said(verdict: Verdict) -> str:
     loud = verdict.loud
     return f"{loud[0].cause}: {loud[0].says}" if loud else (verdict.why_unknown or verdict.verdict)
+
+
+def _guesses(treated: Sequence[Outcome]) -> bool:
+    """Whether runs got no further than a guess; that they differ in nothing tells that they answer all alike."""
+    reached = [outcome.skill for outcome in treated]
+    if not all(map(math.isfinite, reached)):
+        return False
+    mean = sum(reached) / len(reached)
+    return mean < HELPS or (mean < GUESS and len({outcome.value for outcome in treated}) == 1)
 
 
 def _outcome_words(outcome: Outcome) -> str:
