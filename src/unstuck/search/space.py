@@ -16,6 +16,7 @@ values mean the same, as in cells that differ by the order of a sum, the object 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -101,7 +102,11 @@ class Choice:
 
     def admits(self, value: Any) -> bool:
         """Whether it is an option."""
-        return any(same(o, value) for o in self.options)
+        flag = isinstance(value, bool)
+        for option in self.options:  # a loop, as this is asked for each decision of each point that is thought of
+            if option == value and isinstance(option, bool) == flag:
+                return True
+        return False
 
 
 @dataclass(frozen=True)
@@ -229,14 +234,15 @@ class Draw:
 
     Args:
         choose: Gives the value of a decision.
+        checked: What it gives is one of the decision's values in any case.
 
     Attributes:
         values: What was given, by name, in order.
         decisions: In order.
     """
 
-    def __init__(self, choose: Choose) -> None:
-        self._choose = choose
+    def __init__(self, choose: Choose, *, checked: bool = False) -> None:
+        self._choose, self._checked = choose, checked
         self.values: dict[str, Any] = {}
         self.decisions: list[AnyDecision] = []
 
@@ -265,7 +271,11 @@ class Draw:
         labels = tuple(options)
         if len(labels) == 1:  # nothing to decide
             return options[labels[0]] if isinstance(options, Mapping) else labels[0]
-        if not labels or not _can_be_written(labels):
+        try:
+            can_be_written = bool(labels) and _can_be_written(labels)
+        except TypeError:  # a list, say
+            can_be_written = False
+        if not can_be_written:
             raise MisuseError(
                 f"the options of {name!r} must be some texts, numbers, true, false or None; other things have labels: "
                 "draw.choice('activation', {'relu': nn.ReLU, 'tanh': nn.Tanh})"
@@ -325,7 +335,7 @@ class Draw:
         if isinstance(decision, Range) and decision.low == decision.high:  # nothing to decide
             return decision.low
         value = self._choose(decision)
-        if not decision.admits(value):
+        if not self._checked and not decision.admits(value):
             raise MisuseError(f"{decision.name} is {value!r}, which is not one of its values")
         self.decisions.append(decision)
         self.values[decision.name] = value
@@ -359,22 +369,23 @@ class Space:
     def __init__(self, define: Callable[[Draw], Any]) -> None:
         self.define = define
 
-    def point(self, choose: Choose) -> Point:
+    def point(self, choose: Choose, *, checked: bool = False) -> Point:
         """A point, its values from a function.
 
         Args:
             choose: Gives the value of each decision.
+            checked: What it gives is one of the decision's values in any case.
 
         Raises:
             MisuseError: A value isn't one of the decision's.
         """  # noqa: DOC502
-        draw = Draw(choose)
+        draw = Draw(choose, checked=checked)
         chosen = self.define(draw)
         return Point(draw.values, tuple(draw.decisions), chosen, _key(chosen, draw.values))
 
     def random(self, rng: random.Random) -> Point:
         """A point, each decision by itself at random."""
-        return self.point(lambda decision: decision.sample(rng))
+        return self.point(lambda decision: decision.sample(rng), checked=True)
 
     def at(self, values: Mapping[str, Any], rng: random.Random | None = None) -> Point:
         """The point of some values.
@@ -395,7 +406,7 @@ class Space:
                 raise MisuseError(f"the point is not of this space: {decision.name} is {given}")
             return decision.sample(rng)
 
-        return self.point(choose)
+        return self.point(choose, checked=True)
 
     def mutated(self, parent: Point, rng: random.Random) -> Point:
         """A point that differs from another by one decision, and by what depends on it."""
@@ -461,6 +472,7 @@ def _nth(decision: AnyDecision, i: int) -> Any:
     return decision.levels()[i]
 
 
+@functools.lru_cache(maxsize=4096)
 def _can_be_written(labels: tuple[Any, ...]) -> bool:
     """Whether all are something that JSON knows."""
     return all(isinstance(label, _WRITTEN) for label in labels)
