@@ -103,10 +103,9 @@ class Choice:
     def admits(self, value: Any) -> bool:
         """Whether it is an option."""
         flag = isinstance(value, bool)
-        for option in self.options:  # a loop, as this is asked for each decision of each point that is thought of
-            if option == value and isinstance(option, bool) == flag:
-                return True
-        return False
+        return any(
+            [option == value and isinstance(option, bool) == flag for option in self.options]
+        )  # quicker than a generator
 
 
 @dataclass(frozen=True)
