@@ -129,7 +129,7 @@ def test_a_search_learns_while_replicas_and_shards_are_killed(cluster, tmp_path)
     waiting = sum(len(member.waiting) for member in sampler._members)
     assert health["updates"] * 4 + waiting == 160  # all was learned from
     assert all(version <= health["updates"] for version in sampler._members[0].report.versions)  # and nothing twice
-    assert health["controller"] > 0.2
+    assert health["controller"] > 0.05  # one of ten proposals, the rest are mutations
     qualities = [c.quality for c in children]
     assert max(qualities) >= 7.0  # 8.5 is the best there is; 160 at random give 4.5 in the median
     assert sum(qualities[-40:]) / 40 > sum(qualities[:40]) / 40 + 1.0

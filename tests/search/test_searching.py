@@ -120,7 +120,7 @@ def test_twenty_kills_at_random_moments_lose_and_repeat_nothing(tmp_path):
     rng, kills = random.Random(0), 0
 
     def slow(chosen):
-        time.sleep(0.004)
+        time.sleep(0.015)
         return score(chosen)
 
     while True:

@@ -249,14 +249,14 @@ class Deep(nn.Module):
         return self.head(x)
 
 
-def deep(seed: int, *, spoil=None) -> float:
+def deep(seed: int, *, spoil=None, steps: int = 90) -> float:
     torch.manual_seed(seed)
     x, y = digits()
     model = Deep()
     if spoil is not None:
         spoil(model)
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-    for _ in range(90):
+    for _ in range(steps):
         rows = torch.randint(len(x), (64,))
         optimizer.zero_grad()
         F.cross_entropy(model(x[rows]), y[rows]).backward()
@@ -273,7 +273,7 @@ def one_layer_of_fifty_is_detached(seed: int) -> float:
 
 
 def no_layer_of_fifty_is(seed: int) -> float:
-    return deep(seed)
+    return deep(seed, steps=400)  # after fewer it still learns, and that is said
 
 
 # ---------------------------------------------------------------------- the tests

@@ -10,11 +10,11 @@ import pytest
 
 @pytest.fixture
 def gone():
-    """Says whether a process ends within ten seconds, which a busy machine may take; one that nobody has buried yet has ended as well."""
+    """Says whether a process ends within thirty seconds, which a busy machine may take; one that nobody has buried yet has ended as well."""
 
     def ended(pid):
         with contextlib.suppress(ProcessLookupError, FileNotFoundError):
-            for _ in range(1000):
+            for _ in range(3000):
                 os.kill(pid, 0)
                 told = Path(f"/proc/{pid}/stat")
                 if told.parents[1].is_dir() and told.read_text().rpartition(")")[2].split()[0] == "Z":
