@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture
 def gone():
-    """Says whether a process ends within thirty seconds, which a busy machine may take; one that nobody has buried yet has ended as well."""
+    """Says whether a process ends within thirty seconds, which a busy machine may take; one that nobody has buried has ended as well."""
 
     def ended(pid):
         with contextlib.suppress(ProcessLookupError, FileNotFoundError):
