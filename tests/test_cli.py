@@ -360,6 +360,7 @@ def test_rules_are_listed_for_people_and_for_programs(unstuck_here):
 
 def test_inline_makes_one_run_at_a_time(tmp_path):
     from unstuck.cli._cure import executor
+    from unstuck.trials.executor import Log
 
-    assert executor("inline", tmp_path, address=None, workers=None).workers == 1
-    assert executor("processes", tmp_path, address=None, workers=3).workers == 3
+    assert executor("inline", Log(tmp_path), address=None, workers=None).workers == 1
+    assert executor("processes", Log(tmp_path), address=None, workers=3).workers == 3

@@ -123,18 +123,9 @@ def cure(
     budget: Annotated[
         str, typer.Option(metavar="TIME", help="Time for tries, before the confirmation: 90s, 2m, 1h.")
     ] = "2m",
-    executor: Annotated[
-        str, typer.Option(metavar="NAME", help="Where runs are made: processes, ray, or inline (one at a time).")
-    ] = "processes",
-    address: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS", help="Of a Ray cluster: auto, HOST:6379.  [default: this machine]", show_default=False
-        ),
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Runs at a time.  [default: one a core]", show_default=False)
-    ] = None,
+    executor: options.Executor = "processes",
+    address: options.Address = None,
+    workers: options.Workers = None,
     runs_folder: options.RunsFolder = None,
     quiet: options.Quiet = False,
 ) -> None:
@@ -148,13 +139,14 @@ def cure(
     from unstuck.cli import _cure
     from unstuck.cli._child import command_line
     from unstuck.report.cure import text
+    from unstuck.trials.executor import Log
 
     command_line(script or [], None)
     limit = _cure.seconds(budget)
     _cure.check_executor(executor, address, workers)
     options.check_targets(json_file, write_file)
     folder = visit_folder(runs_folder, script or [])
-    made_by = _cure.executor(executor, folder, address=address, workers=workers)
+    made_by = _cure.executor(executor, Log(folder), address=address, workers=workers)
     found = _cure.visit(script or [], made_by, seeds=seeds, budget=limit, quiet=quiet)
     if not quiet:
         text(found, sys.stderr)
@@ -247,19 +239,9 @@ def search(
     top: Annotated[int, typer.Option(metavar="N", min=1, help="How many of the best get fresh seeds.")] = 3,
     seeds: Annotated[int, typer.Option(metavar="N", min=0, help="Fresh seeds for the best.")] = 3,
     seed: Annotated[int, typer.Option(metavar="N", help="Of the samplers.")] = 0,
-    executor: Annotated[
-        str, typer.Option(metavar="NAME", help="Where children are trained: processes, ray, or inline (one at a time).")
-    ] = "processes",
-    address: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS", help="Of a Ray cluster: auto, HOST:6379.  [default: this machine]", show_default=False
-        ),
-    ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=1, help="Children at a time.  [default: one a core]", show_default=False),
-    ] = None,
+    executor: options.Executor = "processes",
+    address: options.Address = None,
+    workers: options.Workers = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the last search of this file.")] = False,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the answer as JSON.", show_default=False)
@@ -286,6 +268,7 @@ def search(
     from unstuck.cli import _cure, _search
     from unstuck.cli._child import command_line
     from unstuck.search.searching import Plan
+    from unstuck.trials.connection import cores
 
     command_line(script or [], None, name="search")
     command = list(script or [])
@@ -294,7 +277,7 @@ def search(
     limit = None if budget is None else _cure.seconds(budget)
     if evaluations is None and limit is None:
         evaluations = 50
-    many = workers or (1 if executor == "inline" else _search.cores())
+    many = workers or (1 if executor == "inline" else cores())
     plan = Plan(
         sampler, _search.sampler_settings(settings), evaluations, limit, control, top, seeds, halving, seed, many
     )

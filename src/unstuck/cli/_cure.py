@@ -49,22 +49,22 @@ def check_executor(name: str, address: str | None, workers: int | None) -> None:
         raise MisuseError(f"--workers is {workers}, but --executor inline makes one run at a time")
 
 
-def executor(name: str, folder: Path, *, address: str | None, workers: int | None) -> Any:
+def executor(name: str, log: Any, *, address: str | None, workers: int | None) -> Any:
     """The executor of this name.
 
     Args:
         name: One of `EXECUTORS`.
-        folder: For the runs.
+        log: Keeps what has finished, and has the folder of the runs.
         address: Of a Ray cluster.
         workers: Runs at a time.
     """
-    from unstuck.trials.executor import Log, Processes
+    from unstuck.trials.executor import Processes
 
     if name != "ray":
-        return Processes(Log(folder), workers=1 if name == "inline" else workers)
+        return Processes(log, workers=1 if name == "inline" else workers)
     from unstuck.trials.ray import Ray
 
-    return Ray(Log(folder), address=address, workers=workers)
+    return Ray(log, address=address, workers=workers)
 
 
 def visit(command: list[str], made_by: Any, *, seeds: int, budget: float, quiet: bool) -> Any:
@@ -72,15 +72,21 @@ def visit(command: list[str], made_by: Any, *, seeds: int, budget: float, quiet:
     from unstuck.patients import ScriptPatient
     from unstuck.treating import Doctor
 
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, stop)  # else what is under way would go on without us
-    with _Teller(sys.stderr, quiet=quiet) as teller, contextlib.closing(made_by) as executor:
+    end_as_by_ctrl_c()
+    with Teller(sys.stderr, quiet=quiet) as teller, contextlib.closing(made_by) as executor:
         return Doctor(ScriptPatient(command), executor, seeds=seeds, budget=budget, tell=teller.tell).visit()
 
 
-class _Teller:
+def end_as_by_ctrl_c() -> None:
+    """Lets SIGTERM end this process in order: else what is under way would go on without us."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+
+
+class Teller:
     """Prints lines as they come, and on a terminal a last line that shows that something goes on."""
 
     def __init__(self, stream: Any, *, quiet: bool, doing: str = "") -> None:
@@ -89,7 +95,7 @@ class _Teller:
         self.confirming = False
         self.began = time.perf_counter()
 
-    def __enter__(self) -> _Teller:
+    def __enter__(self) -> Teller:
         if not self.quiet and self.stream.isatty():
             from rich.console import Console
 

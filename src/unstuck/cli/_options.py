@@ -37,6 +37,18 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="RULE.NAME=VALUE", help="Set a rule's threshold: dead-units.fraction=0.8."),
 ]
+Executor = Annotated[
+    str, typer.Option(metavar="NAME", help="Where runs are made: processes, ray, or inline (one at a time).")
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS", help="Of a Ray cluster: auto, HOST:6379.  [default: this machine]", show_default=False
+    ),
+]
+Workers = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="Runs at a time.  [default: one a core]", show_default=False)
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing of ours.")]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from unstuck.cli._child import say
-from unstuck.cli._cure import _Teller
+from unstuck.cli._cure import Teller, end_as_by_ctrl_c, executor
 from unstuck.cli._records import FOLDER
 from unstuck.errors import MisuseError
 
@@ -101,14 +100,12 @@ def searched(given: Given, plan: Any) -> Any:
     from unstuck.search.searching import Search
     from unstuck.trials.executor import Log
 
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, stop)  # else what is under way would go on without us
+    end_as_by_ctrl_c()
     log = Log(given.folder, crashes=True)
+    made = executor(given.executor, log, address=given.address, workers=given.workers)
     with (
-        _Teller(sys.stderr, quiet=given.quiet, doing="searching") as teller,
-        contextlib.closing(_executor(given, log)) as made_by,
+        Teller(sys.stderr, quiet=given.quiet, doing="searching") as teller,
+        contextlib.closing(made) as made_by,
     ):
         try:
             problem = _problem(given, made_by, teller.tell)
@@ -116,16 +113,6 @@ def searched(given: Given, plan: Any) -> Any:
         except KeyboardInterrupt:
             say("broken off; what had ended is kept: the same command with --resume goes on")
             sys.exit(130)
-
-
-def _executor(given: Given, log: Any) -> Any:
-    from unstuck.trials.executor import Processes
-
-    if given.executor != "ray":
-        return Processes(log, workers=1 if given.executor == "inline" else given.workers)
-    from unstuck.trials.ray import Ray
-
-    return Ray(log, address=given.address, workers=given.workers)
 
 
 def _problem(given: Given, made_by: Any, tell: Callable[[str], None]) -> Any:
@@ -159,13 +146,6 @@ def _problem(given: Given, made_by: Any, tell: Callable[[str], None]) -> Any:
     for name, why in problem.left_out.items():
         tell(f"{name} is left out: {why}")
     return problem
-
-
-def cores() -> int:
-    """That this process may use."""
-    import os
-
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def report(

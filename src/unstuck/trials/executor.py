@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from unstuck._json import plain
+from unstuck.trials.connection import cores
 from unstuck.trials.job import NO_TORCH, Job, Outcome, Running, was_killed
 from unstuck.trials.nursery import Nursery, imported
 
@@ -186,9 +187,7 @@ class Processes:
         self._later: deque[Job] = deque()
         self._killed: set[str] = set()
         self._copies = nursery and Nursery.possible()
-        self.workers = workers or max(
-            1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        )
+        self.workers = workers or cores()
 
     def run(
         self,
