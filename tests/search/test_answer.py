@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from unstuck.search.answer import Child, Finalist, answered, merged
+from unstuck.search.answer import Child, Finalist, answered, merged, ranked
 from unstuck.search.problems import FunctionProblem
 from unstuck.search.searching import Plan
 from unstuck.trials.job import Outcome
@@ -117,3 +117,18 @@ def test_seeds_that_agree_by_chance_prove_nothing():
     agreeing = [finalist(best, [0.92, 0.92]), finalist(control, [0.91, 0.91])]
     assert answer([best, control], agreeing).effect.helps
     assert not answer([best, control, other], [*agreeing, finalist(other, [0.4, 0.6])]).effect.helps
+
+
+class Fake:
+    def __init__(self, number, stage, quality, *, best=None):
+        self.number, self.stage_reached, self.quality = number, stage, quality
+        self.best = quality if best is None else best
+
+
+def test_the_best_came_furthest():
+    children = [Fake(0, 0, 0.9), Fake(1, 2, 0.5), Fake(2, 2, 0.6), Fake(3, 1, -math.inf)]
+    assert [c.number for c in ranked(children)][:3] == [2, 1, 0]
+
+
+def test_of_those_that_came_as_far_the_best_is_who_is_best_there_not_who_was_at_first():
+    assert [c.number for c in ranked([Fake(0, 2, 0.8, best=0.85), Fake(1, 2, 0.7, best=0.95)])] == [1, 0]

@@ -13,7 +13,7 @@ import pytest
 
 from unstuck.errors import MisuseError, NotFoundError
 from unstuck.search.problems import FunctionProblem
-from unstuck.search.searching import Plan, Search, best_of, search
+from unstuck.search.searching import Plan, Search, search
 from unstuck.trials.executor import Log
 from unstuck.trials.inline import Inline
 
@@ -185,12 +185,3 @@ def test_a_space_must_draw_the_same_for_the_same_values():
         search(lambda draw: [draw.choice("n", [1, 2]), rng.random()], lambda c: 1.0, evaluations=3)
     with pytest.raises(MisuseError, match="draws nothing"):
         search(lambda draw: 1, lambda c: 1.0, evaluations=3)
-
-
-def test_the_best_came_furthest():
-    class Fake:
-        def __init__(self, number, stage, quality):
-            self.number, self.stage_reached, self.quality, self.best = number, stage, quality, quality
-
-    children = [Fake(0, 0, 0.9), Fake(1, 2, 0.5), Fake(2, 2, 0.6), Fake(3, 1, -math.inf)]
-    assert [c.number for c in best_of(children, 3)] == [2, 1, 0]

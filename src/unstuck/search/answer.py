@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -283,8 +283,14 @@ def _best(arm: str, children: list[Child], finalists: list[Finalist]) -> Finalis
     own = [f for f in finalists if f.child.arm == arm and math.isfinite(f.quality)]
     if own:
         return max(own, key=lambda f: f.quality)
+    first = ranked(children)[:1]
+    return Finalist(first[0], ()) if first else None
+
+
+def ranked(children: Iterable[Child]) -> list[Child]:
+    """Children that came to a score: those that came furthest first, and of these the best there."""
     sound = [c for c in children if math.isfinite(c.best)]
-    return Finalist(max(sound, key=lambda c: (c.stage_reached, c.best)), ()) if sound else None
+    return sorted(sound, key=lambda c: (-c.stage_reached, -c.best, c.number))
 
 
 def _chance(arms: dict[str, list[Child]]) -> float | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, astuple
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 from unstuck._json import plain
 from unstuck.errors import MisuseError
 from unstuck.report.output import write_text
-from unstuck.search.answer import ALPHA, Answer, Finalist
+from unstuck.search.answer import ALPHA, Answer, Finalist, ranked
 from unstuck.search.health import verdict
 from unstuck.search.hyperparameters import Variant
 from unstuck.search.importance import importance
@@ -29,7 +28,7 @@ def described(answer: Answer, problem: Problem) -> dict[str, Any]:
         problem: What was searched.
     """
     children = [c for several in answer.arms.values() for c in several]
-    best = sorted((c for c in children if math.isfinite(c.best)), key=lambda c: (-c.stage_reached, -c.best))[:DRAWN]
+    best = ranked(children)[:DRAWN]
     shown = {
         c.number: c for c in [*(f.child for f in (answer.winner, answer.best, answer.control) if f is not None), *best]
     }

@@ -24,7 +24,7 @@ from typing import Any
 from unstuck._discover import get
 from unstuck.errors import MisuseError
 from unstuck.evidence import Record
-from unstuck.search.answer import Answer, Child, Finalist, answered
+from unstuck.search.answer import Answer, Child, Finalist, answered, ranked
 from unstuck.search.halving import Halving
 from unstuck.search.problems import FunctionProblem, Problem, check, refused
 from unstuck.search.sampling import Proposal, Sampler, Setting
@@ -264,7 +264,7 @@ class Search:
 
     def _finals(self) -> list[Any]:
         """Whole trainings of the best, with seeds that nothing was chosen by."""
-        numbers = [child.number for arm in self.arms for child in best_of(arm.children, self.plan.top)]
+        numbers = [child.number for arm in self.arms for child in ranked(arm.children)[: self.plan.top]]
         numbers = [*numbers, *([OWN_NUMBER] if numbers and self._own is not None else [])]
         seeds = range(FRESH, FRESH + self.plan.seeds)
         if not numbers or not self.plan.seeds:
@@ -446,12 +446,6 @@ def search(
     return Search(
         FunctionProblem(space, score, seeded=seeded, name=name), Inline(log), log, Plan(**given), tell=tell
     ).visit()
-
-
-def best_of(children: list[Child], count: int) -> list[Child]:
-    """The best children: those that came furthest first, and of these the best."""
-    sound = [c for c in children if math.isfinite(c.quality)]
-    return sorted(sound, key=lambda c: (-c.stage_reached, -c.quality, c.number))[:count]
 
 
 def _check(plan: Plan) -> None:
