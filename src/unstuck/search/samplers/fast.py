@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-from unstuck.search.controller import Mixture
-from unstuck.search.learner import Recipe
-from unstuck.search.on_ray import controller
 from unstuck.search.sampling import Sampler, Setting
 
 
@@ -66,6 +63,11 @@ def fast(
     Returns:
         The sampler.
     """
+    # Here, since it takes torch, and all samplers are imported where one is looked up.
+    from unstuck.search.controller import Mixture
+    from unstuck.search.learner import Recipe
+    from unstuck.search.on_ray import controller
+
     recipe = Recipe(
         rate, batch, advantage, decay, entropy=entropy, elites=elites, imitation=imitation, max_norm=max_norm
     )

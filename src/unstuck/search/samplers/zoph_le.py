@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from unstuck.search.controller import Growth, Mixture
-from unstuck.search.learner import Recipe
-from unstuck.search.on_ray import controller
 from unstuck.search.sampling import Sampler, Setting
 
 
@@ -63,6 +60,11 @@ def zoph_le(
     Returns:
         The sampler.
     """
+    # Here, since it takes torch, and all samplers are imported where one is looked up.
+    from unstuck.search.controller import Growth, Mixture
+    from unstuck.search.learner import Recipe
+    from unstuck.search.on_ray import controller
+
     recipe = Recipe(rate, batch, decay=decay, density=density, density_weight=density_weight)
     return controller(
         setting, recipe, Mixture(repeats=repeats), growth=Growth(step, every), reward=_reward(setting.score, constant),
