@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 
 import pytest
 
@@ -43,3 +44,18 @@ def session_of(tmp_path):
     for session in sessions:
         session.capture.close()
         session.writer.close(status="finished")
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A Ray of this machine, to which this process is connected."""
+    ray = pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    kept = signal.getsignal(signal.SIGTERM)
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    ray.init(address=made.address, log_to_driver=False, logging_level="ERROR")
+    signal.signal(signal.SIGTERM, kept)
+    yield made
+    ray.shutdown()
+    made.shutdown()

@@ -61,20 +61,6 @@ class Threads:
         pass
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    ray = pytest.importorskip("ray")
-    from ray.cluster_utils import Cluster
-
-    kept = signal.getsignal(signal.SIGTERM)
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
-    ray.init(address=made.address, log_to_driver=False, logging_level="ERROR")
-    signal.signal(signal.SIGTERM, kept)
-    yield made
-    ray.shutdown()
-    made.shutdown()
-
-
 def searching(folder, score, *, evaluations, workers=6, **settings):
     log = Log(folder, crashes=True)
     settings = {"replicas": 2, "shards": 2, "mutations": 0.5, **settings}
