@@ -52,6 +52,39 @@ def same(one, other):
 # ---------------------------------------------------------------------- it trains
 
 
+def test_batches_that_are_accumulated_are_one_large_batch():
+    x, y = data()
+    ways = [
+        make(batches=in_batches(x, y, 48), epochs=3, penalty=lambda m: 0.01 * m[0].weight.square().sum()),
+        make(batches=in_batches(x, y, 12), epochs=3, penalty=lambda m: 0.01 * m[0].weight.square().sum(), accumulate=4),
+    ]
+    large, small = (way.run() for way in ways)
+    assert ways[0].steps == ways[1].steps == 6
+    for one, other in zip(large, small, strict=True):
+        assert one.loss == pytest.approx(other.loss, rel=1e-5)
+    for one, other in zip(*map(weights, ways), strict=True):
+        assert torch.allclose(one, other, atol=1e-6)  # sums in another order
+
+
+def test_what_is_left_of_an_epoch_makes_a_step_of_its_own():
+    steps = []
+    training = make(batches=in_batches(*data(), 32), epochs=2, accumulate=2)
+    training.on_step.append(lambda t: steps.append(1))
+    training.run()
+    assert len(steps) == training.steps == 4
+
+
+def test_a_hook_ends_it():
+    training = make(epochs=5)
+    training.on_epoch.append(lambda t, e: setattr(t, "ended", len(seen.append(e) or seen) == 2))
+    seen, ended = [], []
+    training.on_end.append(ended.append)
+    assert training.run() == seen[:2]
+    assert ended == [training]
+    seen.clear()
+    assert len(training.run()) == 2  # as often as one likes
+
+
 def test_it_trains_as_the_loop_that_people_write():
     model, x_y = net(dropout=0.5), data()
     loader = DataLoader(TensorDataset(*x_y), 32, shuffle=True)
@@ -347,6 +380,7 @@ def test_the_inputs_are_gone_through_and_nothing_is_drawn():
         ({"batches": torch.zeros(3)}, "batches is a Tensor"),
         ({"batches": 3}, "batches is a int"),
         ({"evaluation": (pair for pair in [1])}, "evaluation can be gone through once only"),
+        ({"accumulate": 0}, "accumulate is 0, but must be a whole number from 1 on"),
         ({"epochs": 0}, "epochs is 0"),
         ({"epochs": 1.5}, "epochs is 1.5"),
         ({"clip": 0}, "clip is 0"),

@@ -16,6 +16,7 @@ import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -64,7 +65,7 @@ class Training:
         on_step: Are given the training behind each step of the optimizer.
         on_eval: Are given the training, and outputs and targets of each batch that is evaluated.
         around_eval: Are given the training, and return a context manager in which it is evaluated.
-        on_epoch: Are given the training and how the epoch went, when it is over.
+        on_epoch: Are given the training and how the epoch went, when it is over. One that sets `ended` makes it the last.
         on_end: Are given the training when all epochs are over.
 
     Args:
@@ -76,6 +77,8 @@ class Training:
         epochs: Passes over the batches.
         schedule: One of torch's schedules of that optimizer.
         schedule_each: Whether it steps after each "step" or each "epoch".
+        accumulate: Batches to a step of the optimizer, whose losses are averaged: a batch that many times as large, in the memory of one.
+            The last step of an epoch is made of those that are left. Batch norm still sees one batch at a time.
         clip: Limit of the gradient's L2 norm, None for none.
         penalty: Takes the model and returns what is added to the loss in training, such as a sum of squared weights.
         forward: Takes the model and a batch, and returns outputs and targets. By default a batch is inputs and targets; tensors are
@@ -107,6 +110,7 @@ class Training:
         epochs: int = 1,
         schedule: Any = None,
         schedule_each: Each = "epoch",
+        accumulate: int = 1,
         clip: float | None = None,
         penalty: Callable[[nn.Module], Tensor] | None = None,
         forward: Forward | None = None,
@@ -115,15 +119,18 @@ class Training:
         _check_batches("batches", batches)
         if evaluation is not None:
             _check_batches("evaluation", evaluation)
-        if not isinstance(epochs, int) or epochs < 1:
-            raise MisuseError(f"epochs is {epochs!r}, but must be a whole number from 1 on")
+        for name, count in (("epochs", epochs), ("accumulate", accumulate)):
+            if not isinstance(count, int) or count < 1:
+                raise MisuseError(f"{name} is {count!r}, but must be a whole number from 1 on")
         if clip is not None and not clip > 0:
             raise MisuseError(f"clip is {clip!r}, but must be above 0, or None")
         _check_schedule(schedule, schedule_each, optimizer)
         self.model, self.loss, self.optimizer = model, loss, optimizer
         self.batches, self.evaluation, self.epochs = batches, evaluation, epochs
         self.schedules = [Schedule(schedule, schedule_each)] if schedule is not None else []
-        self.clip, self.penalty = clip, penalty
+        self.accumulate, self.clip, self.penalty = accumulate, clip, penalty
+        self.ended = False
+        """Whether the epoch that is over is to be the last."""
         self.forward: Forward = forward or _outputs_and_targets
         self.on_loss: list[Callable[[Training, Tensor], Tensor]] = []
         self.on_gradients: list[Callable[[Training], None]] = []
@@ -138,7 +145,7 @@ class Training:
     # ------------------------------------------------------------------ training
 
     def run(self) -> list[Epoch]:
-        """Trains for all epochs, and evaluates after each.
+        """Trains for all epochs, or until a hook says that it has ended, and evaluates after each.
 
         Returns:
             How each epoch went.
@@ -146,7 +153,10 @@ class Training:
         Raises:
             MisuseError: Batches are not what the training takes them to be, or there are none.
         """  # noqa: DOC502
-        found = [self._epoch() for _ in range(self.epochs)]
+        found: list[Epoch] = []
+        self.ended = False
+        while len(found) < self.epochs and not self.ended:
+            found.append(self._epoch())
         for hook in self.on_end:
             hook(self)
         return found
@@ -188,9 +198,10 @@ class Training:
     def _epoch(self) -> Epoch:
         total: Any = 0.0  # stays where the model is
         count = 0
-        for batch in self.batches:
-            loss = self._step(batch)
-            total, count = total + loss.float().reshape(()), count + 1
+        batches = iter(self.batches)
+        while group := list(islice(batches, self.accumulate)):
+            loss = self._step(group)
+            total, count = total + len(group) * loss.float().reshape(()), count + len(group)
         if not count:
             raise MisuseError("there are no batches to train on; can they be gone through once only?")
         found = Epoch(float(total / count), self.evaluate())
@@ -202,11 +213,11 @@ class Training:
             hook(self, found)
         return found
 
-    def _step(self, batch: Any) -> Tensor:
+    def _step(self, group: list[Any]) -> Tensor:
         if isinstance(self.optimizer, torch.optim.LBFGS):  # asks for loss and gradient as often as it likes
-            loss = torch.as_tensor(self.optimizer.step(functools.partial(self._gradients, batch)))
+            loss = torch.as_tensor(self.optimizer.step(functools.partial(self._gradients, group)))
         else:
-            loss = self._gradients(batch)
+            loss = self._gradients(group)
             self.optimizer.step()
         for schedule in self.schedules:
             if schedule.each == "step":
@@ -215,27 +226,33 @@ class Training:
             hook(self)
         return loss.detach()
 
-    def _gradients(self, batch: Any) -> Any:  # of LBFGS' closure a float is expected
+    def _gradients(self, group: list[Any]) -> Any:  # of LBFGS' closure a float is expected
         self.optimizer.zero_grad()
+        losses = [self._backward(batch, len(group)) for batch in group]
+        for hook in self.on_gradients:
+            hook(self)
+        if self.clip is not None:
+            nn.utils.clip_grad_norm_([p for g in self.optimizer.param_groups for p in g["params"]], self.clip)
+        return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
+
+    def _backward(self, batch: Any, count: int) -> Tensor:
+        """Adds a batch's part to the gradients, one of `count`."""
         outputs, targets = self.forward(self.model, batch)
         loss = self.loss(outputs, targets)
         if self.penalty is not None:
             loss = loss + self.penalty(self.model)
         for change in self.on_loss:
             loss = change(self, loss)
-        loss.backward()
-        for hook in self.on_gradients:
-            hook(self)
-        if self.clip is not None:
-            nn.utils.clip_grad_norm_([p for g in self.optimizer.param_groups for p in g["params"]], self.clip)
-        return loss
+        (loss if count == 1 else loss / count).backward()
+        return loss if count == 1 else loss.detach()
 
     # ------------------------------------------------------------------ what it is made of
 
     @property
     def steps(self) -> int:
         """Steps that `run` makes, 0 where the batches can't be counted."""
-        return len(self.batches) * self.epochs if isinstance(self.batches, Sized) else 0
+        each = math.ceil(len(self.batches) / self.accumulate) if isinstance(self.batches, Sized) else 0
+        return each * self.epochs
 
     @property
     def device(self) -> torch.device:
