@@ -189,12 +189,14 @@ def test_misuse_is_one_clear_line_and_exit_code_two(script, unstuck_here, args, 
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_unknown_options_are_refused_before_the_script_and_passed_on_behind_it(script, tmp_path):
     path = script("import sys; print(sys.argv[1:])")
     assert unstuck("run", "--nonsense", path, folder=tmp_path).returncode == 2
     assert unstuck("run", "-q", path, "--nonsense", "--json", folder=tmp_path).stdout == "['--nonsense', '--json']\n"
 
 
+@pytest.mark.slow
 def test_a_script_without_torch_is_unknown_and_says_why(script, tmp_path):
     done = unstuck("run", "--json", "r.json", script("print('hello')"), folder=tmp_path)
     assert (done.returncode, done.stdout) == (0, "hello\n")
@@ -203,6 +205,7 @@ def test_a_script_without_torch_is_unknown_and_says_why(script, tmp_path):
     assert "never imported torch" in verdict["why_unknown"]
 
 
+@pytest.mark.slow
 def test_a_syntax_error_is_pythons_to_tell(script, tmp_path):
     done = unstuck("run", script("def broken(:\n"), folder=tmp_path)
     assert done.returncode == 1
@@ -263,6 +266,7 @@ def saved(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_what_reads_records_leaves_torch_alone(saved, tmp_path):
     code = """
 import sys
@@ -280,6 +284,7 @@ for command in sys.argv[1:]:
     assert (tmp_path / "r.html").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["{folder}", "{folder}/record.sqlite", "20250304-102231-train"])
 def test_a_saved_run_is_judged_again(saved, tmp_path, name):
     done = unstuck("diagnose", name.format(folder=saved.relative_to(tmp_path)), "--json", "r.json", folder=tmp_path)
@@ -312,6 +317,7 @@ def test_judging_again_with_other_thresholds(saved, tmp_path, unstuck_here):
     assert "loss-broadcast" not in causes
 
 
+@pytest.mark.slow
 def test_judging_again_fails_on_a_severity_and_prints_nothing_when_quiet(saved, tmp_path):
     done = unstuck("diagnose", "-q", "--fail-on", "error", "--html", "r.html", saved, folder=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (3, "", "")

@@ -27,6 +27,7 @@ def test_the_table_of_signals_is_that_of_the_code():
     assert rows((ROOT / "docs" / "record.md").read_text()) == rows(evidence.__doc__ or "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["run", "cure", "curvature", "diagnose", "search"])
 def test_the_table_of_options_is_that_of_the_command(command: str):
     code = f"import sys; sys.argv = ['unstuck', {command!r}, '--help']; from unstuck.cli import main; main()"

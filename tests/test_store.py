@@ -281,6 +281,7 @@ def test_rows_are_flushed_without_being_asked(start: Start, tmp_path: Path):
     wait_for(lambda: len(read(tmp_path).series("loss")) == 1)
 
 
+@pytest.mark.slow
 def test_another_process_reads_along(start: Start, tmp_path: Path):
     writer = start(flush_every=0.01)
     process = python(
@@ -380,6 +381,7 @@ def test_after_close_nothing_is_taken(start: Start, tmp_path: Path):
     assert writer.record().meta["status"] == "interrupted"
 
 
+@pytest.mark.slow
 def test_a_reader_at_the_end_does_no_harm(start: Start, tmp_path: Path):
     writer = start()
     writer.row(0, ROW, (1.0, 1.0, 1.0))
@@ -407,6 +409,7 @@ ENDLESS = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [50, 1000, 5000])
 def test_a_kill_loses_nothing_that_was_flushed(tmp_path: Path, after: int):
     process = python(ENDLESS, tmp_path, -1)
@@ -478,6 +481,7 @@ def test_a_script_that_starts_itself_anew_begins_again(tmp_path: Path):
 # ---------------------------------------------------------------------- forks
 
 
+@pytest.mark.slow
 def test_a_forked_child_forgets_the_writer(start: Start, tmp_path: Path):
     out = finish(
         python(
@@ -511,6 +515,7 @@ def test_a_forked_child_forgets_the_writer(start: Start, tmp_path: Path):
     assert rows(tmp_path / "record.sqlite", "PRAGMA integrity_check") == [("ok",)]
 
 
+@pytest.mark.slow
 def test_no_fork_happens_while_the_thread_is_at_work(tmp_path: Path):
     # SQLite in the child would wait for ever for a lock the thread held at the fork.
     code = """
@@ -711,6 +716,7 @@ def test_salvage_reads_the_log_too(start: Start, tmp_path: Path):
     assert {table: sorted(rows) for table, rows in found.items()} == {t: sorted(r) for t, r in expected.items()}
 
 
+@pytest.mark.slow
 def test_a_file_cut_short_loses_only_what_was_cut_off(whole: Path, tmp_path: Path):
     data, copy = whole.read_bytes(), tmp_path / "record.sqlite"
     dense = [r[0] for r in rows(whole, "SELECT id FROM samples WHERE num_steps > 1")]
@@ -743,6 +749,7 @@ def test_damage_in_the_middle_loses_only_what_it_hits(whole: Path, tmp_path: Pat
     assert total >= 30 * 90
 
 
+@pytest.mark.slow
 def test_damage_by_single_bytes_never_raises_anything_else(whole: Path, tmp_path: Path):
     data, copy = whole.read_bytes(), tmp_path / "record.sqlite"
     chance = random.Random(1)
@@ -967,6 +974,7 @@ def test_a_row_costs_the_training_next_to_nothing(start: Start):
     assert best < 3e-6
 
 
+@pytest.mark.slow
 def test_the_thread_sleeps_while_there_is_nothing_to_do(start: Start):
     start(flush_every=0.5)
     before = time.process_time()

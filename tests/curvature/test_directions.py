@@ -111,6 +111,7 @@ def test_principal_components_of_a_path_in_a_plane():
     assert (first.share, second.share) == (pytest.approx(13 / 14), pytest.approx(1 / 14))
 
 
+@pytest.mark.slow
 def test_a_random_walk_shows_its_known_shares():
     # Around its end a walk has the covariance min(s, t), with eigenvalues 4 / ((2k - 1)² π²) and the sum 1/2; in 20,000 dimensions
     # and 300 steps the shares are that to a percent.

@@ -36,6 +36,7 @@ def test_the_page_lists_every_program_and_shows_every_figure():
     assert {f.stem for f in FIGURES} == {p.stem for p in PROGRAMS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("figure", FIGURES, ids=lambda f: f.name)
 def test_figures_are_small_and_not_blank(figure: Path):
     assert figure.stat().st_size < (1_500_000 if figure.suffix == ".gif" else 300_000)

@@ -108,6 +108,7 @@ def test_a_beam_that_holds_all_sequences_is_brute_force(stop, alpha):
         assert [decoded.sequences(rank)[i] for rank in range(8)] == [tokens for _, tokens in true[:8]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [2, 3, 5])
 @pytest.mark.parametrize("alpha", [0.0, 0.6, 1.5, -0.5])
 def test_stopping_early_misses_nothing_that_going_on_would_find(width, alpha):

@@ -203,6 +203,7 @@ def test_what_is_written_is_python_and_the_rest_stays(name, usual, found, writte
         assert all(line == line.rstrip() and len(line) < 200 for op in changed for line in after[op[3] : op[4]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("written", WRITTEN)
 def test_it_proposes_the_same_again(name, usual, found, written):
     first, second = (list(treatments(name, usual(written), found)) for _ in range(2))

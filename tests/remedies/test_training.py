@@ -195,6 +195,7 @@ def as_training(text, *, loss=None, batches=None, **given):
     return Training(held["net"], loss or function, held["optimizer"], batches, epochs=10, **given)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Using a target size")
 @pytest.mark.parametrize(("name", "settings", "parts"), SETTINGS, ids=lambda v: v if isinstance(v, str) else "")
 def test_it_does_what_the_edits_do(script, name, settings, parts):
@@ -288,6 +289,7 @@ def test_every_remedy_says_what_it_does_to_a_training():
         assert module.treat.__doc__
 
 
+@pytest.mark.slow
 def test_remedies_for_scripts_need_no_torch():
     import subprocess
 

@@ -182,6 +182,7 @@ def test_every_threshold_is_told_with_what_it_means(name: str):
     assert all(t.means for t in told)
 
 
+@pytest.mark.slow
 def test_thresholds_are_told_as_they_can_be_set():
     for name in RULES:
         [setting] = re.findall(r"--set (\S+) changes one", " ".join(page(name, 100)))

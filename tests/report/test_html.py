@@ -56,6 +56,7 @@ def page(request: pytest.FixtureRequest, pages: dict[str, str]) -> str:
     return pages[request.param]
 
 
+@pytest.mark.slow
 def test_every_page_is_well_formed_with_unique_ids(page: str) -> None:
     read = _Page(page)
     assert read.open == []
@@ -200,6 +201,7 @@ def test_shares_are_drawn_from_0_to_1_and_zero_is_a_share() -> None:
     assert '<path class="k15" d="M2 0h1"/>' in made.svg
 
 
+@pytest.mark.slow
 def test_many_layers_and_steps_are_put_together(cases: SimpleNamespace) -> None:
     made = {m.signal: m for m in heatmaps(cases.huge[1])}
     assert list(made) == ["back_rms", "act_std", "update_ratio", "dead_share", "act_saturated"]

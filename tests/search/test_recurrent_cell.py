@@ -89,6 +89,7 @@ def made(source, name):
     return scope[name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inject", [True, False])
 @pytest.mark.parametrize("base", [1, 2, 3, 5, 8])
 def test_a_layer_computes_what_the_tree_says(base, inject):

@@ -577,6 +577,7 @@ def test_every_step_is_in_the_record_however_long_the_run(watched):
     assert len([e for e in record.events if e.kind == "epoch"]) == 40
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [100, 101, 110, 127])
 def test_what_goes_wrong_within_a_stretch_is_seen_at_its_step(watched, step):
     def training():
@@ -977,6 +978,7 @@ def test_perplexity_is_of_the_loss_and_not_of_a_part_of_it(watched):
     assert part.series("score").first == pytest.approx(plain.series("score").first, rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "apart",
     [

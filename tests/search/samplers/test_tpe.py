@@ -43,6 +43,7 @@ def test_it_is_quiet_and_leaves_the_log_as_it_was(capfd):
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_all_kinds_of_decisions_also_under_one_name():
     sampler, chance = tpe(Setting(Space(mixed), 1), startup=5), Random(0)
     seen = set()
@@ -65,6 +66,7 @@ def test_it_learns_from_points_that_others_proposed():
     assert sorted(off)[10] < 0.75  # half of what is drawn at random is off by more than 2
 
 
+@pytest.mark.slow
 def test_what_it_proposes_again_is_dropped_and_counted():
     space = Space(lambda draw: [draw.choice("part", [0, 1, 2], of=i) for i in range(4)])
     sampler = tpe(Setting(space))
