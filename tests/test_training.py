@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 
 import unstuck
 from unstuck.errors import MisuseError
+from unstuck.optim.weight_average import WeightAverage
 from unstuck.training import Epoch, Training
 from unstuck.trials.job import score_of
 
@@ -425,3 +426,123 @@ def test_a_model_that_cannot_be_copied_says_so():
 def test_it_is_exported():
     assert unstuck.Training is Training
     assert copy.copy(Epoch(1.0)).loss == 1.0
+
+
+# ---------------------------------------------------------------------- averages and early stopping
+
+
+class Best:
+    """As `unstuck.regularization.early_stopping` has it: ends after an epoch that is no better, and puts the best weights back."""
+
+    def __init__(self):
+        self.reset()
+
+    def reset(self):
+        self.seen, self.best, self.state = [], math.inf, None
+
+    def look(self, training, epoch):
+        self.seen.append(epoch.evaluation)
+        training.ended = epoch.evaluation >= self.best
+        if epoch.evaluation < self.best:
+            with training.as_evaluated():
+                self.best, self.state = epoch.evaluation, copy.deepcopy(training.model.state_dict())
+
+    def put_back(self, training):
+        training.model.load_state_dict(self.state)
+
+    def state_dict(self):
+        return dict(vars(self))
+
+    def load_state_dict(self, state):
+        vars(self).update(state)
+
+
+def averaged(decay=0.8, *, stopping=None, **given):
+    model, x_y = net(), data()
+    average = WeightAverage(model, decay=decay)
+    return make(model=model, average=average, evaluation=[x_y], stopping=stopping, **given)
+
+
+def test_the_average_is_what_is_evaluated_and_what_the_model_is_left_with():
+    seen = []
+    training, plain = averaged(epochs=3), make(epochs=3)
+    x, y = data()
+    plain.on_step.append(lambda t: seen.append(weights(t)))
+    plain.run()
+    found = training.run()
+    shares = [0.8 ** (len(seen) - 1 - i) for i in range(len(seen))]
+    expected = [sum(s * w for s, w in zip(shares, each, strict=True)) / sum(shares) for each in zip(*seen, strict=True)]
+    for one, other in zip(weights(training), expected, strict=True):
+        torch.testing.assert_close(one, other)
+    assert found[-1].evaluation == pytest.approx(float(cross_entropy(training.model(x), y).detach()), rel=1e-5)
+    assert training.evaluate() == found[-1].evaluation
+    assert training.average.updates == 0, "the next run begins another"
+
+
+def test_between_epochs_the_weights_are_those_that_are_trained():
+    training, plain = averaged(epochs=2), make(epochs=2)
+    seen, expected = [], []
+    training.on_epoch.append(lambda t, e: seen.append(weights(t)))
+    plain.on_epoch.append(lambda t, e: expected.append(weights(t)))
+    training.run()
+    plain.run()
+    assert all(same(a, b) for a, b in zip(seen, expected, strict=True))
+
+
+def test_an_average_takes_in_what_hooks_do_to_the_weights():
+    training = averaged(decay=0.0)
+    training.on_step.append(lambda t: nn.init.zeros_(t.model[0].weight))
+    training.run()
+    assert not training.model[0].weight.any()
+
+
+def test_a_copy_has_an_average_of_its_own():
+    training = averaged(epochs=2, stopping=Best())
+    training.on_epoch.append(lambda t, e: setattr(t, "ended", True))
+    training._epoch()
+    other = training.copy()
+    assert other.average.model is other.model
+    assert other.stopping is not training.stopping
+    kept = {k: v.clone() for k, v in training.average.averages().items()}
+    assert other.run() == training.copy().run()
+    assert all(torch.equal(v, kept[k]) for k, v in training.average.averages().items())
+
+
+def test_modules_may_be_replaced_and_the_model_wrapped_with_an_average_attached():
+    training = averaged(epochs=2)
+    training._epoch()
+    training.model[2] = nn.BatchNorm1d(8)
+    training.model = nn.Sequential(training.model, nn.Linear(3, 3))
+    training.run()
+    assert training.average.model is training.model
+    training.evaluate()
+
+
+@pytest.mark.parametrize("average", [False, True])
+def test_stopping_ends_it_and_leaves_the_best_that_was_evaluated(average):
+    training = averaged(stopping=Best(), epochs=40, optimizer=lambda m: torch.optim.SGD(m.parameters(), lr=12.0))
+    training.average = training.average if average else None
+    for _ in range(2):  # the second run looks for another best
+        told = []
+        training.on_eval[:] = [lambda *_, told=told: told.append(1)]
+        found = training.run()
+        losses = [epoch.evaluation for epoch in found]
+        assert 1 < len(found) < 40
+        assert losses[-1] > min(losses)
+        assert training.stopping.seen == losses
+        assert len(told) == len(found) + 1, "evaluated again, as it is left"
+        assert training.evaluate() == pytest.approx(min(losses), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"average": 0.99}, r"average is a float, but must be a WeightAverage\(model\)"),
+        ({"average": WeightAverage(net())}, "average is one of another model"),
+        ({"stopping": 3}, "stopping is a int without look, but must be such as"),
+        ({"stopping": Best}, "stopping is a type"),
+    ],
+)
+def test_averages_and_stopping_are_checked(given, words):
+    with pytest.raises(MisuseError, match=words):
+        make(**given)

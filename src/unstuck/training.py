@@ -11,26 +11,26 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-import inspect
 import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Literal, Self
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
-from torch.utils.data import DataLoader
 
+from unstuck._training_copies import GENERATORS, copied_batches, copied_optimizer, uses
 from unstuck.errors import MisuseError
+from unstuck.optim.weight_average import WeightAverage
 
 Forward = Callable[[nn.Module, Any], tuple[Any, Any]]
 Each = Literal["step", "epoch"]
-_GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 _MOST_INPUTS = 20_000
+_STOPPING = ("look", "put_back", "reset", "state_dict", "load_state_dict")
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,26 @@ class Schedule:
 
     scheduler: Any
     each: Each
+
+
+class Stopping(Protocol):
+    """Ends a training early, and chooses among the weights that were evaluated, as `unstuck.regularization.early_stopping` does."""
+
+    def look(self, training: Training, epoch: Epoch) -> None:
+        """Looks at an epoch that is over; `training.ended = True` makes it the last."""
+
+    def put_back(self, training: Training) -> None:
+        """Gives the model the weights that were best, when training is over."""
+
+    def reset(self) -> None:
+        """Forgets all epochs, for another run."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it needs to go on between two epochs."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on where another stood."""
 
 
 class Training:
@@ -81,6 +101,10 @@ class Training:
             The last step of an epoch is made of those that are left. Batch norm still sees one batch at a time.
         clip: Limit of the gradient's L2 norm, None for none.
         penalty: Takes the model and returns what is added to the loss in training, such as a sum of squared weights.
+        average: Of the model's weights, brought up to date behind each step: what is evaluated, and what the model is left with when
+            training is over. The next run begins another.
+        stopping: Looks at every epoch, may make it the last, and gives the model the best weights when training is over, which are
+            evaluated again. With an average these are averages, as they are what was evaluated.
         forward: Takes the model and a batch, and returns outputs and targets. By default a batch is inputs and targets; tensors are
             moved to where the model is.
 
@@ -113,6 +137,8 @@ class Training:
         accumulate: int = 1,
         clip: float | None = None,
         penalty: Callable[[nn.Module], Tensor] | None = None,
+        average: WeightAverage | None = None,
+        stopping: Stopping | None = None,
         forward: Forward | None = None,
     ) -> None:
         _check_objects(model, loss, optimizer)
@@ -125,12 +151,16 @@ class Training:
         if clip is not None and not clip > 0:
             raise MisuseError(f"clip is {clip!r}, but must be above 0, or None")
         _check_schedule(schedule, schedule_each, optimizer)
+        _check_average(average, model)
+        _check_stopping(stopping)
         self.model, self.loss, self.optimizer = model, loss, optimizer
         self.batches, self.evaluation, self.epochs = batches, evaluation, epochs
         self.schedules = [Schedule(schedule, schedule_each)] if schedule is not None else []
         self.accumulate, self.clip, self.penalty = accumulate, clip, penalty
+        self.average, self.stopping = average, stopping
         self.ended = False
         """Whether the epoch that is over is to be the last."""
+        self._is_over = False
         self.forward: Forward = forward or _outputs_and_targets
         self.on_loss: list[Callable[[Training, Tensor], Tensor]] = []
         self.on_gradients: list[Callable[[Training], None]] = []
@@ -145,7 +175,9 @@ class Training:
     # ------------------------------------------------------------------ training
 
     def run(self) -> list[Epoch]:
-        """Trains for all epochs, or until a hook says that it has ended, and evaluates after each.
+        """Trains for all epochs, or until a hook or `stopping` says that it has ended, and evaluates after each.
+
+        The model is left with what was evaluated: the last weights, or their average, or the best of either.
 
         Returns:
             How each epoch went.
@@ -154,12 +186,25 @@ class Training:
             MisuseError: Batches are not what the training takes them to be, or there are none.
         """  # noqa: DOC502
         found: list[Epoch] = []
-        self.ended = False
+        if self._is_over and self.stopping is not None:  # what it has seen can be asked until then
+            self.stopping.reset()
+        self.ended = self._is_over = False
         while len(found) < self.epochs and not self.ended:
             found.append(self._epoch())
+        self._end()
+        return found
+
+    def _end(self) -> None:
+        """Leaves the model with what was evaluated."""
+        if average := self._current_average():
+            average.copy_to()
+            average.reset()
+        if self.stopping is not None:
+            self.stopping.put_back(self)
+            self.evaluate()  # who watches sees last what the model is left with
         for hook in self.on_end:
             hook(self)
-        return found
+        self._is_over = True
 
     def evaluate(self) -> float:
         """The mean loss of the evaluation's batches, in evaluation mode and without gradients; modes are as before afterwards.
@@ -183,11 +228,13 @@ class Training:
 
     @contextlib.contextmanager
     def as_evaluated(self) -> Iterator[None]:
-        """While which the model is as it is evaluated: in evaluation mode, without gradients, with the weights that treatments give it."""
+        """While which the model is as it is evaluated: in evaluation mode, without gradients, with the weights that are evaluated."""
         modes = [(module, module.training) for module in self.model.modules()]
         self.model.eval()
         try:
             with torch.no_grad(), contextlib.ExitStack() as around:
+                if average := self._current_average():
+                    around.enter_context(average.swapped_in())
                 for hook in self.around_eval:
                     around.enter_context(hook(self))
                 yield
@@ -209,6 +256,8 @@ class Training:
             if schedule.each == "epoch":
                 by = [found.loss if math.isnan(found.evaluation) else found.evaluation]
                 schedule.scheduler.step(*by * isinstance(schedule.scheduler, lr_scheduler.ReduceLROnPlateau))
+        if self.stopping is not None:
+            self.stopping.look(self, found)
         for hook in self.on_epoch:
             hook(self, found)
         return found
@@ -224,7 +273,15 @@ class Training:
                 schedule.scheduler.step()
         for hook in self.on_step:
             hook(self)
+        if average := self._current_average():
+            average.update()
         return loss.detach()
+
+    def _current_average(self) -> WeightAverage | None:
+        """The average, of the model that treatments have put in the place of the first."""
+        if self.average is not None:
+            self.average.model = self.model
+        return self.average
 
     def _gradients(self, group: list[Any]) -> Any:  # of LBFGS' closure a float is expected
         self.optimizer.zero_grad()
@@ -264,7 +321,7 @@ class Training:
         sampler = getattr(self.batches, "batch_sampler", None)
         holders = (self.batches, getattr(self.batches, "sampler", None), sampler, getattr(sampler, "sampler", None))
         found = [v for holder in holders for v in getattr(holder, "__dict__", {}).values()]
-        return list({id(g): g for g in found if isinstance(g, _GENERATORS)}.values())
+        return list({id(g): g for g in found if isinstance(g, GENERATORS)}.values())
 
     def inputs(self, *, most: int = _MOST_INPUTS) -> Tensor:
         """What the model is given, as many batches of it as hold `most` samples; no random number is drawn by that.
@@ -302,7 +359,7 @@ class Training:
             MisuseError: The model can't be copied, or a function uses it from outside, and not the one that it is given.
         """
         for what in ("loss", "forward", "penalty"):
-            if _uses(getattr(self, what), self.model, self.optimizer, self):
+            if uses(getattr(self, what), self.model, self.optimizer, self):
                 raise MisuseError(
                     f"{what} uses a model or an optimizer from outside, so that a copy of the training would train one and ask another: "
                     "let it use those that it is given, or hand over a function that makes the training"
@@ -315,7 +372,7 @@ class Training:
             raise MisuseError(f"the model can't be copied: {error}") from error
         new.batches = copied_batches(self.batches, memo)
         new.evaluation = copied_batches(self.evaluation, memo)
-        new.optimizer = _copied_optimizer(self.optimizer, memo)
+        new.optimizer = copied_optimizer(self.optimizer, memo)
         for name, value in vars(self).items():
             if name not in ("model", "batches", "evaluation", "optimizer"):
                 setattr(new, name, copy.deepcopy(value, memo))
@@ -395,6 +452,24 @@ def _check_schedule(schedule: Any, each: Any, optimizer: Any) -> None:
         raise MisuseError('ReduceLROnPlateau goes by the loss of an epoch: schedule_each must be "epoch"')
 
 
+def _check_average(average: Any, model: nn.Module) -> None:
+    if average is None:
+        return
+    if not isinstance(average, WeightAverage):
+        raise MisuseError(f"average is a {type(average).__name__}, but must be a WeightAverage(model)")
+    if not average.is_of(model):
+        raise MisuseError("average is one of another model: make it of the one that is trained")
+
+
+def _check_stopping(stopping: Any) -> None:
+    lacking = [name for name in _STOPPING if not callable(getattr(stopping, name, None))]
+    if stopping is not None and (lacking or isinstance(stopping, type)):
+        raise MisuseError(
+            f"stopping is a {type(stopping).__name__}{' without ' + lacking[0] if lacking else ''}, but must be such as "
+            "unstuck.regularization.early_stopping.EarlyStopping()"
+        )
+
+
 def _outputs_and_targets(model: nn.Module, batch: Any) -> tuple[Any, Any]:
     """The usual forward: a batch is inputs and targets.
 
@@ -420,60 +495,7 @@ def _moved(part: Any, device: torch.device) -> Any:
     return {k: _moved(p, device) for k, p in part.items()} if isinstance(part, dict) else part
 
 
-# ---------------------------------------------------------------------- copies
-
-
-def copied_batches(batches: Any, memo: dict[int, Any]) -> Any:
-    """Batches of the same data; what they are drawn by is copied.
-
-    Args:
-        batches: The batches.
-        memo: What has been copied, as for `deepcopy`.
-
-    Returns:
-        The copy; what there is no generator in is shared.
-    """
-    if isinstance(batches, DataLoader):
-        memo[id(batches.dataset)] = batches.dataset
-        new = copy.copy(batches)
-        drawn_by = {k: copy.deepcopy(vars(batches)[k], memo) for k in ("sampler", "batch_sampler", "generator")}
-        vars(new).update(drawn_by, _iterator=None)  # a loader refuses to have these set
-        return new
-    if not any(isinstance(v, _GENERATORS) for v in getattr(batches, "__dict__", {}).values()):
-        return batches
-    new = copy.copy(batches)
-    vars(new).update({k: copy.deepcopy(v, memo) for k, v in vars(batches).items() if isinstance(v, _GENERATORS)})
-    return new
-
-
-def _copied_optimizer(optimizer: Any, memo: dict[int, Any]) -> Any:
-    """A copy with all it has; `deepcopy` leaves out what the state dict of torch's optimizers doesn't hold, such as that of LBFGS."""
-    if not isinstance(optimizer, torch.optim.Optimizer):
-        return copy.deepcopy(optimizer, memo)
-    new = type(optimizer).__new__(type(optimizer))
-    memo[id(optimizer)] = new
-    memo[id(optimizer.param_groups)] = [copy.deepcopy(group, memo) for group in optimizer.param_groups]
-    vars(new).update({k: copy.deepcopy(v, memo) for k, v in vars(optimizer).items() if k != "step"})
-    return new
-
-
-def _uses(function: Any, *objects: Any) -> bool:
-    """Whether a plain function holds or names one of these, and not as an argument."""
-    if not inspect.isfunction(function):
-        return False
-    held = [cell.cell_contents for cell in function.__closure__ or () if _is_filled(cell)]
-    named = [function.__globals__[n] for n in function.__code__.co_names if n in function.__globals__]
-    modules = [id(m) for o in objects if isinstance(o, nn.Module) for m in o.modules()]
-    ids = {*modules, *map(id, objects)}
-    return any(id(value) in ids for value in (*held, *named))
-
-
-def _is_filled(cell: Any) -> bool:
-    try:
-        cell.cell_contents  # noqa: B018
-    except ValueError:  # a name that isn't bound yet
-        return False
-    return True
+# ---------------------------------------------------------------------- what the model is given
 
 
 class _Seen(Exception):  # noqa: N818 - no error

@@ -3,9 +3,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from unstuck.evidence import Event, Layer
-from unstuck.remedies.weight_averaging import propose, weight_averaging
+from unstuck.evidence import Event, Layer, Record
+from unstuck.optim.weight_average import WeightAverage
+from unstuck.remedies.weight_averaging import propose, treat, weight_averaging
 from unstuck.source import EditError
+from unstuck.training import Training
 
 RULE = "avg_fn=lambda old, new, n: old + (new - old) * 0.1 / (1 - 0.9 ** (n + 1))"
 IN_PLACE = """
@@ -181,3 +183,18 @@ def test_an_evaluation_that_is_not_found(script, before, after, why):
 def test_what_is_tried(script, found):
     assert propose(script(meta={"steps": 100}), found()) == [{"decay": 0.9}]
     assert propose(script(meta={"steps": 20_000}), found()) == [{"decay": 0.999}]
+
+
+def test_a_training_that_has_an_average_is_given_another():
+    model = torch.nn.Linear(2, 2)
+    batches = [(torch.randn(4, 2), torch.randint(2, (4,)))]
+    training = Training(
+        model, torch.nn.functional.cross_entropy, torch.optim.SGD(model.parameters(), lr=0.1), batches,
+        average=WeightAverage(model),
+    )  # fmt: skip
+    with pytest.raises(EditError, match="evaluates nothing"):
+        treat(training, Record.of({}))
+    training.evaluation = batches
+    treat(training, Record.of({}), decay=0.5)
+    assert training.average.decay == 0.5
+    assert training.average.is_of(model)

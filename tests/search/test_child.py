@@ -84,6 +84,60 @@ def test_one_that_was_broken_off_goes_on_after_the_epoch_that_it_had_made(file, 
     assert same(weights(order.after(0)), weights(whole.after(0)))
 
 
+AVERAGED = (
+    FILE.replace(
+        "from unstuck.training", "from unstuck.optim.weight_average import WeightAverage\nfrom unstuck.training"
+    ).replace(
+        "epochs=27,",
+        "evaluation=[(x, (x[:, 0] > 0).long())], average=WeightAverage(model, decay=0.9), stopping=Stopping(), epochs=27,",
+    )
+    + """
+class Stopping:
+    def __init__(self):
+        self.reset()
+
+    def reset(self):
+        self.losses = []
+
+    def look(self, training, epoch):
+        self.losses.append(epoch.evaluation)
+        training.ended = len(self.losses) >= {most}
+
+    def put_back(self, training):
+        pass
+
+    def state_dict(self):
+        return {"losses": list(self.losses)}
+
+    def load_state_dict(self, state):
+        self.losses = state["losses"]
+"""
+)
+
+
+def test_an_average_and_what_stops_it_go_on_with_it(file, tmp_path):
+    (tmp_path / "mine.py").write_text(AVERAGED.replace("{most}", "99"))
+    by_stages, at_once = Order(VALUES, 0, 0, str(tmp_path / "a")), Order(VALUES, -1, 0, str(tmp_path / "b"))
+    for stage in (0, 1, 2):
+        main(file, Order(VALUES, stage, 0, by_stages.saved).text())
+    main(file, at_once.text())
+    one, other = (torch.load(o, weights_only=False) for o in (by_stages.after(2), at_once.after(-1)))
+    assert one["stopping"] == other["stopping"]
+    assert len(one["stopping"]["losses"]) == 27
+    assert one["average"]["updates"] == other["average"]["updates"] == 27 * 5
+    assert same(one["average"]["averages"], other["average"]["averages"])
+
+
+def test_one_that_has_ended_by_itself_makes_one_epoch_more_at_each_stage(file, tmp_path):
+    (tmp_path / "mine.py").write_text(AVERAGED.replace("{most}", "2"))
+    epochs = []
+    for stage in (0, 1, 2):
+        order = Order(VALUES, stage, 0, str(tmp_path / "a"))
+        main(file, order.text())
+        epochs.append(torch.load(order.after(stage), weights_only=False)["epoch"])
+    assert epochs == [2, 3, 4]
+
+
 def test_a_spoilt_file_is_begun_anew(file, tmp_path):
     order = Order(VALUES, 0, 0, str(tmp_path / "a"))
     order.between.write_bytes(b"half of it")

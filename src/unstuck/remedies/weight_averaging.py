@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from unstuck.program import Script
@@ -13,8 +11,6 @@ from unstuck.source import Edit, EditError
 from unstuck.verdict import Verdict
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-
     from unstuck.evidence import Record
     from unstuck.training import Training
 
@@ -78,61 +74,13 @@ def _is_global(script: Script) -> bool:
 
 
 def treat(training: Training, record: Record, *, decay: float = 0.99) -> None:
-    """What is evaluated is an average of the weights, which the model is left with when training is over.
+    """What is evaluated is an average of the weights, which the model is left with when training is over; no other that there may be.
 
     Raises:
         EditError: Nothing is evaluated.
     """
     if training.evaluation is None:
         raise EditError("the training evaluates nothing")
-    average = _Average(decay)
-    training.on_step.append(average.update)
-    training.around_eval.append(average.put_in)
-    training.on_end.insert(0, average.leave)  # before one that chooses among weights that were evaluated
+    from unstuck.optim.weight_average import WeightAverage
 
-
-class _Average:
-    """An exponential average of weights and of batch norms' statistics, corrected for its start.
-
-    Args:
-        decay: How much of it is kept at each step.
-    """
-
-    def __init__(self, decay: float) -> None:
-        self.decay, self.steps = decay, 0
-        self.pairs: list[tuple[Tensor, Tensor]] = []
-        """What the model holds, and its average."""
-
-    def update(self, training: Training) -> None:
-        """Takes in the weights of a step."""
-        if not self.pairs:
-            self.pairs = [(own, own.detach().clone()) for own in _averaged(training.model)]
-        self.steps += 1
-        for own, average in self.pairs:
-            average.lerp_(own.detach(), (1 - self.decay) / (1 - self.decay**self.steps))
-
-    @contextlib.contextmanager
-    def put_in(self, training: Training) -> Iterator[None]:
-        """While which the model has the average for weights."""
-        kept = [own.detach().clone() for own, _ in self.pairs]
-        self._fill(average for _, average in self.pairs)
-        try:
-            yield
-        finally:
-            self._fill(kept)
-
-    def leave(self, training: Training) -> None:
-        """Leaves the model with the average; what is trained after that begins another."""
-        self._fill(average for _, average in self.pairs)
-        self.pairs, self.steps = [], 0
-
-    def _fill(self, values: Iterable[Tensor]) -> None:
-        for (own, _), value in zip(self.pairs, values, strict=True):
-            own.detach().copy_(value)
-
-
-def _averaged(model: nn.Module) -> list[Tensor]:
-    from torch.nn.modules.batchnorm import _BatchNorm
-
-    norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
-    return [*model.parameters(), *(b for norm in norms for b in norm.buffers() if b.is_floating_point())]
+    training.average = WeightAverage(training.model, decay=decay)

@@ -26,6 +26,7 @@ from unstuck.search.space import Space
 from unstuck.trials.job import SAVES
 
 NEEDED = ("space", "training")
+_PARTS = ("average", "stopping")  # of a training, where it has them
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,8 @@ class Child:
             if path.exists() and (state := _read(path)) is not None and state["epoch"] < self.target:
                 put_back(self.training, state)
                 self.epoch = state["epoch"]
+                if state.get("ended"):  # by itself; of a record in which nothing is trained no score could be told
+                    self.target = self.epoch + 1
                 return
 
     def _saved(self, training: Any, epoch: Any) -> None:
@@ -165,10 +168,10 @@ class Child:
         if not math.isfinite(epoch.loss):
             raise _Broken
         if self.order.saved:
-            last = self.epoch == self.target
+            last = training.ended or self.epoch == self.target
             _write(
                 self.order.after(self.order.stage) if last else self.order.between,
-                {"epoch": self.epoch, **state_of(training)},
+                {"epoch": self.epoch, "ended": training.ended, **state_of(training)},
             )
             if last:
                 self.order.between.unlink(missing_ok=True)
@@ -199,6 +202,7 @@ def state_of(training: Any) -> dict[str, Any]:
         "random": (random.getstate(), np.random.get_state(), torch.get_rng_state()),
         "generators": [_state(g) for g in training.generators()],
     }
+    state |= {name: part.state_dict() for name in _PARTS if (part := getattr(training, name)) is not None}
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         state["cuda"] = torch.cuda.get_rng_state_all()
     return state
@@ -213,6 +217,9 @@ def put_back(training: Any, state: dict[str, Any]) -> None:
     training.optimizer.load_state_dict(state["optimizer"])
     for schedule, was in zip(training.schedules, state["schedules"], strict=True):
         schedule.scheduler.load_state_dict(was)
+    for name in _PARTS:
+        if name in state:
+            getattr(training, name).load_state_dict(state[name])
     for generator, was in zip(training.generators(), state["generators"], strict=True):
         _put(generator, was)
     own, numpys, torchs = state["random"]

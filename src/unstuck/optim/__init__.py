@@ -1,0 +1,1 @@
+"""What makes a training go: optimizers, learning rates, averages, batch sizes."""
