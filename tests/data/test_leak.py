@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 
 from unstuck.data import leak
+from unstuck.data.bootstrap import bootstrap
 from unstuck.data.leak import (
     joined,
     leaks,
@@ -19,7 +20,7 @@ from unstuck.data.leak import (
     shared_samples,
 )
 from unstuck.data.scaling import standardization
-from unstuck.data.split import Split, bootstrap, hold_out, k_fold
+from unstuck.data.split import Split, hold_out, k_fold
 from unstuck.errors import MisuseError
 
 quick = settings(max_examples=60, deadline=None, derandomize=True)

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch.utils.data import ConcatDataset, Dataset, Subset
 
+from unstuck.data._axes import Axis
+from unstuck.data.moments import Moments
 from unstuck.data.samples import as_array, batches_of, in_memory, is_dataset, samples_of
-from unstuck.data.scaling import Axis, Moments
 from unstuck.data.split import Split
 from unstuck.errors import MisuseError
 

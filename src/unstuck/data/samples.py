@@ -45,6 +45,21 @@ def inputs_of(sample: Any, inputs: int | str = 0) -> Any:
         raise MisuseError(f"no inputs at {inputs!r} of a sample, which has {there}; say where by inputs=") from None
 
 
+def input_at(inputs: Any, number: int) -> Any:
+    """The inputs of one sample by its number, as an array or as text; None where there are none.
+
+    Args:
+        inputs: Of all samples: an array, a list, or a dataset, whose samples may have others beside them.
+        number: Of the sample.
+    """
+    if inputs is None:
+        return None
+    found = inputs[number]
+    if not (isinstance(inputs, Sequence | Mapping) or hasattr(inputs, "__array__")):
+        found = inputs_of(found)
+    return found if isinstance(found, str) else as_array(found)
+
+
 def in_memory(data: Any, inputs: int | str = 0) -> np.ndarray | Tensor | None:
     """The inputs of all samples as one array, where that is what the data are; None of other datasets and of streams."""
     if isinstance(data, TensorDataset):

@@ -1,4 +1,4 @@
-"""Which samples are for training and which for evaluation: hold-out, k-fold, bootstrap with its estimate, nested.
+"""Which samples are for training and which for evaluation: hold-out, k-fold, nested. The bootstrap is in `bootstrap`.
 
 All take the number of samples and what is known of them, one value per sample:
 
@@ -6,7 +6,7 @@ All take the number of samples and what is known of them, one value per sample:
 - `groups`: what belongs together stays together, such as all pictures of a patient; k-fold needs scikit-learn;
 - `times`: evaluation comes after training, as it will in use.
 
-All indices ascend, but those of a bootstrap's training part repeat. Equal seeds give equal splits.
+All indices ascend. Equal seeds give equal splits.
 """
 
 from __future__ import annotations
@@ -23,10 +23,9 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Subset, TensorDataset
 
-from unstuck.data.samples import as_array, is_dataset
+from unstuck.data._known import Known, check_classes, check_groups, generator_of, known_of
+from unstuck.data.samples import is_dataset
 from unstuck.errors import MissingError, MisuseError
-
-OUT_OF_BAG, IN_BAG = 0.632, 0.368  # 1 - 1/e of all samples is in a large resample; the estimate's weights are these
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,22 +57,6 @@ class Nested:
 
     outer: Split
     inner: tuple[Split, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class _Known:
-    """What is known of the samples: at most labels and groups, or times."""
-
-    num_samples: int
-    labels: np.ndarray | None
-    groups: np.ndarray | None
-    times: np.ndarray | None
-    gap: Any
-
-    def of(self, samples: NDArray[np.int64]) -> _Known:
-        """The same of some of them."""
-        labels, groups, times = (None if v is None else v[samples] for v in (self.labels, self.groups, self.times))
-        return _Known(len(samples), labels, groups, times, self.gap)
 
 
 def hold_out(
@@ -110,7 +93,7 @@ def hold_out(
         >>> split.evaluation.tolist()
         [0, 1, 2]
     """  # noqa: DOC502
-    known = _known(num_samples, labels, groups, times, gap)
+    known = known_of(num_samples, labels, groups, times, gap)
     if not 0 < share < 1:
         raise MisuseError(f"a share of {share} for evaluation; it must be between 0 and 1")
     num_held = round(share * num_samples)
@@ -126,7 +109,7 @@ def hold_out(
         return _stratified(known.labels, num_held, seed)
     if known.groups is not None:
         return _split(np.isin(known.groups, _groups_held(known.groups, num_held, seed)))
-    return _split(np.isin(np.arange(num_samples), _generator(seed).permutation(num_samples)[:num_held]))
+    return _split(np.isin(np.arange(num_samples), generator_of(seed).permutation(num_samples)[:num_held]))
 
 
 def k_fold(
@@ -164,7 +147,7 @@ def k_fold(
         >>> [split.evaluation.tolist() for split in k_fold(8, 3, times=range(8))]
         [[2, 3], [4, 5], [6, 7]]
     """  # noqa: DOC502
-    return _folds(_known(num_samples, labels, groups, times, gap), num_folds, seed)
+    return _folds(known_of(num_samples, labels, groups, times, gap), num_folds, seed)
 
 
 def nested(
@@ -204,7 +187,7 @@ def nested(
         Stone 1974, "Cross-validatory choice and assessment of statistical predictions"; Varma and Simon 2006, "Bias in error
         estimation when using cross-validation for model selection", for how much too good it is without.
     """  # noqa: DOC502
-    known = _known(num_samples, labels, groups, times, gap)
+    known = known_of(num_samples, labels, groups, times, gap)
     found = []
     for i, outer in enumerate(_folds(known, outer_folds, seed)):
         inner = _folds(known.of(outer.train), inner_folds, _state(seed, i))
@@ -212,113 +195,6 @@ def nested(
             Nested(outer, tuple(Split(outer.train[split.train], outer.train[split.evaluation]) for split in inner))
         )
     return found
-
-
-def bootstrap(
-    num_samples: int,
-    num_resamples: int = 100,
-    *,
-    labels: ArrayLike | None = None,
-    groups: ArrayLike | None = None,
-    seed: int = 0,
-) -> Iterator[Split]:
-    """As many samples as there are, drawn with replacement, are trained on; those not drawn (out of bag) evaluate.
-
-    A resample without any out-of-bag sample, which only very few samples give, is drawn again.
-
-    Args:
-        num_samples: How many there are, at least 2.
-        num_resamples: How many splits.
-        labels: Class of each sample, each of which is drawn as often as it is there; not together with groups.
-        groups: Group of each sample: groups are drawn instead of samples, as many as there are, and whole.
-        seed: Of all randomness. The split with number i is the same whatever `num_resamples` is.
-
-    Returns:
-        An iterator over the splits; training parts are sorted and repeat what was drawn several times.
-
-    Raises:
-        MisuseError: Too few samples, groups or members of a class, or values that don't fit or go together.
-
-    Source:
-        Efron 1983, "Estimating the error rate of a prediction rule: improvement on cross-validation".
-    """
-    known = _known(num_samples, labels, groups, None, None)
-    if num_resamples < 1:
-        raise MisuseError(f"{num_resamples} resamples; at least 1 is needed")
-    if known.labels is not None and known.groups is not None:
-        raise MisuseError("a bootstrap by labels and groups at once; give one of them")
-    if known.labels is not None:
-        _check_classes(known.labels, 2, "a bootstrap by labels")
-    if known.groups is not None:
-        _check_groups(known.groups, 2)
-    return (_resample(known, seed, i) for i in range(num_resamples))
-
-
-def bootstrap_estimate(
-    train_score: float | ArrayLike, oob_score: float | ArrayLike, *, no_information: float | None = None
-) -> float:
-    """What a model trained on all samples would score on new ones, by the .632 rule; by the .632+ rule with `no_information`.
-
-    Training scores are too good, and those out of bag too bad, since a resample holds 63.2% of the samples: the estimate lies
-    between. A model that learns by heart makes training scores worthless; .632+ then leans towards the score out of bag, as far
-    as that has fallen towards the score of a model without any information.
-
-    Args:
-        train_score: Score of a model trained on all samples, on the same; or those of resamples on themselves, which are averaged.
-        oob_score: Scores out of bag, which are averaged. Any scores will do, also those where less is better.
-        no_information: What the score would be if inputs told nothing of targets; see `no_information_accuracy`.
-
-    Returns:
-        The estimate. It lies between the two scores; that of .632+ between the .632 one and the score out of bag, which counts as
-        no worse than `no_information`.
-
-    Raises:
-        MisuseError: There is no score, or one that isn't finite.
-
-    Source:
-        Efron and Tibshirani 1997, "Improvements on cross-validation: the .632+ bootstrap method", section 3. There the score out of
-        bag is averaged by sample first, and the rate of overfitting is cut at 0; here it is at 1 too, so that weights stay in range.
-
-    Example:
-        A nearest neighbor, which is right on what it has seen, and labels at random:
-
-        >>> round(bootstrap_estimate(1.0, 0.5), 3), bootstrap_estimate(1.0, 0.5, no_information=0.5)
-        (0.684, 0.5)
-    """  # noqa: DOC502
-    train, oob = _mean_score(train_score, "train_score"), _mean_score(oob_score, "oob_score")
-    if no_information is None:
-        return IN_BAG * train + OUT_OF_BAG * oob
-    lost, losable = oob - train, _mean_score(no_information, "no_information") - train
-    overfitting = min(1.0, lost / losable) if lost * losable > 0 else 0.0
-    if abs(lost) > abs(losable) and overfitting:
-        lost = losable
-    return train + OUT_OF_BAG / (1 - IN_BAG * overfitting) * lost
-
-
-def no_information_accuracy(labels: ArrayLike, predictions: ArrayLike) -> float:
-    """Accuracy of the same predictions if labels had nothing to do with inputs: over all pairs of a label and a prediction.
-
-    Args:
-        labels: Class of each sample.
-        predictions: Class that the model says, for each.
-
-    Returns:
-        From 0 to 1; `bootstrap_estimate` takes it as `no_information` where scores are accuracies.
-
-    Raises:
-        MisuseError: They are not as many, or none.
-
-    Source:
-        Efron and Tibshirani 1997, section 3: one minus their no-information error rate.
-    """
-    labels, predictions = as_array(labels), as_array(predictions)
-    if labels.ndim != 1 or labels.shape != predictions.shape or not labels.size:
-        raise MisuseError(
-            f"labels of shape {labels.shape} and predictions of shape {predictions.shape}; each needs one per sample"
-        )
-    classes, numbers = np.unique(np.concatenate([labels, predictions]), return_inverse=True)
-    counts = [np.bincount(half, minlength=len(classes)) for half in np.split(numbers, 2)]
-    return float(counts[0] @ counts[1]) / labels.size**2
 
 
 def subsets(dataset: Any, split: Split) -> tuple[Subset[Any], Subset[Any]]:
@@ -363,96 +239,9 @@ def _as_dataset(data: Any) -> Any:
     return TensorDataset(*tensors)
 
 
-def _known(num_samples: int, labels: Any, groups: Any, times: Any, gap: Any) -> _Known:
-    """What was given, checked.
-
-    Raises:
-        MisuseError: Something doesn't fit or go together.
-    """
-    if num_samples < 2:
-        raise MisuseError(f"{num_samples} samples can't be split; at least 2 are needed")
-    if times is not None and (labels is not None or groups is not None):
-        raise MisuseError("times together with labels or groups; a split by time is settled by times alone")
-    if gap is not None and times is None:
-        raise MisuseError("a gap without times; it is a span of time before the first sample that evaluates")
-    found = {
-        "labels": _column(num_samples, labels, "labels"),
-        "groups": _column(num_samples, groups, "groups"),
-        "times": _column(num_samples, times, "times"),
-    }
-    if found["labels"] is not None:
-        _check_labels(found["labels"])
-    if found["times"] is not None:
-        _check_times(found["times"], gap)
-    return _Known(num_samples, **found, gap=gap)
-
-
-def _column(num_samples: int, values: Any, name: str) -> np.ndarray | None:
-    """One value per sample.
-
-    Raises:
-        MisuseError: Values are not one per sample, or some are missing.
-    """
-    if values is None:
-        return None
-    column = as_array(values)
-    if column.dtype.kind == "u":
-        column = column.astype(np.int64)  # which can go below 0, as a time less a gap may
-    if column.shape != (num_samples,):
-        raise MisuseError(f"{name} of shape {column.shape}; one per sample is needed, shape ({num_samples},)")
-    missing = column != column if column.dtype.kind in "fcmMO" else np.zeros(0, bool)
-    if np.any(missing):
-        raise MisuseError(
-            f"{int(np.sum(missing))} of {num_samples} {name} are missing (NaN); fill them in or drop them"
-        )
-    return column
-
-
-def _check_labels(labels: np.ndarray) -> None:
-    if labels.dtype.kind == "f" and np.any(labels != np.round(labels)):
-        raise MisuseError(
-            f"labels such as {labels[labels != np.round(labels)][0]} are no classes; cut numbers into bins first: np.digitize"
-        )
-
-
-def _check_times(times: np.ndarray, gap: Any) -> None:
-    if times.dtype.kind not in "iufM":
-        raise MisuseError(
-            f"times of type {times.dtype}; numbers or datetime64 are needed: np.array(times, dtype='datetime64[s]')"
-        )
-    if times.dtype.kind == "f" and not np.all(np.isfinite(times)):
-        raise MisuseError("times that are infinite; drop them or say when they were")
-    try:
-        backwards = gap is not None and bool(times[0] - gap > times[0])
-    except TypeError:
-        raise MisuseError(f"a gap of {gap!r} for times of type {times.dtype}; give it in their unit") from None
-    if backwards:
-        raise MisuseError(f"a gap of {gap}; it can't be negative")
-
-
-def _check_classes(labels: np.ndarray, least: int, what: str) -> None:
-    classes, counts = np.unique(labels, return_counts=True)
-    if counts.min() < least:
-        raise MisuseError(
-            f"class {classes[counts.argmin()]!s} has {counts.min()} of {len(labels)} samples; {what} needs {least} of each class"
-        )
-
-
-def _check_groups(groups: np.ndarray, least: int) -> None:
-    num_groups = len(np.unique(groups))
-    if num_groups < least:
-        raise MisuseError(f"{num_groups} groups; at least {least} are needed")
-
-
-def _generator(*seeds: int) -> np.random.Generator:
-    if min(seeds) < 0:
-        raise MisuseError(f"a seed of {min(seeds)}; it can't be negative")
-    return np.random.default_rng(seeds)
-
-
 def _state(*seeds: int) -> int:
     """A seed that scikit-learn takes too."""
-    return int(_generator(*seeds).integers(2**32))
+    return int(generator_of(*seeds).integers(2**32))
 
 
 def _split(held: NDArray[np.bool_]) -> Split:
@@ -475,7 +264,7 @@ def _scikit_learn() -> Any:
 
 
 def _stratified(labels: np.ndarray, num_held: int, seed: int) -> Split:
-    _check_classes(labels, 2, "a split by labels")
+    check_classes(labels, 2, "a split by labels")
     num_classes = len(np.unique(labels))
     smaller = min(num_held, len(labels) - num_held)
     if smaller < num_classes:
@@ -490,10 +279,10 @@ def _groups_held(groups: np.ndarray, num_held: int, seed: int) -> np.ndarray:
 
     scikit-learn's GroupShuffleSplit takes a share of the groups, which may be any share of the samples.
     """
-    _check_groups(groups, 2)
+    check_groups(groups, 2)
     names, sizes = np.unique(groups, return_counts=True)
     taken, missing = [], num_held
-    for group in _generator(seed).permutation(len(names)):
+    for group in generator_of(seed).permutation(len(names)):
         if sizes[group] < 2 * missing:
             taken.append(group)
             missing -= sizes[group]
@@ -502,7 +291,7 @@ def _groups_held(groups: np.ndarray, num_held: int, seed: int) -> np.ndarray:
     return names[taken[: len(names) - 1]]
 
 
-def _folds(known: _Known, num_folds: int, seed: int) -> list[Split]:
+def _folds(known: Known, num_folds: int, seed: int) -> list[Split]:
     """Splits, after all checks that depend on how many there are.
 
     Raises:
@@ -513,7 +302,7 @@ def _folds(known: _Known, num_folds: int, seed: int) -> list[Split]:
         size = known.num_samples // (num_folds + 1)
         return _chained(known, [known.num_samples - size * i for i in range(num_folds, -1, -1)])
     if known.labels is None and known.groups is None:
-        folds = np.array_split(_generator(seed).permutation(known.num_samples), num_folds)
+        folds = np.array_split(generator_of(seed).permutation(known.num_samples), num_folds)
         return [_split(np.isin(np.arange(known.num_samples), fold)) for fold in folds]
     splits = _folds_of_scikit_learn(known, num_folds, seed)
     if not all(len(split.evaluation) for split in splits):
@@ -523,19 +312,19 @@ def _folds(known: _Known, num_folds: int, seed: int) -> list[Split]:
     return splits
 
 
-def _check_folds(known: _Known, num_folds: int) -> None:
+def _check_folds(known: Known, num_folds: int) -> None:
     if num_folds < 2:
         raise MisuseError(f"{num_folds} folds; at least 2 are needed")
     most = known.num_samples - (known.times is not None)
     if num_folds > most:
         raise MisuseError(f"{num_folds} folds of {known.num_samples} samples; at most {most} are possible")
     if known.labels is not None:
-        _check_classes(known.labels, num_folds, f"a split into {num_folds} folds")
+        check_classes(known.labels, num_folds, f"a split into {num_folds} folds")
     if known.groups is not None:
-        _check_groups(known.groups, num_folds)
+        check_groups(known.groups, num_folds)
 
 
-def _folds_of_scikit_learn(known: _Known, num_folds: int, seed: int) -> list[Split]:
+def _folds_of_scikit_learn(known: Known, num_folds: int, seed: int) -> list[Split]:
     library, state = _scikit_learn(), _state(seed)
     groups = known.groups
     if groups is None:
@@ -545,12 +334,12 @@ def _folds_of_scikit_learn(known: _Known, num_folds: int, seed: int) -> list[Spl
     else:
         # GroupKFold balances sizes only without its own shuffle; new names in random order have it choose anew among equals.
         names, numbers = np.unique(groups, return_inverse=True)
-        groups = _generator(seed).permutation(len(names))[numbers]
+        groups = generator_of(seed).permutation(len(names))[numbers]
         maker = library.GroupKFold(num_folds)
     return [Split(*parts) for parts in maker.split(np.zeros(known.num_samples), known.labels, groups)]
 
 
-def _chained(known: _Known, cuts: list[int]) -> list[Split]:
+def _chained(known: Known, cuts: list[int]) -> list[Split]:
     """Evaluation on the samples from each cut to the next, in order of time, after training on all before.
 
     A cut between samples of one time moves back to the first of them.
@@ -572,32 +361,3 @@ def _chained(known: _Known, cuts: list[int]) -> list[Split]:
             raise MisuseError(f"a gap of {known.gap} leaves no sample to train on before {first}")
         splits.append(Split(np.sort(order[:num_before]), np.sort(order[start:end])))
     return splits
-
-
-def _resample(known: _Known, seed: int, number: int) -> Split:
-    """The resample with that number, drawn until there is something out of bag."""
-    generator = _generator(seed, number)
-    while True:
-        train = _drawn(known, generator)
-        held = np.ones(known.num_samples, bool)
-        held[train] = False
-        if held.any():
-            return Split(train, np.flatnonzero(held))
-
-
-def _drawn(known: _Known, generator: np.random.Generator) -> NDArray[np.int64]:
-    if known.groups is not None:
-        names, numbers = np.unique(known.groups, return_inverse=True)
-        times_drawn = np.bincount(generator.integers(len(names), size=len(names)), minlength=len(names))
-        return np.repeat(np.arange(known.num_samples), times_drawn[numbers])
-    if known.labels is None:
-        return np.sort(generator.integers(known.num_samples, size=known.num_samples))
-    members = [np.flatnonzero(known.labels == name) for name in np.unique(known.labels)]
-    return np.sort(np.concatenate([generator.choice(each, size=len(each)) for each in members]))
-
-
-def _mean_score(scores: Any, name: str) -> float:
-    values = as_array(scores).astype(np.float64)
-    if not values.size or not np.all(np.isfinite(values)):
-        raise MisuseError(f"{name} is {scores}; a finite score, or some, are needed")
-    return float(values.mean())
