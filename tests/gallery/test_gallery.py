@@ -18,6 +18,7 @@ QUICK = {
     "greedy_and_beam": ("--steps", "300"),
     "search_cell": ("--evaluations", "3", "--top", "1", "--seeds", "2", "--characters", "10000"),
     "search_cnn": ("--evaluations", "4", "--top", "1", "--seeds", "2"),
+    "small_set": ("--seeds", "4"),
     "search_script": ("--evaluations", "4", "--top", "1", "--seeds", "3"),
 }
 
