@@ -1,41 +1,13 @@
-"""Copies of what a training is made of: batches share their data, and nothing else is shared."""
+"""Copies of what a training is made of."""
 
 from __future__ import annotations
 
 import copy
 import inspect
-import random
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
-
-GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
-
-
-def copied_batches(batches: Any, memo: dict[int, Any]) -> Any:
-    """Batches of the same data; what they are drawn by is copied.
-
-    Args:
-        batches: The batches.
-        memo: What has been copied, as for `deepcopy`.
-
-    Returns:
-        The copy; what there is no generator in is shared.
-    """
-    if isinstance(batches, DataLoader):
-        memo[id(batches.dataset)] = batches.dataset
-        new = copy.copy(batches)
-        drawn_by = {k: copy.deepcopy(vars(batches)[k], memo) for k in ("sampler", "batch_sampler", "generator")}
-        vars(new).update(drawn_by, _iterator=None)  # a loader refuses to have these set
-        return new
-    if not any(isinstance(v, GENERATORS) for v in getattr(batches, "__dict__", {}).values()):
-        return batches
-    new = copy.copy(batches)
-    vars(new).update({k: copy.deepcopy(v, memo) for k, v in vars(batches).items() if isinstance(v, GENERATORS)})
-    return new
 
 
 def copied_optimizer(optimizer: Any, memo: dict[int, Any]) -> Any:

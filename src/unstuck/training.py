@@ -12,22 +12,20 @@ import contextlib
 import copy
 import functools
 import math
-import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal, Protocol, Self
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
 
-from unstuck._training_copies import GENERATORS, copied_batches, copied_optimizer, uses
+from unstuck._batches import Forward, copied_batches, generators, numbers_kept, outputs_and_targets
+from unstuck._training_copies import copied_optimizer, uses
 from unstuck.errors import MisuseError
 from unstuck.optim.weight_average import WeightAverage
 
-Forward = Callable[[nn.Module, Any], tuple[Any, Any]]
 Each = Literal["step", "epoch"]
 _MOST_INPUTS = 20_000
 _STOPPING = ("look", "put_back", "reset", "state_dict", "load_state_dict")
@@ -161,7 +159,7 @@ class Training:
         self.ended = False
         """Whether the epoch that is over is to be the last."""
         self._is_over = False
-        self.forward: Forward = forward or _outputs_and_targets
+        self.forward: Forward = forward or outputs_and_targets
         self.on_loss: list[Callable[[Training, Tensor], Tensor]] = []
         self.on_gradients: list[Callable[[Training], None]] = []
         self.on_step: list[Callable[[Training], None]] = []
@@ -318,10 +316,7 @@ class Training:
 
     def generators(self) -> list[Any]:
         """The generators that batches are drawn by, each once."""
-        sampler = getattr(self.batches, "batch_sampler", None)
-        holders = (self.batches, getattr(self.batches, "sampler", None), sampler, getattr(sampler, "sampler", None))
-        found = [v for holder in holders for v in getattr(holder, "__dict__", {}).values()]
-        return list({id(g): g for g in found if isinstance(g, GENERATORS)}.values())
+        return generators(self.batches)
 
     def inputs(self, *, most: int = _MOST_INPUTS) -> Tensor:
         """What the model is given, as many batches of it as hold `most` samples; no random number is drawn by that.
@@ -379,19 +374,6 @@ class Training:
         if new.schedules:
             count_steps(new.optimizer)
         return new
-
-
-@contextlib.contextmanager
-def numbers_kept() -> Iterator[None]:
-    """While which random numbers may be drawn: afterwards torch, numpy and `random` go on where they were."""
-    state, numpy_state = random.getstate(), np.random.get_state()
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-    try:
-        with torch.random.fork_rng(devices):
-            yield
-    finally:
-        random.setstate(state)
-        np.random.set_state(numpy_state)
 
 
 def count_steps(optimizer: torch.optim.Optimizer) -> None:
@@ -468,31 +450,6 @@ def _check_stopping(stopping: Any) -> None:
             f"stopping is a {type(stopping).__name__}{' without ' + lacking[0] if lacking else ''}, but must be such as "
             "unstuck.regularization.early_stopping.EarlyStopping()"
         )
-
-
-def _outputs_and_targets(model: nn.Module, batch: Any) -> tuple[Any, Any]:
-    """The usual forward: a batch is inputs and targets.
-
-    Raises:
-        MisuseError: It isn't.
-    """
-    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
-        many = f" of {len(batch)}" if isinstance(batch, Sized) else ""
-        raise MisuseError(
-            f"a batch is a {type(batch).__name__}{many}, but must be inputs and targets: else say by forward=... how outputs and targets "
-            "are computed of the model and a batch"
-        )
-    device = next(model.parameters()).device
-    inputs, targets = (_moved(part, device) for part in batch)
-    return model(inputs), targets
-
-
-def _moved(part: Any, device: torch.device) -> Any:
-    if isinstance(part, Tensor):
-        return part.to(device)
-    if isinstance(part, (tuple, list)) and not hasattr(part, "_fields"):
-        return type(part)(_moved(p, device) for p in part)
-    return {k: _moved(p, device) for k, p in part.items()} if isinstance(part, dict) else part
 
 
 # ---------------------------------------------------------------------- what the model is given

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from unstuck._batches import outputs_and_targets
 from unstuck.data._answers import Batch, Kind, Scale, judged_batch, kind_of, worst_first
 from unstuck.data.samples import as_array, inputs_of
 from unstuck.errors import MisuseError
@@ -233,7 +234,7 @@ def collect(
     try:
         with torch.no_grad():
             for batch in loader:
-                collector.update(*(forward or _outputs_and_targets)(model, batch), inputs=inputs_of(batch, inputs))
+                collector.update(*(forward or outputs_and_targets)(model, batch), inputs=inputs_of(batch, inputs))
     finally:
         for module, mode in modes:
             module.training = mode
@@ -243,13 +244,3 @@ def collect(
 def _tensor(values: Any) -> Tensor:
     """On the processor; a copy of arrays that can't be written to or run backwards."""
     return torch.from_numpy(np.require(as_array(values), requirements=["C", "W"]))
-
-
-def _outputs_and_targets(model: nn.Module, batch: Any) -> tuple[Any, Any]:
-    if not isinstance(batch, tuple | list) or len(batch) != 2:
-        raise MisuseError(
-            f"a batch is a {type(batch).__name__}, not inputs and targets; say what to do with it by forward="
-        )
-    where = next((p.device for p in model.parameters()), torch.device("cpu"))
-    inputs = batch[0].to(where) if isinstance(batch[0], Tensor) else batch[0]
-    return model(inputs), batch[1]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
-import random
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -14,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from unstuck._batches import Forward
 from unstuck.errors import MisuseError
 
-Forward = Callable[[nn.Module, Any], tuple[Any, Any]]
 ENOUGH = 256  # samples that are held out, if there are as many
 FEWEST = 6  # batches, of which some can be held out
 
@@ -183,22 +182,6 @@ def _ordered(targets: Any, order: Tensor) -> Any:
     return type(targets)(_ordered(part, order) for part in targets)
 
 
-def outputs_and_targets(model: nn.Module, batch: Any) -> tuple[Any, Any]:
-    """The usual forward: a batch is inputs and targets.
-
-    Raises:
-        MisuseError: It isn't.
-    """
-    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
-        raise MisuseError(
-            f"a batch is a {type(batch).__name__}, but must be inputs and targets: else say by forward=... how outputs and targets are "
-            "computed of the model and a batch"
-        )
-    device = next(model.parameters()).device
-    inputs, targets = (part.to(device) if isinstance(part, Tensor) else part for part in batch)
-    return model(inputs), targets
-
-
 def _seed(seed: int) -> None:
     """As `torch.manual_seed`, which formats a traceback each time for devices that aren't in use."""
     torch.default_generator.manual_seed(seed)
@@ -207,39 +190,6 @@ def _seed(seed: int) -> None:
 
 
 # ---------------------------------------------------------------------- what is as before afterwards
-
-
-@contextlib.contextmanager
-def numbers_kept() -> Iterator[None]:
-    """While which random numbers may be drawn."""
-    state, numpy_state = random.getstate(), np.random.get_state()
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-    try:
-        with torch.random.fork_rng(devices):
-            yield
-    finally:
-        random.setstate(state)
-        np.random.set_state(numpy_state)
-
-
-@contextlib.contextmanager
-def generators_kept(batches: Any) -> Iterator[None]:
-    """While which batches may be drawn."""
-    sampler = getattr(batches, "batch_sampler", None)
-    holders = (batches, getattr(batches, "sampler", None), sampler, getattr(sampler, "sampler", None))
-    found = {id(v): v for holder in holders for v in getattr(holder, "__dict__", {}).values()}.values()
-    torch_states = [(g, g.get_state()) for g in found if isinstance(g, torch.Generator)]
-    numpy_states = [(g, copy.deepcopy(g.bit_generator.state)) for g in found if isinstance(g, np.random.Generator)]
-    others = [(g, g.getstate()) for g in found if isinstance(g, random.Random)]
-    try:
-        yield
-    finally:
-        for generator, state in torch_states:
-            generator.set_state(state)
-        for generator, state in numpy_states:
-            generator.bit_generator.state = state
-        for generator, state in others:
-            generator.setstate(state)
 
 
 @contextlib.contextmanager

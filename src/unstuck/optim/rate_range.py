@@ -18,8 +18,9 @@ import numpy as np
 from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
+from unstuck._batches import Forward, generators_kept, numbers_kept, outputs_and_targets
 from unstuck.errors import MisuseError
-from unstuck.optim._rate_bench import Bench, Forward, generators_kept, gradients_kept, numbers_kept, outputs_and_targets
+from unstuck.optim._rate_bench import Bench, gradients_kept
 
 RATIO = 3.0  # from one trial's rate to the next
 NEARLY = 0.05  # of the fall: by so much the trial between may be worse than the best, which was picked for being it

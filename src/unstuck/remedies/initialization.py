@@ -260,7 +260,7 @@ def _scale_by_data(training: Training, layers: list[Any]) -> None:
     """Weights and biases divided by the deviation of what they give of the first batch, which is drawn without a trace."""
     import torch
 
-    from unstuck.training import copied_batches, numbers_kept
+    from unstuck._batches import copied_batches, numbers_kept
 
     hooks = [layer.register_forward_hook(_rescaled) for layer in layers]
     try:

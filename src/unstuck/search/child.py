@@ -195,12 +195,14 @@ def state_of(training: Any) -> dict[str, Any]:
     import numpy as np
     import torch
 
+    from unstuck._batches import state_of as standing
+
     state = {
         "model": training.model.state_dict(),
         "optimizer": training.optimizer.state_dict(),
         "schedules": [s.scheduler.state_dict() for s in training.schedules],
         "random": (random.getstate(), np.random.get_state(), torch.get_rng_state()),
-        "generators": [_state(g) for g in training.generators()],
+        "generators": [standing(g) for g in training.generators()],
     }
     state |= {name: part.state_dict() for name in _PARTS if (part := getattr(training, name)) is not None}
     if torch.cuda.is_available() and torch.cuda.is_initialized():
@@ -213,6 +215,8 @@ def put_back(training: Any, state: dict[str, Any]) -> None:
     import numpy as np
     import torch
 
+    from unstuck._batches import put
+
     training.model.load_state_dict(state["model"])
     training.optimizer.load_state_dict(state["optimizer"])
     for schedule, was in zip(training.schedules, state["schedules"], strict=True):
@@ -221,28 +225,13 @@ def put_back(training: Any, state: dict[str, Any]) -> None:
         if name in state:
             getattr(training, name).load_state_dict(state[name])
     for generator, was in zip(training.generators(), state["generators"], strict=True):
-        _put(generator, was)
+        put(generator, was)
     own, numpys, torchs = state["random"]
     random.setstate(own)
     np.random.set_state(numpys)
     torch.set_rng_state(torchs)
     if "cuda" in state:
         torch.cuda.set_rng_state_all(state["cuda"])
-
-
-def _state(generator: Any) -> Any:
-    if hasattr(generator, "bit_generator"):
-        return generator.bit_generator.state
-    return generator.getstate() if isinstance(generator, random.Random) else generator.get_state()
-
-
-def _put(generator: Any, state: Any) -> None:
-    if hasattr(generator, "bit_generator"):
-        generator.bit_generator.state = state
-    elif isinstance(generator, random.Random):
-        generator.setstate(state)
-    else:
-        generator.set_state(state)
 
 
 def _write(path: Path, state: dict[str, Any]) -> None:

@@ -62,7 +62,7 @@ def shifted(by: int) -> Iterator[None]:
     import numpy as np
     import torch
 
-    from unstuck.training import numbers_kept
+    from unstuck._batches import numbers_kept
 
     global begun
     cuda = torch.cuda
