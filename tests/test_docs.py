@@ -28,7 +28,7 @@ def test_the_table_of_signals_is_that_of_the_code():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["run", "cure", "curvature", "diagnose", "search"])
+@pytest.mark.parametrize("command", ["run", "cure", "curvature", "batch", "diagnose", "search"])
 def test_the_table_of_options_is_that_of_the_command(command: str):
     code = f"import sys; sys.argv = ['unstuck', {command!r}, '--help']; from unstuck.cli import main; main()"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

@@ -171,6 +171,8 @@ class Event:
             `error`; under the name `none`, `why` there were no experiments. The room `probes` says what the numbers mean.
         `curvature`: where it was asked for, `part` and the numbers of one part of what was measured of curvature when the script had
             ended, or how it `failed`; under `none`, `why` there is nothing. `probes.examination` says what the parts are.
+        `batch`: where it was asked for, `part` and the numbers of one part of what was measured of batch sizes when the script had ended;
+            under `none`, `why` there is nothing. `probes.batch` says what the parts are.
     """
 
     step: int

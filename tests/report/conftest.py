@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -363,3 +364,60 @@ def cases() -> SimpleNamespace:
 def case(request: pytest.FixtureRequest, cases: SimpleNamespace) -> Case:
     """Each made-up run in turn."""
     return getattr(cases, request.param)
+
+
+# ---------------------------------------------------------------------- batch sizes
+
+BATCH_OWN = {
+    "size": 32, "num_samples": 6000, "updates": 900, "step_seconds": 0.003, "optimizer": "SGD", "adaptive": False, "rate": 0.1,
+    "by_hand": False, "reduction": "mean", "batch_norms": [], "dropout": False, "clipping": "", "samples": 512, "threads": 1,
+    "device": "cpu",
+}  # fmt: skip
+BATCH_CHOICE = {
+    "own": 32, "recommended": 128, "fastest": 128, "why": "", "beyond": 0, "critical": 210.0, "known": True, "besides": 0.0,
+    "stable": 16.0, "most": 1500.0, "lines": [{"fixed": 0.001, "each": 2e-5, "upto": None}],
+}  # fmt: skip
+
+
+def batch_size(number: int, time: float, low: float, high: float, **given: Any) -> dict[str, Any]:
+    return {
+        "part": "size", "size": number, "seconds": 0.002, "updates": 32 / number * 1.2, "samples": 1.2, "time": time, "low": low,
+        "high": high, "rate": number / 38.4, "is_capped": False, "fits": True, "update_seconds": 0.001 + 2e-5 * number,
+        "update_error": 1e-5, "epoch_seconds": 0.4, "bytes": 1e6 + 1e4 * number, "repeated": False, **given,
+    }  # fmt: skip
+
+
+BATCH_SIZES = [
+    batch_size(16, 1.9, 1.7, 2.1),
+    batch_size(32, 1.0, 1.0, 1.0, rate=1.0, updates=1.0),
+    batch_size(64, 0.62, 0.55, 0.7),
+    batch_size(128, 0.45, 0.36, 0.58),
+]
+BATCH_NOISE = [
+    {"part": "noise", "step": 0, "scale": 45.0, "low": 40.0, "high": 52.0, "noise": 9.0, "signal": 0.2, "samples": 512,
+     "parts": 64, "known": True},
+    {"part": "noise", "step": 450, "scale": 800.0, "low": 500.0, "high": 2000.0, "noise": 4.0, "signal": 5e-3, "samples": 512,
+     "parts": 64, "known": True},
+    {"part": "noise", "step": 900, "scale": None, "low": 900.0, "high": None, "noise": 2.0, "signal": -1e-3, "samples": 512,
+     "parts": 64, "known": False},
+]  # fmt: skip
+
+
+def batch_record(
+    *, own: dict[str, Any] | None = None, choice: dict[str, Any] | None = None, sizes: Any = None, more: Any = ()
+) -> Record:
+    """A run of `unstuck batch`, with other numbers in some parts."""
+    parts = [
+        {"part": "own", **BATCH_OWN, **(own or {})}, *BATCH_NOISE, {"part": "rate", "critical": 8.0, "start_critical": 16.0, "rate": 0.1},
+        {"part": "memory", "size": 50_000, "limit": 8e9, "fixed": 1e6, "each": 1e4, "tried": False, "device": "cpu"},
+        *(sizes or BATCH_SIZES), {"part": "choice", **BATCH_CHOICE, **(choice or {})}, *more,
+    ]  # fmt: skip
+    events = tuple(Event(900, "batch", "", part) for part in parts)
+    made = replace(Record.of(), events=events)
+    return replace(made, meta={**made.meta, "script": "train.py", "batch_seconds": 9.5, "steps": 900, "seconds": 3.0})
+
+
+@pytest.fixture
+def batches() -> SimpleNamespace:
+    """Makes runs of `unstuck batch`, and what they are made of."""
+    return SimpleNamespace(record=batch_record, size=batch_size, sizes=BATCH_SIZES, own=BATCH_OWN)

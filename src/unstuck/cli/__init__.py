@@ -10,6 +10,7 @@ from unstuck.errors import UnstuckError
 
 _WITH_VALUE = (
     "--json", "--html", "--budget", "--probe-budget", "--curvature-budget", "--fail-on", "--runs", "--set", "--with",
+    "--seeds",
 )  # fmt: skip
 
 
@@ -25,7 +26,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def _bounded(argv: list[str]) -> list[str]:
     """Puts a `--` behind `-m MODULE`, so that what follows is the module's, as with Python itself."""
-    if argv[:1] in (["run"], ["curvature"]) and "-m" in argv:
+    if argv[:1] in (["run"], ["curvature"], ["batch"]) and "-m" in argv:
         at = argv.index("-m")
         if not _has_script(argv[1:at]) and at + 1 < len(argv):
             return [*argv[: at + 2], "--", *argv[at + 2 :]]

@@ -192,6 +192,48 @@ def curvature(
 
 
 @app.command(context_settings=_PASSED_ON)
+def batch(
+    script: options.Script = None,
+    module: options.Module = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write what was measured as JSON.", show_default=False)
+    ] = None,
+    html_file: options.HtmlFile = None,
+    budget: Annotated[
+        str, typer.Option(metavar="TIME", help="Time for the measurements when the script has ended: 90s, 2m, 1h.")
+    ] = "30s",
+    prove: Annotated[
+        bool,
+        typer.Option("--prove", help="Train with the recommended size and as it is, with the same seeds, and compare."),
+    ] = False,
+    seeds: Annotated[int, typer.Option(metavar="N", min=2, help="Pairs of fresh seeds that --prove runs.")] = 3,
+    runs_folder: options.RunsFolder = None,
+    quiet: options.Quiet = False,
+) -> None:
+    """Run a training script unmodified, and say which batch size would get it where it got in the least time.
+
+    By the noise of its gradient along the run, and the time and memory of an update by batch size on this machine; with the learning
+    rate that goes with it. Measured on copies when the script has ended. Its output and results are as without unstuck.
+    Exit code: the script's own; 2 for misuse.
+    """
+    from unstuck.cli import _batch
+    from unstuck.cli._cure import seconds
+
+    command = command_line(script or [], module, name="batch")
+    if prove:
+        _batch.refuse_module(module)
+    limit = seconds(budget)
+    options.check_targets(json_file, html_file)
+    folder = new_folder(runs_folder, module or (script or ["run"])[0], quiet=quiet)
+    code = watch(command, folder, {"budget": 0.05, "probe_budget": 0.0, "batch": {"seconds": limit}}, quiet=quiet)
+    record = judge(folder, code, {})[1]
+    if prove and code == 0:
+        record = _batch.proved(record, script or [], folder, seeds=seeds, quiet=quiet)
+    _batch.report(record, json_file, html_file, quiet=quiet)
+    end_like(code)
+
+
+@app.command(context_settings=_PASSED_ON)
 def search(
     script: Annotated[
         list[str] | None,

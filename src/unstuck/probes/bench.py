@@ -70,6 +70,8 @@ class Training:
         counts: How often each class is a label, and is the answer, two lists by class; None where there are no classes.
         names: Of all tensors of the network, in the order of `tensors_of`; "" for those that have none.
         snapshots: How it stood at some steps, where that was asked for.
+        kind: What targets are, as `evidence.LossCall.target_kind` has it; "" where that isn't known.
+        ignored: Target that doesn't count, of classes.
     """
 
     tapes: Sequence[Tape]
@@ -86,6 +88,8 @@ class Training:
     counts: Counts | None = None
     names: Sequence[str] = ()
     snapshots: Sequence[Snapshot] = ()
+    kind: str = ""
+    ignored: int = -100
 
     @property
     def usual_rate(self) -> float:

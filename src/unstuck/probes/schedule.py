@@ -22,6 +22,7 @@ from unstuck.probes.permuted_labels import permuted_labels
 from unstuck.probes.reference import reference
 from unstuck.probes.step_sizes import from_start, step_sizes
 from unstuck.probes.unregularized import unregularized
+from unstuck.probes.worst import worst
 from unstuck.probes.zero_input import zero_input
 
 Probe = Callable[[Bench, Clock], dict[str, Any] | None]
@@ -30,6 +31,7 @@ ORDER: tuple[tuple[str, Probe, float], ...] = (
     ("modes", modes, 0.1),
     ("zero-input", zero_input, 0.1),
     ("answers", answers, 0.1),
+    ("worst", worst, 0.02),
     ("critical-rate", critical_rate, 0.15),
     ("unregularized", unregularized, 0.3),
     ("from-start", from_start, 0.35),

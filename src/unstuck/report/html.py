@@ -28,6 +28,7 @@ from unstuck.report._curvature import Curvature, facts, gathered, measured, stal
 from unstuck.report._curves import courses, ended_in_nan
 from unstuck.report._heatmap import LEVELS, heatmaps, style
 from unstuck.report._profile import Profile, profile
+from unstuck.report._worst import is_of_worst, worst_samples
 from unstuck.report.output import write_text
 from unstuck.verdict import CAUSES, Finding, Verdict, flatten
 
@@ -56,11 +57,17 @@ def render(verdict: Verdict, record: Record) -> str:
         **_told(verdict, record),
         policy=_policy(scripts),
         scripts=[Markup(script) for script in scripts],
-        styles=[Markup(_asset("uplot/uPlot.min.css")), Markup(_asset("page.css")), Markup(style())],
+        styles=[
+            Markup(_asset("uplot/uPlot.min.css")),
+            Markup(_asset("page.css")),
+            Markup(_asset("samples.css")),
+            Markup(style()),
+        ],
         data=Markup(_embedded([chart.to_json() for chart in (*bent_charts, *drawn)])),
         charts=drawn,
         curvature=_panel(bent, record) if bent is not None else None,
         curvature_charts=bent_charts,
+        worst=worst_samples(record),
         maps=heatmaps(record),
         tables=_tables(verdict, record),
         levels=LEVELS,
@@ -188,7 +195,7 @@ def _tables(verdict: Verdict, record: Record) -> list[tuple[str, Table]]:
         ("Parameters out of the ordinary", _odd_parameters(record)),
         ("Optimizers", _optimizers(record)),
         ("Losses", _losses(record)),
-        (f"Events ({len(record.events)})", _events(record)),
+        (f"Events ({sum(not is_of_worst(e) for e in record.events)})", _events(record)),
         ("Models", (("model", "what it is"), [(m.name, words.model(m, record)) for m in program.models])),
         ("Not found", (("what could not be seen",), [(text,) for text in program.not_found])),
         ("Task and data", _data(record)),
@@ -288,7 +295,7 @@ def _data(record: Record) -> Table:
 
 
 def _events(record: Record) -> Table:
-    events = sorted(record.events, key=lambda e: e.step)
+    events = sorted((e for e in record.events if not is_of_worst(e)), key=lambda e: e.step)
     rows = [(str(e.step), e.kind, e.layer, words.event(e)) for e in events[:_MOST_EVENTS]]
     more = len(events) - _MOST_EVENTS
     return ("step", "event", "layer", "details"), [*rows, *([(f"and {more} more", "", "", "")] if more > 0 else [])]

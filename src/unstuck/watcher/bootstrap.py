@@ -45,6 +45,7 @@ def _attach(settings: dict[str, Any]) -> None:
             budget=settings["budget"],
             probe_budget=settings.get("probe_budget", 0.0),
             curvature=settings.get("curvature"),
+            batch=settings.get("batch"),
             lazy=not settings["main"],
             meta=meta,
         )

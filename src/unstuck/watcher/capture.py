@@ -152,6 +152,8 @@ class Capture:
             num_classes=main.num_classes if main is not None else 0, steps=session.step,
             counts=counts, names=_names(self.tapes[-1], session.registry),
             snapshots=session.snapshots.kept if session.snapshots is not None else (),
+            kind=main.kind if main is not None and not (main.logged and main.kind in ("binary", "multi-label")) else "",
+            ignored=int(main.settings.get("ignore_index", -100)) if main is not None else -100,
         )  # fmt: skip
 
     def _collecting(self, phase: str, info: dict[str, int]) -> None:

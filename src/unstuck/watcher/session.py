@@ -50,6 +50,7 @@ from unstuck.watcher.tracer import Tracer, call_site
 _clock = time.perf_counter
 _unseen = torch._C.DisableTorchFunction  # our own calls don't come by the tracer, nor by a user's mode
 _PROGRESS_EVERY = 0.25  # seconds
+_MOST_MARKS = 2000
 LEAST_PROBING, MOST_PROBING = 2.0, 60.0  # seconds that experiments may take in any case, and at most
 LEAST_CURVING = 2.0  # the same of curvature, which was asked for and has no limit but its share
 _LARGE = 1 << 30  # bytes of a network up to which its curvature is measured
@@ -67,6 +68,7 @@ class Session:
         probe_budget: Share of the training's time that experiments may take when it has ended, from 0 (none) to 1.
         curvature: How curvature is measured when the training has ended: `share` of its time or `seconds`, and see
             `watcher.curving`; None for not at all.
+        batch: How it is measured which batch size is best, see `watcher.batching`: `seconds`; None for not at all.
         lazy: Make the record only once a training is seen.
         meta: Facts of the run to note in the record.
 
@@ -81,6 +83,7 @@ class Session:
         budget: float = 0.02,
         probe_budget: float = 0.0,
         curvature: Mapping[str, Any] | None = None,
+        batch: Mapping[str, Any] | None = None,
         lazy: bool = False,
         meta: Mapping[str, Any] | None = None,
     ) -> None:
@@ -96,10 +99,12 @@ class Session:
         self.registry = Registry()
         self.tracer = Tracer(self.registry, self.failed)
         self.probe_budget = probe_budget
-        self.curvature = curvature
-        keeps = probe_budget > 0 or curvature is not None
-        self.capture = Capture(wanted=keeps) if curvature is None else Capture(wanted=keeps, most_bytes=_LARGE)
-        self.snapshots = Snapshots() if curvature is not None else None
+        self.curvature, self.batch = curvature, batch
+        self.marks: list[tuple[int, float]] = []  # steps, and the processor time of this thread until then
+        along = curvature is not None or batch is not None
+        keeps = probe_budget > 0 or along
+        self.capture = Capture(wanted=keeps, most_bytes=_LARGE if along else 0)
+        self.snapshots = Snapshots() if along else None
         self.tracer.records = keeps
         self.cadence = Cadence(budget)
         self.optimizers = OptimizerBook(self.registry)
@@ -177,6 +182,7 @@ class Session:
         if self.writer is not None:
             self._probe(seconds)
             self._measure_curvature(seconds)
+            self._measure_batch()
             end = {"status": "finished", **self._exit}
             self.writer.close(seconds=seconds, steps=self.step, overhead=self.cadence.overhead, **end)
         self.capture.close()
@@ -230,6 +236,21 @@ class Session:
         for step in sorted(along):
             writer.sample(step, tuple((name, "") for name in along[step]), list(along[step].values()))
         writer.note(curvature_seconds=_clock() - start)
+
+    def _measure_batch(self) -> None:
+        """Measures which batch size is best, on copies of what was trained, where that was asked for, unless the script failed."""
+        wanted, writer = self.batch, self.writer
+        if wanted is None or writer is None or not self.step or self._exit:
+            return
+        start = _clock()
+        try:
+            from unstuck.watcher.batching import measure
+
+            for found in measure(self, wanted["seconds"], writer.record().series("step_seconds")):
+                self._tell("batch", "", found)
+        except Exception as error:  # noqa: BLE001 - the script has ended and must end as it would
+            self.failed("batch", error)
+        writer.note(batch_seconds=_clock() - start)
 
     def ended_by(self, kind: type[BaseException], error: BaseException) -> None:
         """Notes the exception the script ended with."""
@@ -495,6 +516,9 @@ class Session:
         self.pending.read()
         if self.snapshots is not None:
             self.snapshots.look(self)
+        if self.batch is not None:
+            self.marks = self.marks[::2] if len(self.marks) >= _MOST_MARKS else self.marks
+            self.marks.append((self.step, time.thread_time()))
         if now - self._progress_at > _PROGRESS_EVERY:
             self._progress_at = now
             self._tell_progress(now)

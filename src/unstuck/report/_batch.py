@@ -1,0 +1,352 @@
+"""What a record says of batch sizes, gathered from its events, and put into words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from unstuck.evidence import Record
+from unstuck.report._words import count, number, percent, place, plural, program
+
+_NONE: Mapping[str, Any] = {}
+_FEW = 10  # updates a pass, below which a caveat is told
+_MUCH = 0.25  # of a step, which is told where it isn't the update's
+_CAVEAT_NAMES = 3
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What was measured of batch sizes; parts that weren't are empty.
+
+    Attributes:
+        own: The training as it is.
+        noise: One a point of the run, in the order of steps.
+        rate: How many times the script's rate is stable.
+        memory: The largest batch that fits.
+        sizes: One a batch size, ascending.
+        choice: Which is recommended.
+        proof: What came of training with it, where that was asked for.
+        why: Why nothing could be told, "" where something was.
+        notes: What fell short, in sentences.
+    """
+
+    own: Mapping[str, Any] = field(default_factory=dict)
+    noise: tuple[Mapping[str, Any], ...] = ()
+    rate: Mapping[str, Any] = field(default_factory=dict)
+    memory: Mapping[str, Any] = field(default_factory=dict)
+    sizes: tuple[Mapping[str, Any], ...] = ()
+    choice: Mapping[str, Any] = field(default_factory=dict)
+    proof: Mapping[str, Any] = field(default_factory=dict)
+    why: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def verdict(self) -> str:
+        """What is advised: "change", "keep" or, where nothing could be told, "unknown"."""
+        if not self.choice:
+            return "unknown"
+        return "keep" if self.choice["recommended"] == self.choice["own"] else "change"
+
+    @property
+    def chosen(self) -> Mapping[str, Any]:
+        """The recommended size with its numbers; empty where there is none."""
+        return next((size for size in self.sizes if size["size"] == self.choice.get("recommended")), _NONE)
+
+    @property
+    def new_rate(self) -> float:
+        """The learning rate that goes with it; NaN where the script's isn't known."""
+        rate = self.own.get("rate")
+        return rate * self.chosen["rate"] if rate and self.chosen else math.nan
+
+    @property
+    def new_updates(self) -> int:
+        """Updates with it, to where the run got."""
+        return round(self.own["updates"] * self.chosen["updates"]) if self.chosen else 0
+
+
+def gathered(record: Record) -> Batch:
+    """What a record says of batch sizes."""
+    parts = [event.data for event in record.happened("batch")]
+
+    def one(name: str) -> Mapping[str, Any]:
+        return next((p for p in parts if p.get("part") == name), _NONE)
+
+    def many(name: str, by: str) -> tuple[Mapping[str, Any], ...]:
+        return tuple(sorted((p for p in parts if p.get("part") == name), key=lambda p: p[by]))
+
+    choice = one("choice")
+    why = "" if choice else str(one("none").get("why") or _why(record, parts))
+    notes = tuple(str(p["note"]) for p in parts if p.get("note"))
+    return Batch(
+        one("own"),
+        many("noise", "step"),
+        one("rate"),
+        one("memory"),
+        many("size", "size"),
+        choice,
+        one("proof"),
+        why,
+        notes,
+    )
+
+
+def _why(record: Record, parts: Sequence[Mapping[str, Any]]) -> str:
+    from unstuck.report._words import ending
+
+    if not record.steps:
+        return "no training was seen"
+    failed = next((e.data.get("error") for e in record.happened("watcher-error") if e.data.get("where") == "batch"), "")
+    ended = ending(record)
+    told = f"the script {ended}" if ended else "the script ended before anything could be measured"
+    return str(failed or ("there was too little data to compare gradients" if parts else told))
+
+
+# ---------------------------------------------------------------------- in words
+
+
+def headline(found: Batch, record: Record) -> str:
+    """The verdict as one sentence."""
+    name, own = program(record), found.choice.get("own")
+    if found.verdict == "unknown":
+        return f"{name}: it can't be told which batch size is best: {found.why}."
+    if found.verdict == "keep":
+        fastest = next(s for s in found.sizes if s["size"] == found.choice["fastest"])
+        if found.choice["why"] == "fastest":
+            return f"{name} is best left with batches of {own}: no other size would get it there faster."
+        return (
+            f"{name} is best left with batches of {own}: those of {fastest['size']} would take {percent(fastest['time'])} of the time, "
+            f"but by what is known it may be {percent(fastest['low'])} to {percent(fastest['high'])}."
+        )
+    chosen = found.chosen
+    return (
+        f"With batches of {chosen['size']} instead of {own}, {name} would get where it got in {percent(chosen['time'])} of the time "
+        f"({percent(chosen['low'])} to {percent(chosen['high'])})."
+    )
+
+
+def advice(found: Batch) -> str:
+    """What to change, as one sentence; "" where nothing is."""
+    if found.verdict != "change":
+        return ""
+    chosen, rate = found.chosen, found.own.get("rate")
+    told = f"learning rate times {number(chosen['rate'], 2)}"
+    told += f" ({number(rate, 2)} becomes {number(found.new_rate, 2)})" if rate else ""
+    rule = "the square root of what the updates save" if found.own.get("adaptive") else "by what the updates save"
+    passes = f"{number(chosen['samples'], 2)} times the passes over the data"
+    return (
+        f"Batch size {chosen['size']}, {told}, {rule}; and {passes}, so {found.new_updates} updates in place of {found.own['updates']}: "
+        "a schedule must be stretched to that"
+    )
+
+
+def facts(found: Batch) -> Iterator[tuple[str, str]]:
+    """What was found, line by line: a label, and a sentence without a full stop."""
+    for label, told in (
+        ("noise", _noise(found)),
+        ("critical", _critical(found)),
+        ("time", _time(found)),
+        ("memory", _memory(found)),
+        ("rate", _rate(found)),
+        ("proof", _proof(found)),
+    ):
+        if told:
+            yield label, told
+
+
+def _noise(found: Batch) -> str:
+    if not found.noise:
+        return ""
+    first, last = found.noise[0], found.noise[-1]
+    told = f"noise equals gradient in a batch of {scale(first)} samples at step {first['step']}"
+    return f"{told}, of {scale(last)} at step {last['step']}" if len(found.noise) > 1 else told
+
+
+def scale(point: Mapping[str, Any]) -> str:
+    """A noise scale with its interval; a lower bound where the gradient can't be told from noise."""
+    if not point["known"]:
+        return f"at least {number(point['low'], 2)}"
+    return f"{number(point['scale'], 2)} ({number(point['low'], 2)} to {number(point['high'], 2)})"
+
+
+def _critical(found: Batch) -> str:
+    if not found.choice:
+        return ""
+    critical = found.choice.get("critical")
+    if critical is None:
+        return "no gradient is to be told from noise anywhere in the run: twice the batch takes half the updates"
+    return f"batch size {number(critical, 2)} over the run: there updates, and samples, are twice what they must be at least"
+
+
+def _time(found: Batch) -> str:
+    lines = found.choice.get("lines")
+    if not lines:
+        return ""
+    parts = [
+        f"{time_of(line['fixed'])} an update, and {time_of(line['each'])} a sample"
+        + (f" up to {number(line['upto'], 2)}" if line["upto"] is not None else "")
+        for line in lines
+    ]
+    device, threads = found.own.get("device"), found.own.get("threads")
+    where = f"{plural(int(threads), 'thread')}" if device == "cpu" and threads else str(device)
+    return f"{'; beyond, '.join(parts)} ({where})"
+
+
+def _memory(found: Batch) -> str:
+    memory = found.memory
+    if not memory:
+        return ""
+    told = f"{count(int(memory['size']))} samples fit into the {size_of(memory['limit'])} that are free"
+    if memory.get("each") is None:
+        return told
+    return f"{size_of(memory['fixed'])}, and {size_of(memory['each'])} a sample: {told}"
+
+
+def _rate(found: Batch) -> str:
+    critical = found.rate.get("start_critical") or found.rate.get("critical")
+    if not found.rate:
+        return ""
+    if critical is None:
+        return "along the script's own step the loss rises at no rate that was tried"
+    return f"along the script's own first step the loss is higher than before it from {number(critical, 2)} times the rate on"
+
+
+def _proof(found: Batch) -> str:
+    proof = found.proof
+    if not proof:
+        return ""
+    if proof.get("why"):
+        return f"none: {proof['why']}"
+    time, loss = proof["seconds"], proof["loss"]
+    told = (
+        f"{plural(int(proof['pairs']), 'pair')} of runs: {percent(time['ratio'])} of the time ({percent(time['low'])} to "
+        f"{percent(time['high'])}), to {number(loss['ratio'], 2)} times the loss ({number(loss['low'], 2)} to {number(loss['high'], 2)})"
+    )
+    if proof.get("score_with") is not None and proof.get("score_without") is not None:
+        told += f"; score {number(proof['score_without'])} as it is, {number(proof['score_with'])} with it"
+    judged = {True: "it holds", False: "it does not hold", None: "too few pairs to tell"}[proof["holds"]]
+    return f"{told}: {judged}"
+
+
+def caveats(found: Batch) -> Iterator[str]:
+    """What must be kept in mind, sentence by sentence."""
+    own, chosen = found.own, found.chosen
+    if not found.choice:
+        return
+    norms = own.get("batch_norms") or ()
+    if norms:
+        names = ", ".join(place(str(n)) for n in norms[:_CAVEAT_NAMES]) + (
+            " and others" if len(norms) > _CAVEAT_NAMES else ""
+        )
+        yield (
+            f"batch norm ({names}) normalises by the batch: gradients of single samples mean nothing, so whole batches of {own['size']} "
+            "were compared, and another size trains another network"
+        )
+    unknown = sum(not point["known"] for point in found.noise)
+    if unknown:
+        yield (
+            f"at {unknown} of {plural(len(found.noise), 'point')} of the run no gradient is to be told from noise in "
+            f"{found.noise[0]['samples']} samples: the noise scale may be larger there"
+        )
+    total = own.get("num_samples")
+    if total and total / chosen["size"] < _FEW and found.verdict == "change":
+        yield (
+            f"{plural(math.ceil(total / chosen['size']), 'update')} make a pass: after as many passes as now the network would "
+            "have learned less"
+        )
+    most = found.choice.get("most")
+    if most and found.sizes[-1]["size"] > most:
+        yield f"batches of more than {most:.0f}, a quarter of the data, aren't recommended whatever they promise"
+    if chosen.get("is_capped"):
+        yield "the rate that would go with the batch isn't stable, so it is held where it is, which takes more updates"
+    if found.choice.get("beyond"):
+        yield (
+            f"batches of {found.choice['beyond']} would be faster still, but don't fit into memory; unstuck.Training(accumulate="
+            f"{max(2, found.choice['beyond'] // chosen['size'])}) makes their updates of smaller ones, though not their speed"
+        )
+    step = own.get("step_seconds")
+    if step and found.choice["besides"] > _MUCH * step:
+        yield (
+            f"{percent(found.choice['besides'] / step)} of a step is none of the update (loading data, printing); it is taken to grow "
+            "with larger batches, and not to shrink with smaller ones"
+        )
+    if own.get("reduction") == "sum":
+        yield "the loss is a sum over the batch, so its gradient grows with it: the rate is the smaller for that"
+    if own.get("clipping"):
+        yield f"gradients are clipped ({own['clipping']}); the noise is that of gradients before it"
+    if any(size.get("repeated") for size in found.sizes):
+        yield f"batches of more than {own['samples']} samples were timed with samples repeated"
+
+
+def time_of(seconds: float | None) -> str:
+    """A short time: "0.41 ms", "3.2 s"."""
+    if seconds is None or not math.isfinite(seconds):
+        return "–"
+    for unit, name in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
+        if seconds >= unit:
+            return f"{number(seconds / unit, 2 if seconds < 100 * unit else 3)} {name}"
+    return f"{number(seconds / 1e-6, 2)} µs" if seconds else "0 s"
+
+
+def size_of(num_bytes: float | None) -> str:
+    """Memory, short: "1.2 MiB"."""
+    if num_bytes is None or not math.isfinite(num_bytes):
+        return "–"
+    for power, name in ((40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")):
+        if num_bytes >= 2**power:
+            return f"{number(num_bytes / 2**power, 2 if num_bytes < 100 * 2**power else 3)} {name}"
+    return f"{num_bytes:.0f} B"
+
+
+HEADER = ("batch size", "an update", "a pass", "memory", "rate", "updates", "time", "interval")
+
+
+def row(size: Mapping[str, Any]) -> tuple[str, ...]:
+    """A batch size as cells under `HEADER`."""
+    return (
+        str(size["size"]),
+        time_of(size["update_seconds"]),
+        time_of(size["epoch_seconds"]),
+        size_of(size["bytes"]),
+        f"× {number(size['rate'], 2)}",
+        f"× {number(size['updates'], 2)}",
+        f"× {number(size['time'], 2)}",
+        "" if size["low"] == size["high"] else f"{number(size['low'], 2)} to {number(size['high'], 2)}",
+    )
+
+
+def mark(size: Mapping[str, Any], found: Batch) -> str:
+    """What is to be said of a size: that it is the script's own, or recommended."""
+    own = size["size"] == found.choice["own"]
+    recommended = size["size"] == found.choice["recommended"]
+    if own:
+        return "kept" if recommended else "as it is"
+    return "recommended" if recommended else "" if size["fits"] else "doesn't fit"
+
+
+def to_json(found: Batch, record: Record) -> dict[str, Any]:
+    """All of it as plain dicts and lists; documented in docs/batch.md."""
+    chosen = found.chosen
+    return {
+        "schema": 1,
+        "script": record.meta.get("script"),
+        "record": str(record.path) if record.path else None,
+        "steps": record.steps,
+        "verdict": found.verdict,
+        "says": headline(found, record),
+        "why_unknown": found.why or None if found.verdict == "unknown" else None,
+        "recommended": {
+            "size": chosen["size"], "rate": found.new_rate, "rate_factor": chosen["rate"], "updates": found.new_updates,
+            "passes_factor": chosen["samples"], "time": chosen["time"], "low": chosen["low"], "high": chosen["high"],
+        } if chosen else None,
+        **{name: _without_part(getattr(found, name)) for name in ("own", "choice", "memory", "rate", "proof")},
+        "sizes": [_without_part(size) for size in found.sizes],
+        "noise": [_without_part(point) for point in found.noise],
+        "caveats": list(caveats(found)),
+        "notes": list(found.notes),
+    }  # fmt: skip
+
+
+def _without_part(part: Mapping[str, Any]) -> dict[str, Any] | None:
+    return {k: v for k, v in part.items() if k != "part"} or None

@@ -1,0 +1,270 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from unstuck.errors import MisuseError
+from unstuck.optim import batch_timing
+from unstuck.optim.batch_timing import (
+    Line,
+    Timing,
+    _of_group,
+    _of_system,
+    available_memory,
+    clock_for,
+    lines,
+    memory_limit,
+    saved_bytes,
+    summarized,
+    time_batches,
+    unchanged,
+    update_bytes,
+)
+
+SIZES = (4, 8, 16, 32, 64, 128, 256)
+
+
+class Clock:
+    """Stands in for the time: steps move it on."""
+
+    def __init__(self, monkeypatch):
+        self.now = 0.0
+        monkeypatch.setattr(batch_timing.time, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(batch_timing, "clock_for", lambda device: lambda: self.now)
+
+
+def test_times_of_steps_are_found_with_their_line(monkeypatch):
+    clock = Clock(monkeypatch)
+
+    def step(size):
+        clock.now += 0.01 + 0.001 * size
+
+    found = time_batches(step, SIZES)
+    assert found.sizes == SIZES
+    assert found.seconds == pytest.approx([0.01 + 0.001 * n for n in SIZES])
+    assert found.errors == pytest.approx([0.0] * len(SIZES), abs=1e-12)
+    assert found.update(32) == pytest.approx(0.042)
+    assert found.update(40) == pytest.approx(0.05)
+    assert found.epoch(64, 160) == pytest.approx(2 * 0.074 + 0.042)
+
+
+def test_warm_up_does_not_count_and_short_steps_are_repeated(monkeypatch):
+    clock, calls = Clock(monkeypatch), []
+
+    def step(size):
+        calls.append(size)
+        clock.now += 1.0 if len(calls) == 1 else 1e-4
+
+    found = time_batches(step, [8], repeats=3, warm_up=3)
+    assert found.seconds[0] == pytest.approx(1e-4)
+    assert 3 + 3 * 20 <= len(calls) <= 3 + 3 * 21  # until 2 ms are measured at a time
+
+
+def test_large_sizes_are_left_out_where_time_runs_out(monkeypatch):
+    clock = Clock(monkeypatch)
+
+    def step(size):
+        clock.now += 0.1 * size
+
+    found = time_batches(step, SIZES, seconds=20.0)
+    assert found.sizes[0] == 4
+    assert found.sizes[-1] < 64
+    assert time_batches(step, SIZES, seconds=0.0, least=64).sizes == (4, 8, 16, 32, 64)
+
+
+def test_one_slow_repeat_changes_nothing():
+    found = summarized({8: [1.0, 1.1, 0.9, 1.0, 50.0]})
+    assert found.seconds == (1.0,)
+    assert found.errors[0] < 0.1
+
+
+def test_network_optimizer_and_random_numbers_are_as_before():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 1))
+    optimizer = torch.optim.Adam(model.parameters())
+
+    def step(size):
+        optimizer.zero_grad()
+        model(torch.randn(size, 4)).sum().backward()
+        optimizer.step()
+
+    step(8)
+    kept = [t.detach().clone() for t in (*model.parameters(), *model.buffers())]
+    grads = [p.grad.clone() for p in model.parameters()]
+    moments = [s["exp_avg"].clone() for s in optimizer.state.values()]
+    numbers = torch.get_rng_state()
+    found = time_batches(step, [2, 8], keeps=[model, optimizer], repeats=3)
+    assert all(t > 0 for t in found.seconds)
+    assert all(torch.equal(a, b) for a, b in zip(kept, (*model.parameters(), *model.buffers()), strict=True))
+    assert all(torch.equal(g, p.grad) for g, p in zip(grads, model.parameters(), strict=True))
+    assert all(torch.equal(m, s["exp_avg"]) for m, s in zip(moments, optimizer.state.values(), strict=True))
+    assert [int(s["step"]) for s in optimizer.state.values()] == [1] * 6
+    assert torch.equal(torch.get_rng_state(), numbers)
+
+
+def test_they_are_so_after_an_exception_too():
+    model = nn.Linear(2, 1)
+    before = model.weight.detach().clone()
+    with pytest.raises(RuntimeError, match="broken"), unchanged(model):
+        model.eval()
+        model.weight.data.zero_()
+        raise RuntimeError("broken")
+    assert torch.equal(model.weight, before)
+    assert model.training
+
+
+@pytest.mark.parametrize("sizes", [[], [0, 4]])
+def test_sizes_that_can_not_be(sizes):
+    with pytest.raises(MisuseError, match="batch sizes are"):
+        time_batches(lambda size: None, sizes)
+
+
+def test_one_thread_is_timed_by_itself(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    assert clock_for(torch.device("cpu")) is batch_timing.time.thread_time
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    assert clock_for(torch.device("cpu")) is batch_timing.time.perf_counter
+
+
+# ---------------------------------------------------------------------- lines
+
+
+def test_one_line_where_one_fits():
+    (found,) = lines(SIZES, [0.5 + 0.02 * n for n in SIZES])
+    assert (found.fixed, found.each) == (pytest.approx(0.5), pytest.approx(0.02))
+    assert found.upto == math.inf
+
+
+def test_neither_part_is_below_zero():
+    (falling,) = lines(SIZES[:3], [3.0, 2.9, 2.8])
+    assert falling.each == 0
+    assert falling.fixed == pytest.approx(2.9, rel=0.02)
+    (steep,) = lines(SIZES[:3], [1.0, 2.2, 4.6])
+    assert steep.fixed == 0
+    assert steep.each == pytest.approx(0.27, rel=0.05)
+
+
+def test_two_lines_where_there_is_a_bend():
+    seconds = [1 + 0.001 * n if n <= 32 else 0.2 + 0.05 * n for n in SIZES]
+    low, high = lines(SIZES, seconds)
+    assert 32 < low.upto < 64
+    assert low.fixed == pytest.approx(1.0, rel=0.01)
+    assert (high.fixed, high.each) == (pytest.approx(0.2), pytest.approx(0.05))
+    assert Timing(SIZES, tuple(seconds), (0.0,) * 7, (low, high)).update(100) == high(100)
+
+
+def test_what_is_within_the_error_is_no_bend():
+    seconds = [1.0, 1.3, 1.0, 1.3, 1.0, 1.3, 1.0]
+    assert len(lines(SIZES, seconds, [0.1] * 7)) == 1
+
+
+# ---------------------------------------------------------------------- memory
+
+
+def test_saved_bytes_of_a_layer():
+    """A linear layer keeps its input, tanh its output; the weight is there anyway."""
+    layer, x = nn.Linear(10, 20), torch.randn(16, 10)
+    assert saved_bytes(lambda: layer(x).tanh().sum(), list(layer.parameters())) == 4 * (16 * 10 + 16 * 20)
+    assert saved_bytes(lambda: layer(x).tanh().sum(), [*layer.parameters(), x]) == 4 * 16 * 20
+
+
+def test_memory_that_is_kept_twice_counts_once():
+    x = torch.ones(100, requires_grad=True)
+
+    def loss():
+        y = x.exp()  # keeps its output, as each of the squares keeps it
+        return (y.square() + y.square()).sum()
+
+    assert saved_bytes(loss, [x]) == 400
+
+
+def test_bytes_of_an_update_grow_with_the_batch():
+    layer = nn.Linear(10, 20)
+    held = list(layer.parameters())
+
+    def count(size):
+        x = torch.randn(size, 10)
+        return update_bytes(lambda: None, lambda: layer(x).tanh().sum(), [*held, x])
+
+    assert count(32) - count(16) == 4 * 16 * (10 + 20)
+    assert count(16) == 4 * (2 * (200 + 20) + 16 * 30)  # values and gradients, then what grows
+
+
+def test_the_limit_on_a_processor_is_drawn_on_and_never_tried():
+    asked = []
+
+    def measure(size):
+        asked.append(size)
+        return 1000 + 50 * size
+
+    found = memory_limit(measure, [32, 64], limit=1e6)
+    assert asked == [32, 64]
+    assert (found.fixed, found.each) == (1000, 50)
+    assert found.size == (10**6 - 1000) // 50
+    assert not found.tried
+
+
+def test_nothing_fits():
+    assert memory_limit(lambda size: 1000 + size, [1, 2], limit=500).size == 0
+
+
+def test_no_sizes_to_measure():
+    with pytest.raises(MisuseError, match="no batch sizes"):
+        memory_limit(lambda size: 1.0, [])
+
+
+@pytest.mark.parametrize("largest", [3, 100, 777, 4096])
+def test_the_limit_on_an_accelerator_is_tried_and_running_out_caught(largest):
+    asked = []
+
+    def measure(size):
+        asked.append(size)
+        if size > largest:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return 10.0 * size
+
+    found = memory_limit(measure, [16, 32], limit=1e9, device="cuda", most=1 << 14)
+    assert found.tried
+    assert largest - max(1, largest // 32) <= found.size <= largest
+    assert len(asked) < 25
+
+
+def test_trying_ends_at_the_most():
+    assert memory_limit(lambda size: 1.0, [16], limit=1e9, device="cuda", most=1000).size == 1000
+
+
+def test_an_accelerators_limit_may_be_given():
+    found = memory_limit(lambda size: 1000.0 * size, [16], limit=1e6, device="cuda", most=1 << 14)
+    assert 960 <= found.size <= 1000
+
+
+def test_memory_that_the_system_says_is_there(tmp_path):
+    file = tmp_path / "meminfo"
+    file.write_text("MemTotal:  100 kB\nMemAvailable:  20 kB\n")
+    assert _of_system(file) == 20 << 10
+    assert _of_system(tmp_path / "none") is None
+
+
+def test_limits_of_control_groups(tmp_path):
+    assert _of_group(tmp_path) is None
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory.current").write_text("10\n")
+    assert _of_group(tmp_path) is None
+    (tmp_path / "memory.max").write_text("1000\n")
+    assert _of_group(tmp_path) == 990
+    first = tmp_path / "first" / "memory"
+    first.mkdir(parents=True)
+    (first / "memory.limit_in_bytes").write_text("500")
+    (first / "memory.usage_in_bytes").write_text("600")
+    assert _of_group(tmp_path / "first") == 0
+
+
+def test_something_is_free_here():
+    assert 1 << 20 < available_memory() < 1 << 50
+
+
+def test_a_line_is_called():
+    assert Line(1.0, 0.5)(4) == 3.0
