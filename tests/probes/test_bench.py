@@ -600,3 +600,18 @@ def test_a_clock_counts_the_processor_or_the_wall():
     assert Clock(math.inf).left == math.inf
     assert 0.9 < wall.part(0.1).left < 1.0
     assert not wall.part(0.5).processor
+
+
+@pytest.mark.parametrize(("threads", "set_to"), [(3, []), (1, [1, 3])])
+def test_threads_are_set_where_they_change_only(threads, set_to, monkeypatch):
+    now, told = [3], []
+
+    def set_num_threads(count):
+        told.append(count)
+        now[0] = count
+
+    monkeypatch.setattr(torch, "get_num_threads", lambda: now[0])
+    monkeypatch.setattr(torch, "set_num_threads", set_num_threads)  # that it is called at all slows small products down
+    with no_trace(threads=threads):
+        assert now == [threads]
+    assert (told, now) == (set_to, [3])

@@ -489,12 +489,18 @@ def no_trace(*, threads: int) -> Iterator[None]:
         torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else contextlib.nullcontext(),
     ):  # fmt: skip
         try:
-            torch.set_num_threads(threads)
+            _set_threads(threads)
             yield
         finally:
-            torch.set_num_threads(before)
+            _set_threads(before)
             random.setstate(numbers)
             np.random.set_state(states)
+
+
+def _set_threads(count: int) -> None:
+    """Sets the number of torch's threads where it is another: that it is set makes MKL take all of them for the smallest product."""
+    if torch.get_num_threads() != count:
+        torch.set_num_threads(count)
 
 
 def _alike(one: Tape, other: Tape) -> bool:
