@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -50,6 +51,13 @@ def test_of_sizes_that_are_alike_the_nearest_is_taken():
 def test_its_own_is_kept_where_it_is_fastest():
     found = choose(Own(4), timing(0.0, 1.0), [scale(10)], [1])
     assert (found.recommended, found.why) == (4, "fastest")
+
+
+@pytest.mark.parametrize(("waited", "recommended", "why"), [(0.19, 512, ""), (0.21, 32, "busy")])
+def test_nothing_is_recommended_by_times_of_a_busy_processor(waited, recommended, why):
+    measured = dataclasses.replace(timing(1.0, 0.0, sizes=(32, 512)), waited=waited)
+    found = choose(Own(32), measured, [scale(5000)], [1])
+    assert (found.recommended, found.why) == (recommended, why)
 
 
 def test_its_own_is_kept_where_the_gain_is_small():

@@ -42,6 +42,25 @@ def test_the_verdict_comes_first_then_what_to_do_then_the_sizes(batches: SimpleN
     assert rows[1].startswith("→")
 
 
+def test_times_of_a_busy_processor_decide_nothing(batches: SimpleNamespace) -> None:
+    busy = {"recommended": 32, "fastest": 128, "why": "busy", "waited": 0.43}
+    record = batches.record(own={"threads": 2}, choice=busy)
+    text = plain(record)
+    assert text.startswith(
+        "UNKNOWN train.py: it can't be told which batch size is best: for 43% of the time other programs had the processor"
+    )
+    assert (
+        "torch's 2 threads wait for one another then. Run it again when the machine is idle, or with OMP_NUM_THREADS=1."
+        in text
+    )
+    assert text.count("as it is") == 1
+    assert "recommended" not in text.split("noise equals")[0]
+    assert to_json(record)["verdict"] == "unknown"
+    assert "43%" in to_json(record)["why_unknown"]
+    assert to_json(record)["recommended"] is None
+    assert "43%" in batch_page.render(record)
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -11,6 +11,7 @@ from unstuck.optim.batch_timing import Timing
 from unstuck.optim.noise_scale import NoiseScale, relative_rate, relative_updates
 
 CLEAR = 0.1  # share of the time that another batch size must save to be recommended
+BUSY = 0.2  # share of the time without a processor, above which times say nothing
 _TIE = (
     0.03  # of the time, within which sizes are as good as each other, and the one nearest to the script's own is taken
 )
@@ -76,7 +77,7 @@ class Choice:
         recommended: The size that is recommended: its own where no other is clearly better.
         fastest: The size with the least predicted time of those that fit.
         why: Why it is its own: "fastest", or "unclear" where others are faster, but by little, or with an interval that reaches 1;
-            "" where it is another.
+            "busy" where updates waited for the processor, so that their times say nothing; "" where it is another.
         beyond: The size that would be faster still, but doesn't fit into memory; 0 where there is none.
     """
 
@@ -100,6 +101,7 @@ def choose(
     fits: float = math.inf,
     most: float = math.inf,
     clear: float = CLEAR,
+    busy: float = BUSY,
 ) -> Choice:
     """The batch size of least predicted time to where a training got.
 
@@ -111,6 +113,7 @@ def choose(
         fits: Largest batch size that fits into memory.
         most: Largest batch size that is recommended; others are still in the options.
         clear: Share of the time that must be saved.
+        busy: Share of the time without a processor above which no size is recommended.
 
     Returns:
         All sizes that were timed, and the recommended one.
@@ -136,13 +139,14 @@ def choose(
     sure = [o for o in open_to_us if o.time <= 1 - clear and o.high < 1]
     least = min((o.time for o in sure), default=0.0)
     alike = [o for o in sure if o.time <= (1 + _TIE) * least]
-    best = min(alike, key=lambda o: abs(math.log(o.size / own.size)), default=None)
+    is_busy = timing.waited > busy
+    best = None if is_busy else min(alike, key=lambda o: abs(math.log(o.size / own.size)), default=None)
     return Choice(
         options,
         own.size,
         own.size if best is None else best.size,
         fastest.size,
-        "" if best is not None else "fastest" if fastest.time > 1 - _TIE else "unclear",
+        "busy" if is_busy else "" if best is not None else "fastest" if fastest.time > 1 - _TIE else "unclear",
         0 if beyond.fits or beyond.time > (1 - _TIE) * fastest.time else beyond.size,
     )
 

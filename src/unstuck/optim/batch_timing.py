@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unstuck._batches import numbers_kept
 from unstuck.errors import MisuseError
 
 _BENDS = 0.1  # relative error of one straight line, above which two are tried
@@ -54,12 +55,16 @@ class Timing:
         seconds: Median seconds of an update with each.
         errors: Standard error of each.
         lines: One line, or two where one doesn't fit: beyond a cache, or where more threads set in.
+        waited: Share of the time, from 0 to 1, in which this thread had no processor, though it had work: other programs had it, and
+            torch's threads wait for one another then, so that times are theirs and not the batch's. 0 where it can't be told, or
+            doesn't matter as only this thread's own time was taken.
     """
 
     sizes: tuple[int, ...]
     seconds: tuple[float, ...]
     errors: tuple[float, ...]
     lines: tuple[Line, ...]
+    waited: float = 0.0
 
     def update(self, size: float) -> float:
         """Seconds of an update with batches of this size: as measured where it was, else by the line."""
@@ -118,6 +123,7 @@ def time_batches(
             if time.perf_counter() + 8 * spent > end and size >= least:
                 break  # the next one takes twice as long, and three times that for its repeats
         found: dict[int, list[float]] = {size: [] for size in counts}
+        began, ours = time.perf_counter(), time.thread_time()
         for repeat in range(repeats):
             if repeat >= 3 and time.perf_counter() > end:
                 break
@@ -126,14 +132,16 @@ def time_batches(
                 for _ in range(count):
                     step(size)
                 found[size].append((clock() - before) / count)
-    return summarized(found)
+        waited = 1 - (time.thread_time() - ours) / (time.perf_counter() - began)
+    return summarized(found, waited=max(0.0, waited) if clock is time.perf_counter else 0.0)
 
 
-def summarized(found: dict[int, list[float]]) -> Timing:
+def summarized(found: dict[int, list[float]], *, waited: float = 0.0) -> Timing:
     """The timing that repeated measurements make.
 
     Args:
         found: Seconds of an update, of each repeat, by batch size.
+        waited: Share of the time without a processor.
 
     Returns:
         Medians with their errors, and the lines through them.
@@ -141,7 +149,7 @@ def summarized(found: dict[int, list[float]]) -> Timing:
     sizes = tuple(sorted(found))
     seconds = tuple(statistics.median(found[size]) for size in sizes)
     errors = tuple(_error(found[size]) for size in sizes)
-    return Timing(sizes, seconds, errors, lines(sizes, seconds, errors))
+    return Timing(sizes, seconds, errors, lines(sizes, seconds, errors), waited)
 
 
 def _error(values: Sequence[float]) -> float:
@@ -172,7 +180,7 @@ def clock_for(device: torch.device) -> Callable[[], float]:
 
 @contextlib.contextmanager
 def unchanged(*kept: Any) -> Iterator[None]:
-    """Modules and optimizers are afterwards as they were, also after an exception: gradients, modes, and torch's random numbers.
+    """Modules and optimizers are afterwards as they were, also after an exception: gradients and modes too, and random numbers.
 
     Args:
         *kept: Modules, and optimizers or anything else with a `state_dict` that can be loaded again.
@@ -184,7 +192,7 @@ def unchanged(*kept: Any) -> Iterator[None]:
     buffers = [(part, dict(part._buffers)) for m in modules for part in m.modules()]
     modes = [(part, part.training) for m in modules for part in m.modules()]
     grads = [None if g is None else g.clone() for _, _, g in values]
-    with torch.random.fork_rng(devices=list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []):
+    with numbers_kept():
         try:
             yield
         finally:

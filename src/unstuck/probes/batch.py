@@ -288,5 +288,5 @@ def _chosen(
     return {
         "own": choice.own, "recommended": choice.recommended, "fastest": choice.fastest, "why": choice.why,
         "beyond": choice.beyond, "critical": critical, "known": any(s.is_known for s in scales), "besides": own.besides,
-        "stable": own.stable, "lines": [asdict(line) for line in timing.lines],
+        "stable": own.stable, "waited": timing.waited, "lines": [asdict(line) for line in timing.lines],
     }  # fmt: skip

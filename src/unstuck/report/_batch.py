@@ -45,7 +45,7 @@ class Batch:
     @property
     def verdict(self) -> str:
         """What is advised: "change", "keep" or, where nothing could be told, "unknown"."""
-        if not self.choice:
+        if not self.choice or self.choice["why"] == "busy":
             return "unknown"
         return "keep" if self.choice["recommended"] == self.choice["own"] else "change"
 
@@ -77,7 +77,7 @@ def gathered(record: Record) -> Batch:
         return tuple(sorted((p for p in parts if p.get("part") == name), key=lambda p: p[by]))
 
     choice = one("choice")
-    why = "" if choice else str(one("none").get("why") or _why(record, parts))
+    why = _busy(choice, one("own")) if choice else str(one("none").get("why") or _why(record, parts))
     notes = tuple(str(p["note"]) for p in parts if p.get("note"))
     return Batch(
         one("own"),
@@ -89,6 +89,16 @@ def gathered(record: Record) -> Batch:
         one("proof"),
         why,
         notes,
+    )
+
+
+def _busy(choice: Mapping[str, Any], own: Mapping[str, Any]) -> str:
+    """Why times can't be relied on; "" where they can."""
+    if choice["why"] != "busy":
+        return ""
+    return (
+        f"for {percent(choice['waited'])} of the time other programs had the processor, and torch's {plural(own['threads'], 'thread')} wait "
+        "for one another then. Run it again when the machine is idle, or with OMP_NUM_THREADS=1"
     )
 
 
@@ -321,7 +331,7 @@ def mark(size: Mapping[str, Any], found: Batch) -> str:
     own = size["size"] == found.choice["own"]
     recommended = size["size"] == found.choice["recommended"]
     if own:
-        return "kept" if recommended else "as it is"
+        return "kept" if recommended and found.verdict == "keep" else "as it is"
     return "recommended" if recommended else "" if size["fits"] else "doesn't fit"
 
 
@@ -339,7 +349,7 @@ def to_json(found: Batch, record: Record) -> dict[str, Any]:
         "recommended": {
             "size": chosen["size"], "rate": found.new_rate, "rate_factor": chosen["rate"], "updates": found.new_updates,
             "passes_factor": chosen["samples"], "time": chosen["time"], "low": chosen["low"], "high": chosen["high"],
-        } if chosen else None,
+        } if chosen and found.verdict != "unknown" else None,
         **{name: _without_part(getattr(found, name)) for name in ("own", "choice", "memory", "rate", "proof")},
         "sizes": [_without_part(size) for size in found.sizes],
         "noise": [_without_part(point) for point in found.noise],

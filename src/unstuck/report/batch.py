@@ -117,7 +117,7 @@ def _sizes(found: Batch, *, wide: bool) -> Table:
     for size in found.sizes:
         cells, told = row(size), mark(size, found)
         style = "bold" if size["size"] == found.choice["recommended"] else "" if told else "dim"
-        sign = "→" if size["size"] == found.choice["recommended"] else ""
+        sign = "→" if told in ("recommended", "kept") else ""
         grid.add_row(sign, *(cells[i] for i in shown), told, style=style)
     return grid
 
