@@ -129,6 +129,24 @@ def test_a_model_is_gone_through_in_evaluation_mode_and_left_as_it_was():
     assert all(np.array_equal(values, x[number].numpy()) for number, values in found.inputs.items())
 
 
+@pytest.mark.parametrize("kind", [tuple, list, dict])
+def test_of_several_inputs_to_a_sample_none_are_kept_and_all_else_is_told(kind):
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.last = nn.Linear(4, 3)
+
+        def forward(self, parts):
+            return self.last(torch.cat(list(parts.values() if isinstance(parts, dict) else parts), 1))
+
+    model, x, y = Both(), torch.randn(7, 4, generator=torch.Generator().manual_seed(0)), torch.arange(7) % 3
+    parts = {"left": x[:, :2], "right": x[:, 2:]}
+    found = collect(model, [(parts if kind is dict else kind(parts.values()), y)])
+    expected = F.cross_entropy(model.last(x), y, reduction="none")
+    np.testing.assert_allclose(found.losses, expected.detach().numpy(), rtol=1e-4)
+    assert not found.inputs
+
+
 def test_modes_are_put_back_when_a_batch_is_refused():
     model = nn.Linear(2, 2)
     with pytest.raises(MisuseError, match="forward="):

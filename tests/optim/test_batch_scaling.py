@@ -10,7 +10,8 @@ from torch.optim import SGD, Adam, AdamW, NAdam, Optimizer, RMSprop
 from unstuck.errors import MisuseError
 from unstuck.optim.batch_scaling import limited_rate, rate_factor, rescale, same_half_life, warm_up
 from unstuck.optim.family import kinds, optimizer
-from unstuck.optim.schedules import Cosine, Step, scheduler
+from unstuck.optim.scheduler import scheduler
+from unstuck.optim.schedules import Cosine, Step
 
 
 def weights(*values, dtype=torch.float64):

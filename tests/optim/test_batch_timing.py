@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import math
+import random
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -88,14 +90,15 @@ def test_network_optimizer_and_random_numbers_are_as_before():
 
     def step(size):
         optimizer.zero_grad()
-        model(torch.randn(size, 4)).sum().backward()
+        scale = random.random() + np.random.rand()
+        (scale * model(torch.randn(size, 4)).sum()).backward()
         optimizer.step()
 
     step(8)
     kept = [t.detach().clone() for t in (*model.parameters(), *model.buffers())]
     grads = [p.grad.clone() for p in model.parameters()]
     moments = [s["exp_avg"].clone() for s in optimizer.state.values()]
-    numbers = torch.get_rng_state()
+    numbers, python, numpy = torch.get_rng_state(), random.getstate(), np.random.get_state()
     found = time_batches(step, [2, 8], keeps=[model, optimizer], repeats=3)
     assert all(t > 0 for t in found.seconds)
     assert all(torch.equal(a, b) for a, b in zip(kept, (*model.parameters(), *model.buffers()), strict=True))
@@ -103,6 +106,8 @@ def test_network_optimizer_and_random_numbers_are_as_before():
     assert all(torch.equal(m, s["exp_avg"]) for m, s in zip(moments, optimizer.state.values(), strict=True))
     assert [int(s["step"]) for s in optimizer.state.values()] == [1] * 6
     assert torch.equal(torch.get_rng_state(), numbers)
+    assert random.getstate() == python
+    assert all(np.array_equal(a, b) for a, b in zip(np.random.get_state(), numpy, strict=True))
 
 
 def test_they_are_so_after_an_exception_too():

@@ -9,7 +9,8 @@ from torch.nn.utils import parametrizations
 
 from unstuck.errors import MisuseError
 from unstuck.optim.groups import decay_groups, layerwise_rates
-from unstuck.optim.schedules import Constant, Step, scheduler
+from unstuck.optim.scheduler import scheduler
+from unstuck.optim.schedules import Constant, Step
 from unstuck.recurrent.cells.layer_norm_lstm import layer_norm_lstm
 from unstuck.recurrent.encoder_decoder import EncoderDecoder
 from unstuck.recurrent.language_model import LanguageModel

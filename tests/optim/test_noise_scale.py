@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import math
+import random
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -211,13 +213,19 @@ def test_a_batch_norm_has_no_gradients_of_single_samples():
 
 
 def test_network_and_random_numbers_are_as_before():
+    def noisy(output, target):
+        return half_square(output, target + random.random() + np.random.rand())
+
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.5), nn.Linear(8, 1))
     before = [p.detach().clone() for p in model.parameters()]
-    state = torch.get_rng_state()
+    state, python, numpy = torch.get_rng_state(), random.getstate(), np.random.get_state()
     one = per_sample(model, half_square, torch.randn(8, 3, generator=torch.Generator().manual_seed(1)), torch.zeros(8))
     two = per_sample(model, half_square, torch.randn(8, 3, generator=torch.Generator().manual_seed(1)), torch.zeros(8))
+    per_sample(model, noisy, torch.ones(8, 3), torch.zeros(8))
     assert torch.equal(torch.get_rng_state(), state)
+    assert random.getstate() == python
+    assert all(np.array_equal(a, b) for a, b in zip(np.random.get_state(), numpy, strict=True))
     assert all(torch.equal(a, b) and b.grad is None for a, b in zip(before, model.parameters(), strict=True))
     assert torch.equal(one.sums, two.sums)
 

@@ -84,6 +84,46 @@ def test_a_single_batch_is_split(bench_of):
     assert found["scale"] == pytest.approx(1 / MEAN**2, rel=0.5)
 
 
+def regression(batches):
+    """A loss whose gradient by a sample is the sample itself, in good measure: its target is far off. Axis 0 is the batch's, or 1."""
+    w = torch.zeros(FEATURES, requires_grad=True)
+    optimizer = torch.optim.SGD([w], 1e-12)
+
+    def script():
+        for x in batches:
+            optimizer.zero_grad()
+            F.mse_loss(x @ w, torch.full(x.shape[:-1], 1e4)).backward()
+            optimizer.step()
+
+    return script
+
+
+def test_a_smaller_batch_at_the_end_is_left_out(bench_of):
+    """The number that is told is that of most batches; gradients of batches of different sizes differ in their noise."""
+    full = samples(8, 64)
+    whole = noise(made(bench_of(regression(full)), 64), Clock(5))
+    found = noise(made(bench_of(regression([*full, full[0][:5]])), 64), Clock(5))
+    assert found["gradients"] == 8
+    assert found == whole
+
+
+def test_batches_that_are_all_smaller_count_as_what_they_are(bench_of):
+    """As where others are drawn of the size of the last one, which was smaller."""
+    found = noise(made(bench_of(regression(samples(16, 8))), 64), Clock(5))
+    assert found["scale"] == pytest.approx(DEVIATION**2 / MEAN**2, rel=0.5)
+    assert found["batch_size"] == 64
+
+
+@pytest.mark.parametrize("last", [64, 8])
+def test_the_batch_may_be_behind_the_time(bench_of, last):
+    """Two steps of time with the same inputs in both: gradients are as without, and so is the scale, in samples."""
+    batches = [torch.stack([x, x]) for x in samples(16, 64)]
+    batches[-1] = batches[-1][:, :last]
+    found = noise(made(bench_of(regression(batches)), 64), Clock(5))
+    assert found["gradients"] == (16 if last == 64 else 15)
+    assert found["scale"] == pytest.approx(DEVIATION**2 / MEAN**2, rel=0.5)
+
+
 def test_two_gradients_are_too_few(bench_of):
     assert noise(made(bench_of(linear_loss(samples(2, 8))), 8), Clock(5)) is None
 

@@ -6,7 +6,15 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
+from torch.utils.data import (
+    ConcatDataset,
+    DataLoader,
+    Subset,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+    random_split,
+)
 
 from unstuck.probes.bench import Bench
 from unstuck.probes.pool import drawn
@@ -64,6 +72,68 @@ def test_batches_of_a_loader(trained):
     tapes = drawn(last(trained, loader))
     assert len(tapes) == 10
     check(tapes)
+
+
+WHOLE = TensorDataset(X, Y)
+PARTS = {
+    "random_split": (random_split(WHOLE, [60, 40], torch.Generator().manual_seed(0))[0], 6),
+    "nested": (Subset(Subset(WHOLE, range(50, 100)), range(0, 50, 1)), 5),
+    "joined": (ConcatDataset([Subset(WHOLE, range(70, 100)), Subset(WHOLE, range(20))]), 5),
+}
+
+
+@pytest.mark.parametrize("kind", PARTS)
+def test_batches_of_a_part(trained, kind):
+    """None of them holds a sample that the script doesn't train on."""
+    part, count = PARTS[kind]
+    tapes = drawn(last(trained, DataLoader(part, batch_size=10, shuffle=True)))
+    assert len(tapes) == count
+    check(tapes)
+    mine = {int(x[0]) for x, _ in part}
+    assert {int(i) for tape in tapes for i in tape.data[tape.inputs[0]][:, 0]} == mine
+
+
+def test_batches_of_a_part_by_its_sampler(trained):
+    sampler = SubsetRandomSampler(range(40, 80), generator=torch.Generator().manual_seed(0))
+    tapes = drawn(last(trained, DataLoader(WHOLE, 10, sampler=sampler)))
+    check(tapes)
+    assert sorted(int(i) for tape in tapes for i in tape.data[tape.inputs[0]][:, 0]) == list(range(40, 80))
+
+
+def test_a_part_some_of_which_is_drawn_more_often(trained):
+    part = Subset(WHOLE, range(90, 40, -1))
+    weights = [10.0 if y == 2 else 0.0 for _, y in part]
+    tapes = drawn(last(trained, DataLoader(part, 10, sampler=WeightedRandomSampler(weights, 50))))
+    assert len(tapes) == 5
+    assert all((tape.data[tape.targets[0]] == 2).all() for tape in tapes)
+
+
+def test_a_part_of_what_was_written_into_is_none(trained):
+    x = X.clone()
+    loader = DataLoader(Subset(TensorDataset(x, Y), range(60)), 10, shuffle=True)
+    tape = last(trained, loader)
+    assert drawn(tape)
+    x += 1
+    assert drawn(tape) == []
+
+
+def test_what_a_data_set_of_ones_own_makes_of_its_tensors_is_not_known(trained):
+    class Brighter(TensorDataset):
+        def __getitem__(self, index):
+            x, y = super().__getitem__(index)
+            return x + 1, y
+
+    assert drawn(last(trained, DataLoader(Brighter(X, Y), batch_size=10))) == []
+
+
+def test_looking_at_a_part_draws_no_random_numbers(trained):
+    loader = DataLoader(PARTS["random_split"][0], batch_size=10, shuffle=True)
+    plain, watched = training(loader), training(loader)
+    torch.manual_seed(0)  # as for what is watched
+    plain()
+    state = torch.get_rng_state()
+    trained(watched)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_what_is_drawn_is_repeatable(trained):

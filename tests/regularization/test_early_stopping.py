@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from unstuck.errors import MisuseError
+from unstuck.optim.weight_average import WeightAverage
 from unstuck.regularization.early_stopping import GL, PQ, UP, EarlyStopping, generalization_loss, training_progress
 from unstuck.training import Epoch, Training
 
@@ -160,7 +161,8 @@ def test_by_the_loss_in_training():
     assert len(training.run()) < 60
 
 
-def test_what_was_evaluated_is_kept_also_where_it_is_not_what_is_trained():
+@pytest.mark.parametrize("by", ["evaluation", "loss"])
+def test_what_was_evaluated_is_kept_also_where_it_is_not_what_is_trained(by):
     training = overfitting()
 
     @contextlib.contextmanager
@@ -171,10 +173,19 @@ def test_what_was_evaluated_is_kept_also_where_it_is_not_what_is_trained():
             training.model[3].weight.div_(2)
 
     training.around_eval.append(doubled)
-    stopping = EarlyStopping(4)
-    hooked(training, stopping).run()
+    stopping = EarlyStopping(4, by=by)
+    found = hooked(training, stopping).run()
     training.around_eval.clear()
-    assert training.evaluate() == pytest.approx(stopping.best)
+    assert training.evaluate() == pytest.approx(found[stopping.best_epoch].evaluation)
+
+
+@pytest.mark.parametrize("by", ["evaluation", "loss"])
+def test_of_averaged_weights_the_averages_are_kept(by):
+    stopping = EarlyStopping(4, by=by, smallest=0.01)
+    training = overfitting(stopping=stopping)
+    training.average = WeightAverage(training.model, decay=0.9)
+    found = training.run()
+    assert training.evaluate() == pytest.approx(found[stopping.best_epoch].evaluation)
 
 
 def test_a_copy_of_the_training_has_its_own():

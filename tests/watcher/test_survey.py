@@ -209,6 +209,27 @@ for i in range(8):
     assert event.data["all_mean"] == pytest.approx(float(data.mean()), rel=1e-4)
 
 
+def test_inputs_of_a_part_are_those_of_the_part_and_no_variable_holds_them(surveyed):
+    loop = """
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Subset, TensorDataset
+data = torch.cat([torch.full((40, 8), 3.0), torch.full((60, 8), 100.0)])
+part = Subset(TensorDataset(data, torch.arange(100) % 3), range(40))
+net = nn.Linear(8, 3)
+optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+loader = DataLoader(part, batch_size=8, shuffle=True)
+for a, b in loader:
+    optimizer.zero_grad()
+    nn.functional.cross_entropy(net(a), b).backward()
+    optimizer.step()
+"""
+    record, _ = surveyed(loop)
+    (event,) = record.happened("inputs")
+    assert (event.data["shape"], event.data["variable"]) == ([40, 8], "")
+    assert event.data["mean"] == [3.0] * 8 and event.data["all_std"] == 0
+
+
 def test_files_beside_ours_are_the_users():
     survey = Survey()
     folder = Path(unstuck.__file__).parent

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -220,7 +220,7 @@ def collect(
         model: The network.
         loader: Batches of inputs and targets. Samples are numbered in the order in which they come, so don't shuffle it.
         forward: Takes the model and a batch, and returns outputs and targets, where a batch is something else.
-        inputs: Where the inputs are in a batch, to keep those of the worst samples.
+        inputs: Where the inputs are in a batch, to keep those of the worst samples; none are kept where a sample has several.
         settings: Of the `Collector`.
 
     Returns:
@@ -234,11 +234,19 @@ def collect(
     try:
         with torch.no_grad():
             for batch in loader:
-                collector.update(*(forward or outputs_and_targets)(model, batch), inputs=inputs_of(batch, inputs))
+                collector.update(
+                    *(forward or outputs_and_targets)(model, batch), inputs=_shown(inputs_of(batch, inputs))
+                )
     finally:
         for module, mode in modes:
             module.training = mode
     return collector.judged()
+
+
+def _shown(inputs: Any) -> Any:
+    """What is kept of the inputs of a batch: None where they are several tensors, in a tuple, list or dict."""
+    parts = inputs if isinstance(inputs, tuple | list) else ()
+    return None if isinstance(inputs, Mapping) or any(isinstance(part, Tensor) for part in parts) else inputs
 
 
 def _tensor(values: Any) -> Tensor:

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
+from unstuck._batches import numbers_kept
 from unstuck.errors import MisuseError
 
 _FEWEST = 3  # groups, without which nothing can be said of the error
@@ -193,16 +194,16 @@ def split_batch(
     other = held if metric is None else [list(metric(g)) for g in held]
     sums = torch.zeros(len(held), len(held), dtype=torch.float64)
     for of_one, of_other in zip(zip(*held, strict=True), zip(*other, strict=True), strict=True):
-        left, right = (torch.stack([t.detach().reshape(-1) for t in many]) for many in (of_one, of_other))
-        sums += _products(left, right)
+        sums += _products(of_one, of_other)
     return Products(sums, sums.diagonal().clone(), torch.ones(len(held), dtype=torch.float64), size)
 
 
-def _products(left: Tensor, right: Tensor) -> Tensor:
-    """All inner products of rows, on the processor and summed in double precision, block by block."""
-    found = torch.zeros(len(left), len(right), dtype=torch.float64, device=left.device)
-    for a, b in zip(left.split(1 << 16, 1), right.split(1 << 16, 1), strict=True):
-        found += a.double() @ b.double().T
+def _products(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
+    """All inner products of tensors, on the processor and summed in double precision, block by block, so that few are copied."""
+    blocks = [zip(*(t.detach().reshape(-1).split(1 << 16) for t in many), strict=True) for many in (left, right)]
+    found = torch.zeros(len(left), len(right), dtype=torch.float64, device=left[0].device)
+    for a, b in zip(*blocks, strict=True):
+        found += torch.stack(a).double() @ torch.stack(b).double().T
     return found.cpu()
 
 
@@ -219,7 +220,7 @@ def per_sample(
     """Products of the gradients of single samples.
 
     They are computed by `vmap` where every operation of the network can be, else one after the other. Random numbers, such as
-    dropout's, are drawn for each sample, and the global generator is as before.
+    dropout's, are drawn for each sample, and the global generators are as before.
 
     Args:
         model: The network, in the mode that it is to be measured in.
@@ -248,8 +249,7 @@ def per_sample(
     bounds = torch.linspace(0, len(inputs), min(groups, len(inputs)) + 1).round().long().tolist()
     sums: list[list[Tensor]] = []
     squares = torch.zeros(len(bounds) - 1, dtype=torch.float64)
-    devices = [p.device for p in learned.values() if p.device.type == "cuda"][:1]
-    with torch.random.fork_rng(devices=devices):
+    with numbers_kept():
         torch.manual_seed(seed)
         gradients = _Gradients(model, loss, learned)
         for group, (first, last) in enumerate(pairwise(bounds)):

@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from unstuck.probes.rows import Rows
+
 MOST_CALLS = 4000  # calls of a forward pass outside modules; what makes more is not replayed
 SMALL_MEMORY = 1 << 20  # bytes that may be held needlessly
 _SETS = "__setitem__"
@@ -74,7 +76,7 @@ class Tape:
         output: What the loss function took, None when it could not be told.
         inputs: Indices of the data that the network was given.
         targets: Indices of the data the outputs were compared with.
-        pools: By index of a datum, the larger tensor that its rows were taken from, where that is known, and its version.
+        pools: By index of a datum, all rows that its own were taken from, where they are known.
         weights: How often each of those rows is drawn, relative to others; None where all are alike.
     """
 
@@ -88,7 +90,7 @@ class Tape:
     output: Result | None = None
     inputs: tuple[int, ...] = ()
     targets: tuple[int, ...] = ()
-    pools: dict[int, tuple[Tensor, int]] = field(default_factory=dict)
+    pools: dict[int, Rows] = field(default_factory=dict)
     weights: Tensor | None = None
 
     @property
@@ -101,14 +103,10 @@ class Tape:
         """Memory of the data."""
         return sum(t.numel() * t.element_size() for t in self.data)
 
-    def came_from(self, index: int, whole: Tensor) -> None:
-        """Notes the larger tensor that the rows of a datum were taken from."""
-        self.pools[index] = whole.detach(), whole._version
-
-    def pool(self, index: int) -> Tensor | None:
-        """The larger tensor that the rows of a datum were taken from; None where it isn't known, or was written into."""
-        whole, version = self.pools.get(index, (None, 0))
-        return whole if whole is not None and whole._version == version else None
+    def pool(self, index: int) -> Rows | None:
+        """All rows that those of a datum were taken from; None where they aren't known, or were written into."""
+        rows = self.pools.get(index)
+        return rows if rows is not None and rows.fresh else None
 
     def leave_large_memory(self) -> None:
         """Copies the data that are a small part of a larger tensor, such as a slice of a whole data set, to let go of that."""
@@ -280,7 +278,7 @@ class _Sealer:
                 tape.versions.append(value._version)
             data.append(_index(self.data, tape.data, value, value.detach()))
             if id(value) in self.cuts:
-                tape.came_from(data[-1], self.cuts[id(value)][1])
+                tape.pools[data[-1]] = Rows.of(self.cuts[id(value)][1])
             return Datum(data[-1])
 
         pointed = _mapped(args, point), _mapped(kwargs, point)

@@ -172,7 +172,7 @@ def training_progress(losses: Sequence[float]) -> float:
 class EarlyStopping:
     """Ends a training when it gets no better, and keeps the best weights.
 
-    With averaged weights, those that were evaluated are kept, the averages.
+    With averaged weights, those that are evaluated are kept, the averages, whatever it goes by.
 
     Attributes:
         ended: Whether it is time to end.
@@ -250,13 +250,11 @@ class EarlyStopping:
         Raises:
             MisuseError: It should stop by the evaluation, and there is none.
         """
-        if self.by == "loss":
-            self.better(epoch.loss, training.model, loss=epoch.loss)
-        elif training.evaluation is None:
+        if self.by == "evaluation" and training.evaluation is None:
             raise MisuseError(
                 'early stopping goes by the evaluation, and the training has none: give evaluation=..., held-out batches, or by="loss"'
             )
-        elif self._note(epoch.evaluation, epoch.loss) and self.restore:
+        if self._note(epoch.loss if self.by == "loss" else epoch.evaluation, epoch.loss) and self.restore:
             with training.as_evaluated():
                 self._keep(training.model)
         training.ended = training.ended or self.ended

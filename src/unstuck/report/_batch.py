@@ -97,8 +97,8 @@ def _busy(choice: Mapping[str, Any], own: Mapping[str, Any]) -> str:
     if choice["why"] != "busy":
         return ""
     return (
-        f"for {percent(choice['waited'])} of the time other programs had the processor, and torch's {plural(own['threads'], 'thread')} wait "
-        "for one another then. Run it again when the machine is idle, or with OMP_NUM_THREADS=1"
+        f"for {percent(choice['waited'])} of the time other programs had the processor, and torch's {plural(own['threads'], 'thread')} "
+        "wait for one another then. Run it again when the machine is idle, or with OMP_NUM_THREADS=1"
     )
 
 

@@ -73,7 +73,7 @@ class Capture:
         if loader is not None:
             from_loader(tape, loader, [t for t in (ref() for ref in session.data.batch) if t is not None])
         whole = tape.pool(tape.inputs[0]) if tape.inputs else None
-        session.data.cut_from = len(whole) if whole is not None and whole.dim() else 0
+        session.data.cut_from = len(whole) if whole is not None else 0
         tensors = tensors_of(tape.modules, tape.trained)
         size = sum(_bytes(t) for t in tensors)
         self.large = size > MOST_BYTES / 4

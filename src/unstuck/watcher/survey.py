@@ -22,6 +22,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils.data import DataLoader
 
 from unstuck.evidence import Event
+from unstuck.probes.rows import Rows
 from unstuck.watcher.patches import Patches, like
 from unstuck.watcher.registry import local_variables
 from unstuck.watcher.transparent import transparent
@@ -35,6 +36,8 @@ _LIBRARIES = tuple(
     }
 )
 MOST = 2000  # places, and loaders and schedules
+_MOST_ROWS = 20_000  # of the inputs, that are looked at
+_MOST_BYTES = 64 << 20  # of these, where they must be copied
 
 
 class Survey:
@@ -181,27 +184,29 @@ def _inputs(session: Any) -> dict[str, Any] | None:
     if not tapes:
         return None
     last = tapes[-1]
-    whole = last.pool(last.inputs[0])
-    data = (
-        whole
-        if whole is not None
-        else torch.cat(
-            [t.data[t.inputs[0]] for t in tapes if t.data[t.inputs[0]].shape[1:] == last.data[last.inputs[0]].shape[1:]]
-        )
-    )
+    rows = last.pool(last.inputs[0])
+    kept = [t.data[t.inputs[0]] for t in tapes]
+    shape = last.data[last.inputs[0]].shape[1:]
+    data = _first(rows) if rows is not None else torch.cat([d for d in kept if d.shape[1:] == shape])
     if not data.is_floating_point() or data.dim() < 2:
         return None
-    names = (
-        [name for name, value in vars(sys.modules["__main__"]).items() if _is(value, whole)]
-        if whole is not None
-        else []
-    )
-    few = data[:20_000].detach().float().cpu()
+    whole = rows.whole if rows is not None else None
+    names = [name for name, value in vars(sys.modules["__main__"]).items() if _is(value, whole)]
+    few = data[:_MOST_ROWS].detach().float().cpu()
     axes = (0, *range(2, few.dim())) if few.dim() > 2 else (0,)
+    size = len(data) if rows is None else len(rows)
     return {
-        "shape": list(data.shape), "variable": names[0] if names else "", "mean": few.mean(axes).tolist()[:4096],
+        "shape": [size, *data.shape[1:]], "variable": names[0] if names else "", "mean": few.mean(axes).tolist()[:4096],
         "std": few.std(axes, correction=0).tolist()[:4096], "all_mean": float(few.mean()), "all_std": float(few.std(correction=0)),
     }  # fmt: skip
+
+
+def _first(rows: Rows) -> Tensor:
+    """The first of the rows: as many as are looked at, or as few as may be copied where they lie apart."""
+    if rows.whole is not None:
+        return rows.first(_MOST_ROWS)
+    one = rows.first(1)
+    return rows.first(max(1, min(_MOST_ROWS, _MOST_BYTES // max(1, one.numel() * one.element_size()))))
 
 
 def _is(value: Any, whole: Tensor | None) -> bool:
