@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -85,3 +86,32 @@ def test_it_is_no_child_of_whom_it_watches_over(owner, gone):
     then = "from os import getpid\nprint(Path(f'/proc/self/task/{getpid()}/children').read_text(), flush=True)"
     process, pids = owner(then)
     assert [int(pid) for pid in process.stdout.readline().split()] == pids[:1]
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="the system has no /proc")
+def test_who_was_not_told_of_is_known_by_the_folder_in_its_variables(tmp_path):
+    """The owner is killed between the start of a process and telling of it."""
+    folder = tmp_path / "mine"
+    code = "import sys; from pathlib import Path; from unstuck.trials.guard import Guard; Guard(Path(sys.argv[1]))"
+    wait = "print(flush=True); input()"
+    (folder / "job").mkdir(parents=True)
+    owner = subprocess.Popen(
+        [sys.executable, "-c", f"{code}; {wait}", folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    owner.stdout.readline()
+    begun = subprocess.Popen(
+        ["sleep", "60"], env={**os.environ, "UNSTUCK_RUN": f"{folder}/job"}, start_new_session=True
+    )
+    other = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    try:
+        owner.kill()
+        assert begun.wait(timeout=20) == -signal.SIGKILL
+        assert away(folder)
+        assert other.poll() is None
+    finally:
+        owner.wait()
+        owner.stdin.close()
+        owner.stdout.close()
+        for process in (begun, other):
+            process.kill()
+            process.wait()

@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -54,7 +55,10 @@ def _stay(folder: str) -> None:
     if os.fork():
         os._exit(0)
     end(_left(sys.stdin.buffer))
-    shutil.rmtree(folder, ignore_errors=True)
+    for pause in (0.0, 0.2, 1.0):  # who has just been started shows its variables a little later
+        time.sleep(pause)
+        end(_begun_for(folder))
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _left(lines: Iterable[bytes]) -> set[int]:
@@ -64,6 +68,17 @@ def _left(lines: Iterable[bytes]) -> set[int]:
         leader = int(line[1:])
         watched.add(leader) if line[:1] == b"+" else watched.discard(leader)
     return watched
+
+
+def _begun_for(folder: str) -> set[int]:
+    """Groups of processes whose variables name the folder: who was killed may not have come to tell of the last one."""
+    found: set[int] = set()
+    processes = Path("/proc").iterdir() if Path("/proc").is_dir() else ()
+    for process in [p for p in processes if p.name.isdigit()]:
+        with contextlib.suppress(OSError):  # another's, or one that has just ended
+            if os.fsencode(folder) in (process / "environ").read_bytes():
+                found.add(os.getpgid(int(process.name)))
+    return found - {os.getpgrp()}
 
 
 def end(leaders: Iterable[int]) -> None:
