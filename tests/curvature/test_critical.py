@@ -265,6 +265,7 @@ def test_of_a_sample_a_slope_within_its_noise_vanishes():
     assert critical_point(objective, sampled=True).kind == "minimum"  # of all of them zero is the best
 
 
+@pytest.mark.slow
 def test_counts_come_on_demand(build, truth):
     objective, _ = build("mlp")
     values = torch.linalg.eigvalsh(truth("mlp"))

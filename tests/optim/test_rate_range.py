@@ -17,6 +17,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from unstuck.errors import MisuseError
 from unstuck.optim.rate_range import _tail, rate_range
 
+pytestmark = pytest.mark.slow
+
 FEW = {"steps": 30, "trial_steps": 20, "low": 1e-4}
 
 

@@ -16,6 +16,8 @@ from unstuck.probes.batch import Script, batch, besides, memory_of, noise_along,
 from unstuck.probes.bench import Clock
 from unstuck.probes.resized import Resized
 
+pytestmark = pytest.mark.slow
+
 FEATURES, MEAN = 50, 0.2
 
 

@@ -15,6 +15,8 @@ from unstuck.regularization.penalties import L2, weights
 from unstuck.regularization.pruning import sparsity
 from unstuck.training import Training
 
+pytestmark = pytest.mark.slow
+
 
 def seeded(seed=0):
     return torch.Generator().manual_seed(seed)

@@ -162,6 +162,7 @@ def test_under_sgd_it_is_the_optimizers_decay():
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.slow
 def test_under_adam_a_penalty_decays_weights_with_large_gradients_less_and_decoupled_decay_all_the_same():
     """The loss pulls at two weights to and fro, at one a hundred times as hard, and leaves both where they are on average."""
     rate, strength, steps = 4e-3, 0.1, 500
@@ -223,6 +224,7 @@ def lasso(strength):
     return w
 
 
+@pytest.mark.slow
 def test_the_proximal_step_finds_the_lasso_with_exact_zeros_and_the_gradient_of_l1_makes_none():
     expected = lasso(0.1)
     assert (expected == 0).sum() == 7

@@ -112,6 +112,7 @@ def first_spike_slowly(record, spike):
     return None
 
 
+@pytest.mark.slow
 def test_the_first_spike_is_as_step_by_step(runs):
     spikes = 0
     for seed in range(300):

@@ -181,6 +181,7 @@ def test_entropy_is_pushed_up():
     assert float(who.policy.read([point]).entropy.detach()) > before
 
 
+@pytest.mark.slow
 def test_density_of_links_is_drawn_to_what_is_wanted():
     space = Space(lambda draw: [draw.links("skip", i, of=i) for i in range(1, 6)])
     who, adam, rng = learner(replace(PLAIN, density=0.2, density_weight=0.8)), Adam(2e-2), random.Random(0)
@@ -197,6 +198,7 @@ def test_a_gradient_is_limited_over_all_names():
     assert limited(found, 5.1)["a"] is found["a"] and limited(found, None) == found
 
 
+@pytest.mark.slow
 def test_it_finds_the_best_of_nine():
     who, adam, rng = learner(replace(PLAIN, advantage="standardised", entropy=0.02)), Adam(1e-2), random.Random(0)
     for _ in range(80):

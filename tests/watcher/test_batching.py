@@ -13,6 +13,8 @@ from torch.nn import functional as F
 from unstuck.evidence import Series
 from unstuck.watcher.batching import _of_processor, measure
 
+pytestmark = pytest.mark.slow
+
 
 def script(*, steps=30, accumulated=1):
     torch.manual_seed(0)
