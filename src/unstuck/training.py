@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.optim import lr_scheduler
 
 from unstuck._batches import Forward, copied_batches, generators, numbers_kept, outputs_and_targets
+from unstuck._modes import evaluating
 from unstuck._training_copies import copied_optimizer, uses
 from unstuck.errors import MisuseError
 from unstuck.optim.weight_average import WeightAverage
@@ -227,18 +228,12 @@ class Training:
     @contextlib.contextmanager
     def as_evaluated(self) -> Iterator[None]:
         """While which the model is as it is evaluated: in evaluation mode, without gradients, with the weights that are evaluated."""
-        modes = [(module, module.training) for module in self.model.modules()]
-        self.model.eval()
-        try:
-            with torch.no_grad(), contextlib.ExitStack() as around:
-                if average := self._current_average():
-                    around.enter_context(average.swapped_in())
-                for hook in self.around_eval:
-                    around.enter_context(hook(self))
-                yield
-        finally:
-            for module, mode in modes:
-                module.training = mode
+        with evaluating(self.model), torch.no_grad(), contextlib.ExitStack() as around:
+            if average := self._current_average():
+                around.enter_context(average.swapped_in())
+            for hook in self.around_eval:
+                around.enter_context(hook(self))
+            yield
 
     def _epoch(self) -> Epoch:
         total: Any = 0.0  # stays where the model is

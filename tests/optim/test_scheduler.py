@@ -16,33 +16,14 @@ from unstuck.optim.scheduler import WarmUpPlateau, scheduler
 from unstuck.optim.schedules import (
     Constant,
     Cosine,
-    CosineRestarts,
     Exponential,
-    Hold,
-    InverseTime,
     OneCycle,
-    Polynomial,
     Step,
-    Steps,
     WarmUp,
 )
 from unstuck.training import Training
 
 RATE = 0.7
-ALL = [
-    Constant(0.5),
-    Step(3, 0.5),
-    Steps((2, 5, 5), 0.5),
-    Exponential(0.9, floor=0.2),
-    InverseTime(10, 0.5),
-    Polynomial(20, 2.0, 0.1),
-    Cosine(20, 0.1),
-    CosineRestarts(5, 2, 0.1, 0.8),
-    OneCycle(20),
-    OneCycle(20, shape="linear"),
-    WarmUp(5, then=Hold(3, then=Cosine(10))),
-    WarmUp(5, then=Step(2), shape="exponential"),
-]
 
 
 def parameter():
@@ -134,26 +115,25 @@ def test_a_rate_that_is_a_tensor_is_written_to():
     assert float(ours.base_lrs[0]) == pytest.approx(0.8)
 
 
-@pytest.mark.parametrize("schedule", ALL, ids=repr)
-def test_it_goes_on_from_its_state_and_from_a_step(schedule):
-    whole = of_ours(schedule, 25)
+def test_it_goes_on_from_its_state_and_from_a_step(every_schedule):
+    whole = of_ours(every_schedule, 25)
     optimizer = SGD([parameter()], lr=RATE)
-    ours = scheduler(optimizer, schedule)
+    ours = scheduler(optimizer, every_schedule)
     rates(optimizer, ours, 9)
     saved = io.BytesIO()
     torch.save({"optimizer": optimizer.state_dict(), "rates": ours.state_dict()}, saved)
     saved.seek(0)
     state = torch.load(saved)  # weights_only: nothing but numbers
     fresh = SGD([parameter()], lr=123.0)
-    resumed = scheduler(fresh, schedule)
+    resumed = scheduler(fresh, every_schedule)
     fresh.load_state_dict(state["optimizer"])
     resumed.load_state_dict(state["rates"])
     assert rates(fresh, resumed, 16) == whole[9:]
     alone = SGD([parameter()], lr=123.0)
-    resumed = scheduler(alone, schedule)
+    resumed = scheduler(alone, every_schedule)
     resumed.load_state_dict(state["rates"])
     assert rates(alone, resumed, 16) == whole[9:]
-    assert of_ours(schedule, 16, step=9) == whole[9:]
+    assert of_ours(every_schedule, 16, step=9) == whole[9:]
 
 
 def test_momentum_goes_on_too():

@@ -25,20 +25,6 @@ from unstuck.optim.schedules import (
 )
 
 RATE = 0.7
-ALL = [
-    Constant(0.5),
-    Step(3, 0.5),
-    Steps((2, 5, 5), 0.5),
-    Exponential(0.9, floor=0.2),
-    InverseTime(10, 0.5),
-    Polynomial(20, 2.0, 0.1),
-    Cosine(20, 0.1),
-    CosineRestarts(5, 2, 0.1, 0.8),
-    OneCycle(20),
-    OneCycle(20, shape="linear"),
-    WarmUp(5, then=Hold(3, then=Cosine(10))),
-    WarmUp(5, then=Step(2), shape="exponential"),
-]
 
 
 def parameter():
@@ -106,12 +92,11 @@ def test_one_cycle_is_that_of_torch_with_its_momentum(shape):
     assert cycle(29) == pytest.approx(0.1 / 50) and cycle(1000) == cycle(29)
 
 
-@pytest.mark.parametrize("schedule", ALL, ids=repr)
-def test_it_is_plain_data(schedule):
-    again = pickle.loads(pickle.dumps(schedule))
-    assert again == schedule
-    assert [again(t) for t in range(60)] == [schedule(t) for t in range(60)]
-    assert schedule(10**9) >= 0
+def test_it_is_plain_data(every_schedule):
+    again = pickle.loads(pickle.dumps(every_schedule))
+    assert again == every_schedule
+    assert [again(t) for t in range(60)] == [every_schedule(t) for t in range(60)]
+    assert every_schedule(10**9) >= 0
 
 
 @pytest.mark.parametrize(

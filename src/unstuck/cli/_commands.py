@@ -159,13 +159,9 @@ def cure(
 def curvature(
     script: options.Script = None,
     module: options.Module = None,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write what was measured as JSON.", show_default=False)
-    ] = None,
+    json_file: options.MeasuredJson = None,
     html_file: options.HtmlFile = None,
-    budget: Annotated[
-        str, typer.Option(metavar="TIME", help="Time for the measurements when the script has ended: 90s, 2m, 1h.")
-    ] = "30s",
+    budget: options.MeasuringTime = "30s",
     density: Annotated[
         bool, typer.Option("--density/--no-density", help="The density of all eigenvalues, and the counts of signs.")
     ] = True,
@@ -195,13 +191,9 @@ def curvature(
 def batch(
     script: options.Script = None,
     module: options.Module = None,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write what was measured as JSON.", show_default=False)
-    ] = None,
+    json_file: options.MeasuredJson = None,
     html_file: options.HtmlFile = None,
-    budget: Annotated[
-        str, typer.Option(metavar="TIME", help="Time for the measurements when the script has ended: 90s, 2m, 1h.")
-    ] = "30s",
+    budget: options.MeasuringTime = "30s",
     prove: Annotated[
         bool,
         typer.Option("--prove", help="Train with the recommended size and as it is, with the same seeds, and compare."),

@@ -19,6 +19,12 @@ Module = Annotated[
     str | None,
     typer.Option("-m", metavar="MODULE", help="Run a module instead of a script; what follows are its arguments."),
 ]
+MeasuredJson = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Write what was measured as JSON.", show_default=False)
+]
+MeasuringTime = Annotated[
+    str, typer.Option(metavar="TIME", help="Time for the measurements when the script has ended: 90s, 2m, 1h.")
+]
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the verdict as JSON.")]
 HtmlFile = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write the report as one offline page.")]
 FailOn = Annotated[

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from unstuck._batches import outputs_and_targets
+from unstuck._modes import evaluating
 from unstuck.data._answers import Batch, Kind, Scale, judged_batch, kind_of, worst_first
 from unstuck.data.samples import as_array, inputs_of
 from unstuck.errors import MisuseError
@@ -229,17 +230,10 @@ def collect(
     Raises:
         MisuseError: There are no batches, or outputs and targets don't fit together.
     """  # noqa: DOC502
-    collector, modes = Collector(**settings), [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad():
-            for batch in loader:
-                collector.update(
-                    *(forward or outputs_and_targets)(model, batch), inputs=_shown(inputs_of(batch, inputs))
-                )
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    collector = Collector(**settings)
+    with evaluating(model), torch.no_grad():
+        for batch in loader:
+            collector.update(*(forward or outputs_and_targets)(model, batch), inputs=_shown(inputs_of(batch, inputs)))
     return collector.judged()
 
 

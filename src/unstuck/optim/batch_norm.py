@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from unstuck._modes import evaluating
 from unstuck.errors import MisuseError
 
 
@@ -50,21 +51,18 @@ def update_batch_norm(
 @contextlib.contextmanager
 def _only_these_train(model: nn.Module, norms: list[_BatchNorm]) -> Iterator[None]:
     """While which norms collect the plain mean over batches, from none on, and everything else evaluates."""
-    modes = [(module, module.training) for module in model.modules()]
     kept = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
-    try:
-        model.eval()
-        for norm, _, tracked in kept:
-            norm.train()
-            norm.momentum = None  # the plain mean
-            norm.num_batches_tracked = None if tracked is None else torch.zeros_like(tracked)
-            norm.reset_running_stats()  # what isn't finite would stay so
-        yield
-    finally:
-        for norm, momentum, tracked in kept:
-            norm.momentum, norm.num_batches_tracked = momentum, tracked
-        for module, mode in modes:
-            module.training = mode
+    with evaluating(model):
+        try:
+            for norm, _, tracked in kept:
+                norm.train()
+                norm.momentum = None  # the plain mean
+                norm.num_batches_tracked = None if tracked is None else torch.zeros_like(tracked)
+                norm.reset_running_stats()  # what isn't finite would stay so
+            yield
+        finally:
+            for norm, momentum, tracked in kept:
+                norm.momentum, norm.num_batches_tracked = momentum, tracked
 
 
 def _forward(model: nn.Module, batch: Any) -> Any:

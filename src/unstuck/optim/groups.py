@@ -20,6 +20,7 @@ from torch import nn
 from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils.parametrize import ParametrizationList
 
+from unstuck._modes import evaluating
 from unstuck.errors import MisuseError
 
 Group = dict[str, Any]
@@ -254,15 +255,12 @@ def _in_order(
         for stage in stages
         for name in stage
     ]
-    modes = [(module, module.training) for module in model.modules()]
     try:
-        with torch.no_grad():
-            model.eval()(*inputs)
+        with torch.no_grad(), evaluating(model):
+            model(*inputs)
     finally:
         for handle in handles:
             handle.remove()
-        for module, mode in modes:
-            module.training = mode
     first = {name: begun.index(name) for name in set(begun)}
     idle = [stage for stage in stages if not any(name in first for name in stage)]
     if idle:

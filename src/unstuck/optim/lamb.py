@@ -19,6 +19,7 @@ from unstuck.optim._many import (
     add,
     bundles,
     check_range,
+    computed,
     correction,
     each,
     in_step,
@@ -116,10 +117,7 @@ class Lamb(Optimizer):
         Raises:
             MisuseError: A gradient is sparse.
         """  # noqa: DOC502
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = computed(closure)
         for group in self.param_groups:
             for bundle in bundles(self, group, ("exp_avg", "exp_avg_sq"), count=True, apart=adapts(group)):
                 _update(bundle, group)

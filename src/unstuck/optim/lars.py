@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from unstuck.optim._many import TORCH, Bundle, adapts, add, bundles, check_range, joined, norms, rate, spread
+from unstuck.optim._many import TORCH, Bundle, adapts, add, bundles, check_range, computed, joined, norms, rate, spread
 from unstuck.optim.family import Kind
 
 
@@ -93,10 +93,7 @@ class Lars(Optimizer):
         Raises:
             MisuseError: A gradient is sparse.
         """  # noqa: DOC502
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = computed(closure)
         for group in self.param_groups:
             names = ("velocity",) if group["momentum"] else ()
             for bundle in bundles(self, group, names, apart=adapts(group)):

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from unstuck.errors import MisuseError
-from unstuck.optim._many import TORCH, Bundle, add, bundles, check_range, correction, rate, spread
+from unstuck.optim._many import TORCH, Bundle, add, bundles, check_range, computed, correction, rate, spread
 from unstuck.optim.family import Kind
 
 Form = Literal["sum", "mean"]
@@ -110,10 +110,7 @@ class Sgd(Optimizer):
         Raises:
             MisuseError: A gradient is sparse.
         """  # noqa: DOC502
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = computed(closure)
         for group in self.param_groups:
             names = ("velocity",) if group["momentum"] else ()
             for bundle in bundles(self, group, names, count=bool(names) and group["bias_correction"]):

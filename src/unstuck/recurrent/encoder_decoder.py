@@ -7,8 +7,7 @@ The context is read with h_t as query. Feeding h̃ back tells the decoder what i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from unstuck._modes import evaluating
 from unstuck.errors import MisuseError
 from unstuck.recurrent.attention import Additive, Dot, General, Memory, positions
 from unstuck.recurrent.decoding import Decoded, beam, greedy
@@ -148,7 +148,7 @@ class EncoderDecoder(nn.Module):
         target: Int[Tensor, "batch target"],
     ) -> Float[Tensor, "batch target source"]:
         """Where attention lies while each token of a target is given, such as one that was decoded; each row adds up to 1."""
-        with _evaluated(self):
+        with evaluating(self):
             return self._teach(source, source_lengths, target)[1]
 
     def decode(
@@ -176,7 +176,7 @@ class EncoderDecoder(nn.Module):
         Returns:
             Targets with their log-probabilities; the padding and the start token are never among their tokens.
         """
-        with torch.no_grad(), _evaluated(self):
+        with torch.no_grad(), evaluating(self):
             state = self._encode(source, source_lengths)
             if width == num_best == 1:
                 return greedy(self._step, state, start=self.start, stop=self.stop, max_length=max_length)
@@ -243,14 +243,3 @@ def _batch_second(state: Tensor | tuple[Tensor, ...]) -> Tensor | tuple[Tensor, 
     if isinstance(state, tuple):
         return tuple(part.transpose(0, 1).contiguous() for part in state)
     return state.transpose(0, 1).contiguous()
-
-
-@contextmanager
-def _evaluated(model: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training

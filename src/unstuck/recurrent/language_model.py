@@ -9,10 +9,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from unstuck._modes import evaluating
 from unstuck.errors import MisuseError
 from unstuck.recurrent.cell import Definition
 from unstuck.recurrent.decoding import Decoded, beam, greedy, sample
-from unstuck.recurrent.encoder_decoder import _batch_second, _evaluated
+from unstuck.recurrent.encoder_decoder import _batch_second
 from unstuck.recurrent.layers import Recurrent, States
 
 
@@ -121,7 +122,7 @@ class LanguageModel(nn.Module):
 
         For more texts than fit at once, add up `costs` instead: perplexities of parts have no mean.
         """
-        with _evaluated(self):
+        with evaluating(self):
             return self.loss(tokens, targets).double().exp().item()
 
     def generate(
@@ -156,7 +157,7 @@ class LanguageModel(nn.Module):
         lengths = torch.full_like(prompt[:, 0], prompt.shape[1]) if lengths is None else lengths
         if int(lengths.min()) < 1:
             raise MisuseError("a prompt has no token: begin it with one, such as that for the start of a text")
-        with torch.no_grad(), _evaluated(self):
+        with torch.no_grad(), evaluating(self):
             _, states = self._run(prompt, None, lengths - 1)
             start, state = prompt.gather(1, lengths[:, None] - 1)[:, 0], _batch_second(states)
             ends = {"start": start, "stop": stop, "max_length": max_length}

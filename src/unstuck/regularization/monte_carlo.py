@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
+from unstuck._modes import evaluating
 from unstuck.errors import MisuseError
 from unstuck.regularization.dropout import TORCHS, Kept
 
@@ -33,20 +34,15 @@ def sampled(model: nn.Module, *, also: tuple[type[nn.Module], ...] = ()) -> Iter
         MisuseError: Nothing in the model drops.
     """
     random = (Kept, TORCHS, *_DROP_BY_THEMSELVES, *also)
-    modes = [(module, module.training) for module in model.modules()]
-    dropping = [module for module, _ in modes if isinstance(module, random)]
+    dropping = [module for module in model.modules() if isinstance(module, random)]
     if not any(_is_random(module) for module in dropping):
         raise MisuseError(
             "nothing in the model drops: it has no dropout, or keeps all; name kinds that drop by themselves in also="
         )
-    model.eval()
-    for module in dropping:
-        module.training = True
-    try:
+    with evaluating(model):
+        for module in dropping:
+            module.training = True
         yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def _is_random(module: nn.Module) -> bool:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from unstuck._modes import evaluating
 from unstuck.errors import MisuseError
 from unstuck.regularization._weights import Weight, found_weights, some_weights, unit_norms
 
@@ -391,13 +392,8 @@ def sparsity(model: nn.Module) -> Sparsity:
         3 of 6 weights are zero (50.0%)
           weight: 3 of 6 (50.0%); 1 of 3 outputs have none left
     """
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
+    with evaluating(model):
         return Sparsity(tuple(_counted(w) for w in found_weights(model)))
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def _counted(weight: Weight) -> LayerSparsity:

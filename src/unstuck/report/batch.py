@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
-from rich.segment import Segment
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -19,8 +18,8 @@ from unstuck.report import _words as words
 from unstuck.report._batch import HEADER, Batch, advice, caveats, facts, gathered, headline, mark, row
 from unstuck.report._batch import to_json as as_json
 from unstuck.report._curves import spark
-from unstuck.report.output import write_text
-from unstuck.report.text import WIDEST, Row, Short, in_ascii, line, table
+from unstuck.report.output import write_json
+from unstuck.report.text import Row, Sheet, Short, line, table
 
 _COLOURS = {"change": "cyan", "keep": "green", "unknown": "yellow"}
 _BARS = "cyan"
@@ -37,7 +36,7 @@ def render(record: Record, *, width: int | None = None) -> RenderableType:
     Returns:
         A renderable of about 30 lines; plain ASCII on a console that can't show more.
     """
-    return _Report(record, width)
+    return Sheet(functools.partial(_parts, record), width)
 
 
 def to_json(record: Record) -> dict[str, Any]:
@@ -67,32 +66,22 @@ def write(record: Record, path: str | Path) -> None:
         MisuseError: `path` is a folder, or in a folder that doesn't exist.
         RecordError: The system refuses to write there.
     """  # noqa: DOC502
-    write_text(path, json.dumps(to_json(record), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_json(path, to_json(record))
 
 
-class _Report:
-    def __init__(self, record: Record, width: int | None) -> None:
-        self.record, self.width = record, width
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        width = min(self.width or WIDEST, options.max_width, WIDEST)
-        options = options.update(width=width, height=None)
-        for segment in console.render(Group(*self._parts(width)), options):
-            yield Segment(in_ascii(segment.text, options), segment.style, segment.control)
-
-    def _parts(self, width: int) -> Iterator[RenderableType]:
-        found = gathered(self.record)
-        yield _headline(found, self.record)
+def _parts(record: Record, width: int) -> Iterator[RenderableType]:
+    found = gathered(record)
+    yield _headline(found, record)
+    yield Text()
+    if advice(found):
+        yield Short(Text(words.sentence(advice(found))), lines=4)
         yield Text()
-        if advice(found):
-            yield Short(Text(words.sentence(advice(found))), lines=4)
-            yield Text()
-        if found.choice:
-            yield _sizes(found, wide=width >= _ROOM)
-            yield Text()
-        yield table(_rows(found))
-        yield Text("─" * width, style="dim")
-        yield table(_footer(found, self.record))
+    if found.choice:
+        yield _sizes(found, wide=width >= _ROOM)
+        yield Text()
+    yield table(_rows(found))
+    yield Text("─" * width, style="dim")
+    yield table(_footer(found, record))
 
 
 def _headline(found: Batch, record: Record) -> RenderableType:

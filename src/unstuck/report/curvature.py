@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
-from rich.segment import Segment
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -18,8 +17,8 @@ from unstuck.report import _words as words
 from unstuck.report._curvature import Curvature, course_row, facts, gathered, heights, measured, stalled, steepest
 from unstuck.report._curvature import to_json as as_json
 from unstuck.report._curves import by_step, spark
-from unstuck.report.output import write_text
-from unstuck.report.text import WIDEST, Row, Short, in_ascii, line, table
+from unstuck.report.output import write_json
+from unstuck.report.text import Row, Sheet, Short, line, table
 
 _COLOURS = {"saddle": "yellow", "maximum": "yellow", "minimum": "green", "unknown": "red"}
 _BARS = "cyan"
@@ -36,7 +35,7 @@ def render(record: Record, *, width: int | None = None) -> RenderableType:
     Returns:
         A renderable of about 20 lines; plain ASCII on a console that can't show more.
     """
-    return _Report(record, width)
+    return Sheet(functools.partial(_parts, record), width)
 
 
 def to_json(record: Record) -> dict[str, Any]:
@@ -66,7 +65,7 @@ def write(record: Record, path: str | Path) -> None:
         MisuseError: `path` is a folder, or in a folder that doesn't exist.
         RecordError: The system refuses to write there.
     """  # noqa: DOC502
-    write_text(path, json.dumps(to_json(record), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_json(path, to_json(record))
 
 
 def _found(record: Record) -> Curvature:
@@ -80,26 +79,16 @@ def _why(record: Record) -> str:
     return f"the script {ending}" if ending else "the script ended before anything could be measured"
 
 
-class _Report:
-    def __init__(self, record: Record, width: int | None) -> None:
-        self.record, self.width = record, width
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        width = min(self.width or WIDEST, options.max_width, WIDEST)
-        options = options.update(width=width, height=None)
-        for segment in console.render(Group(*self._parts(width)), options):
-            yield Segment(in_ascii(segment.text, options), segment.style, segment.control)
-
-    def _parts(self, width: int) -> Iterator[RenderableType]:
-        found = _found(self.record)
-        yield _headline(found, self.record)
+def _parts(record: Record, width: int) -> Iterator[RenderableType]:
+    found = _found(record)
+    yield _headline(found, record)
+    yield Text()
+    if found.point.get("says"):
+        yield Short(Text(words.sentence(str(found.point.get("says")))), lines=4)
         yield Text()
-        if found.point.get("says"):
-            yield Short(Text(words.sentence(str(found.point.get("says")))), lines=4)
-            yield Text()
-        yield table(_rows(found, width))
-        yield Text("─" * width, style="dim")
-        yield table(_footer(found, self.record))
+    yield table(_rows(found, width))
+    yield Text("─" * width, style="dim")
+    yield table(_footer(found, record))
 
 
 def _headline(found: Curvature, record: Record) -> RenderableType:

@@ -6,13 +6,12 @@ Findings are one flat list, most decisive first. A symptom stands right behind w
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from unstuck._json import plain
-from unstuck.report.output import write_text
+from unstuck.report.output import write_json
 from unstuck.verdict import Finding, Verdict
 
 SCHEMA = 1
@@ -52,7 +51,7 @@ def write(verdict: Verdict, path: str | Path) -> None:
         MisuseError: `path` is a folder, or in a folder that doesn't exist.
         RecordError: The system refuses to write there.
     """  # noqa: DOC502
-    write_text(path, json.dumps(to_json(verdict), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_json(path, to_json(verdict))
 
 
 def _findings(roots: Iterable[Finding]) -> list[dict[str, Any]]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 from unstuck.errors import MisuseError, RecordError
 
@@ -53,6 +55,20 @@ def write_text(path: str | Path, text: str) -> None:
     except OSError as error:
         reason = error.strerror or error
         raise RecordError(f"can't write the report to {str(path)!r}: {reason}; name another file") from error
+
+
+def write_json(path: str | Path, told: Any) -> None:
+    """Write a report as strict JSON, as `write_text` does.
+
+    Args:
+        path: The file to write.
+        told: Plain dicts, lists, text and finite numbers.
+
+    Raises:
+        MisuseError: `path` is a folder, or in a folder that doesn't exist.
+        RecordError: The system refuses: no permission, a full disk.
+    """  # noqa: DOC502
+    write_text(path, json.dumps(told, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _replace(target: Path, content: bytes) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 from rich.cells import cell_len
@@ -44,6 +44,24 @@ def render(verdict: Verdict, record: Record, *, width: int | None = None) -> Ren
         A renderable of about 24 lines, never much above 30; plain ASCII on a console that can't show more.
     """
     return _Report(verdict, record, width)
+
+
+class Sheet:
+    """Renderables one below the other, no wider than a report is, in ASCII where the console can't show more.
+
+    Args:
+        parts: Gives them for a width in columns.
+        width: Columns to fill at most; the console's width when None.
+    """
+
+    def __init__(self, parts: Callable[[int], Iterator[RenderableType]], width: int | None) -> None:
+        self.parts, self.width = parts, width
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        width = min(self.width or WIDEST, options.max_width, WIDEST)
+        options = options.update(width=width, height=None)
+        for segment in console.render(Group(*self.parts(width)), options):
+            yield Segment(in_ascii(segment.text, options), segment.style, segment.control)
 
 
 class _Report:
