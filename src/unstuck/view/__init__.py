@@ -1,0 +1,1 @@
+"""Runs as they grow, served to a browser on this machine."""
