@@ -1,7 +1,8 @@
 """The file behind a record: its tables, how values are written in them, and how a file is opened. No numpy.
 
 A record is one SQLite file. While it grows it is in WAL mode, so that it can be read meanwhile and a killed process loses
-nothing that was flushed; when it is finished it is one plain file with no log beside it.
+nothing that was flushed; when it is finished it is one plain file with no log beside it. Who reads it takes no lock and writes
+nothing (`_store_image`).
 
 | table | holds |
 |---|---|
@@ -25,11 +26,13 @@ import shutil
 import sqlite3
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from unstuck._store_image import FOLDED, ChangedError, image, journal_of, log_of
+from unstuck._store_rows import TornError, rows
 from unstuck.errors import RecordError
 
 APPLICATION = 0x756E7374  # "unst"
@@ -54,6 +57,7 @@ KINDS: dict[str, tuple[Any, ...]] = {
     "events": (int, int, str, str, str),
 }
 SET_META = "INSERT INTO meta VALUES (?, ?) ON CONFLICT(key) DO UPDATE SET value = excluded.value"
+LOG_SIZE = 4 << 20  # bytes a log has before it is carried over into the file
 _NON_FINITE = "$float"  # {"$float": "nan"} stands for what JSON can't say
 
 
@@ -140,9 +144,11 @@ def _made(path: Path, meta: Mapping[str, Any]) -> sqlite3.Connection:
         connection.execute(f"PRAGMA user_version = {VERSION}")
         for statement in TABLES.split(";")[:-1]:
             connection.execute(statement)
-        connection.executemany(SET_META, [(key, encode(value)) for key, value in meta.items()])
+        connection.executemany(SET_META, [(key, encode(value)) for key, value in {**meta, FOLDED: 0}.items()])
         connection.execute("COMMIT")
         connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA wal_autocheckpoint = 0")  # `fold` does it, ...
+        connection.execute("PRAGMA journal_size_limit = 0")  # ... and a log that is begun anew is short again
         _use_log(connection)
     except BaseException:
         connection.close()
@@ -162,11 +168,38 @@ def _clear_away(path: Path) -> None:
         RecordError: It holds some.
     """
     if path.stat().st_size:
-        with opened(path) as connection:
-            if connection.execute("SELECT 1 FROM samples LIMIT 1").fetchone():
-                raise RecordError(f"there is a record in {str(path)!r} already: name another file")
+        try:
+            is_empty = patiently(lambda: _is_empty(path))
+        except (ChangedError, TornError):
+            is_empty = False
+        if not is_empty:
+            raise RecordError(f"there is a record in {str(path)!r} already: name another file")
     for name in (path.name, f"{path.name}-wal", f"{path.name}-shm"):
         path.with_name(name).unlink(missing_ok=True)
+
+
+def _is_empty(path: Path) -> bool:
+    with opened(path) as connection:
+        return not connection.execute("SELECT 1 FROM samples LIMIT 1").fetchone()
+
+
+def fold(connection: sqlite3.Connection, path: Path) -> None:
+    """Carries a log that has grown long over into the file, so that the next transaction begins it anew.
+
+    The file says first how many were carried over: a copy of it without that does not fit the log that comes next.
+
+    Args:
+        connection: The one that writes.
+        path: The file.
+    """
+    with suppress(OSError, sqlite3.Error):
+        log = log_of(path)
+        if log.stat().st_size < LOG_SIZE:
+            return
+        with log.open("rb") as file:
+            number = int.from_bytes(file.read(16)[12:16], "big")
+        connection.execute(SET_META, (FOLDED, encode(number + 1)))
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
 
 def settle(connection: sqlite3.Connection) -> None:
@@ -188,7 +221,10 @@ def note(path: Path, meta: Mapping[str, Any]) -> bool:
         return False
     try:
         with closing(_connect(path, "mode=rw")) as connection:
-            _check(connection, path)
+            _check(path.read_bytes()[:100], path)
+            connection.execute(
+                "PRAGMA wal_autocheckpoint = 0"
+            )  # only who writes begins a log anew, and says so (`fold`)
             connection.execute("BEGIN IMMEDIATE")
             connection.executemany(SET_META, [(key, encode(value)) for key, value in meta.items()])
             connection.execute("COMMIT")
@@ -201,9 +237,42 @@ def note(path: Path, meta: Mapping[str, Any]) -> bool:
 # ---------------------------------------------------------------------- opening a file to read
 
 
+_PATIENCE = 3.0  # seconds a file is waited for that others change
+
+T = TypeVar("T")
+
+
+def facts(path: Path) -> dict[str, Any]:
+    """Facts of a run, from as few bytes of its record as hold them.
+
+    Args:
+        path: The file.
+
+    Returns:
+        All of them.
+
+    Raises:
+        RecordError: It is no record, a newer version wrote it, or it can't be read by this way.
+    """  # noqa: DOC501
+
+    def read() -> dict[str, Any]:
+        with image(path, quick=True) as found:
+            _check(found.head, path)
+            return {key: decode(value) for key, value in rows(found, "meta")}
+
+    try:
+        if _is_left_half_changed(path):
+            raise ChangedError
+        return patiently(read)
+    except (TornError, ChangedError, ValueError, TypeError) as error:
+        raise RecordError(f"{str(path)!r} is damaged") from error
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[sqlite3.Connection]:
-    """A connection to read a record by, also while it grows, after a kill, and in a folder that can't be written.
+    """A connection to read a record by, also while it grows, after a kill, and where nothing can be written.
+
+    It is to a state of one moment, and writes nothing in the record's folder.
 
     Args:
         path: The file.
@@ -213,15 +282,45 @@ def opened(path: Path) -> Iterator[sqlite3.Connection]:
 
     Raises:
         RecordError: It is no record, or a newer version wrote it.
+        ChangedError: It was changed while it was read; what was read is to be thrown away.
+        TornError: A part of it is lost.
     """  # noqa: DOC502
-    with ExitStack() as stack:
+    if _is_left_half_changed(path):
+        with _aside(path) as connection:
+            yield connection
+        return
+    with image(path) as found:
+        _check(found.head, path)
+        alone = found.whole() if found.has_log else None
+        if alone is None:
+            with closing(_connect(path, "mode=ro&immutable=1")) as connection:  # as nothing is to be locked
+                yield connection
+    if alone is not None:
+        with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+            connection.deserialize(alone)
+            yield connection
+
+
+def patiently(read: Callable[[], T]) -> T:
+    """What a function reads, tried again for a while when the file is changed meanwhile.
+
+    Args:
+        read: The function; it raises `ChangedError` when it has to be tried again.
+
+    Returns:
+        What it gives.
+
+    Raises:
+        ChangedError: It was changed all the time.
+    """
+    until = time.monotonic() + _PATIENCE
+    while True:
         try:
-            connection = _connect(path, "mode=ro")
-        except sqlite3.OperationalError:
-            connection = stack.enter_context(_aside(path))
-        stack.callback(connection.close)
-        _check(connection, path)
-        yield connection
+            return read()
+        except ChangedError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.01)
 
 
 def _connect(path: Path, how: str) -> sqlite3.Connection:
@@ -234,23 +333,41 @@ def _connect(path: Path, how: str) -> sqlite3.Connection:
     return connection
 
 
+def _is_left_half_changed(path: Path) -> bool:
+    """Whether somebody who is gone left the file in the middle of a change, which what is beside it undoes."""
+    until = time.monotonic() + _PATIENCE
+    while (age := _age(journal_of(path))) is not None:
+        if age > _PATIENCE or time.monotonic() > until:
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def _age(journal: Path) -> float | None:
+    """Seconds since a file was changed, None when nothing is in it."""
+    try:
+        found = journal.stat()
+    except FileNotFoundError:
+        return None
+    return time.time() - found.st_mtime if found.st_size else None
+
+
 @contextmanager
 def _aside(path: Path) -> Iterator[sqlite3.Connection]:
-    """A connection that needs to write nothing beside the file: to the file alone, or to a copy when there is a log."""
-    log = path.with_name(f"{path.name}-wal")
-    if not log.exists() or not log.stat().st_size:
-        yield _connect(path, "mode=ro&immutable=1")
-        return
+    """A connection to a copy."""
     with tempfile.TemporaryDirectory(prefix="unstuck-") as folder:
-        for file in (path, log):
+        for file in (path, journal_of(path)):
             shutil.copyfile(file, Path(folder) / file.name)
-        yield _connect(Path(folder) / path.name, "mode=rw")
+        with closing(_connect(Path(folder) / path.name, "mode=rw")) as connection:
+            _check(Path(folder, path.name).read_bytes()[:100], path)
+            yield connection
 
 
-def _check(connection: sqlite3.Connection, path: Path) -> None:
-    (application,) = connection.execute("PRAGMA application_id").fetchone()
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    check(path, application, version)
+def _check(head: bytes, path: Path) -> None:
+    if head.startswith(b"SQLite format 3\0"):
+        check(path, int.from_bytes(head[68:72], "big"), int.from_bytes(head[60:64], "big"))
+    else:
+        check(path, 0, 0)
 
 
 def check(path: Path, application: int, version: int) -> None:

@@ -4,7 +4,7 @@ SQLite finds rows through inner pages, and one that is lost hides every row unde
 can be read alone, so we read every leaf that is left and tell by the types of a row's values which table it is from. The
 inner pages aren't looked at. Pages of a log left beside the file come before those in the file.
 
-Source: the SQLite file format, https://www.sqlite.org/fileformat2.html, sections 1.5, 1.6, 2.1 and 4.
+Source: the SQLite file format, https://www.sqlite.org/fileformat2.html, section 4; see `_store_rows` for what is in a page.
 """
 
 from __future__ import annotations
@@ -15,16 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from unstuck._store_file import KINDS, check, fits
+from unstuck._store_rows import TornError, cells, row
 from unstuck.errors import RecordError
 
-_LEAF = 0x0D
 _NOTHING_LEFT = "{!r} is damaged, and nothing of it could be recovered"
-_SIZES = (0, 1, 2, 3, 4, 6, 8, 8, 0, 0)  # bytes of a value by its serial type
 Rows = dict[str, list[tuple[Any, ...]]]
-
-
-class TornError(Exception):
-    """A row of which a part is lost."""
 
 
 def salvage(path: Path) -> tuple[Rows, int]:
@@ -43,25 +38,26 @@ def salvage(path: Path) -> tuple[Rows, int]:
     found: dict[str, dict[int, tuple[Any, ...]]] = {table: {} for table in KINDS}
     lost = int(pages.cut)
     for number in range(1, pages.count + 1):
-        for cell in _cells(pages, number):
+        for cell in cells(pages, number):
             try:
-                rowid, row = _row(pages, number, cell)
+                rowid, found_row = row(pages, number, cell)
             except (TornError, IndexError, struct.error, UnicodeDecodeError):
                 lost += 1
                 continue
-            row = (rowid, *row[1:]) if row[:1] == (None,) else row  # an id is kept as the row's number alone
+            if found_row[:1] == (None,):  # an id is kept as the row's number alone
+                found_row = (rowid, *found_row[1:])
             for table in KINDS:
-                if fits(row, table):
-                    _keep(found[table], rowid, row)
+                if fits(found_row, table):
+                    _keep(found[table], rowid, found_row)
     if not any(found.values()):
         raise RecordError(_NOTHING_LEFT.format(str(path)))
     return {table: [rows[rowid] for rowid in sorted(rows)] for table, rows in found.items()}, max(lost, 1)
 
 
-def _keep(rows: dict[int, tuple[Any, ...]], rowid: int, row: tuple[Any, ...]) -> None:
+def _keep(rows: dict[int, tuple[Any, ...]], rowid: int, new: tuple[Any, ...]) -> None:
     """Keeps a row; of two states of one row, which a freed page may hold, the longer, which is the later."""
-    if rowid not in rows or len(row[-1]) > len(rows[rowid][-1]):
-        rows[rowid] = row
+    if rowid not in rows or len(new[-1]) > len(rows[rowid][-1]):
+        rows[rowid] = new
 
 
 class _Pages:
@@ -104,90 +100,3 @@ def _changes(log: bytes) -> Iterator[tuple[int, int]]:
         if log[start + 4 : start + 8] != b"\0\0\0\0":  # a commit
             yield from waiting
             waiting.clear()
-
-
-def _cells(pages: _Pages, number: int) -> Iterator[int]:
-    """Where the cells of a page start, none when it is no leaf of a table."""
-    page, head = pages[number], 100 if number == 1 else 0
-    if len(page) < pages.size or page[head] != _LEAF:
-        return
-    count = int.from_bytes(page[head + 3 : head + 5], "big")
-    for i in range(min(count, pages.size // 4)):  # none is shorter than 4 bytes, its pointer included
-        at = head + 8 + 2 * i
-        yield int.from_bytes(page[at : at + 2], "big")
-
-
-def _row(pages: _Pages, number: int, at: int) -> tuple[int, tuple[Any, ...]]:
-    """The row in the cell that starts there, with its id.
-
-    Raises:
-        TornError: A part of it is lost.
-    """
-    page = pages[number]
-    length, at = _varint(page, at)
-    rowid, at = _varint(page, at)
-    if length > pages.total:
-        raise TornError
-    return rowid, tuple(_values(_payload(pages, page, at, length)))
-
-
-def _payload(pages: _Pages, page: bytes, at: int, length: int) -> bytes:
-    """The bytes of a row, gathered from its cell and the pages it flows over to.
-
-    Raises:
-        TornError: A part of it is lost.
-    """
-    usable = pages.usable
-    if length <= usable - 35:
-        return page[at : at + length]
-    least = (usable - 12) * 32 // 255 - 23
-    here = least + (length - least) % (usable - 4)
-    here = here if here <= usable - 35 else least
-    parts, missing = [page[at : at + here]], length - here
-    following = int.from_bytes(page[at + here : at + here + 4], "big")
-    while missing > 0:
-        page = pages[following]
-        if len(page) < min(usable, missing + 4):
-            raise TornError
-        parts.append(page[4 : min(usable, missing + 4)])
-        missing -= len(parts[-1])
-        following = int.from_bytes(page[:4], "big")
-    return b"".join(parts)
-
-
-def _values(row: bytes) -> Iterator[Any]:
-    """The values in the bytes of a row.
-
-    Raises:
-        TornError: A part of it is lost.
-    """
-    end, at = _varint(row, 0)
-    start = end
-    while at < end:
-        kind, at = _varint(row, at)
-        size = _SIZES[kind] if kind < 10 else (kind - 12) // 2
-        part = row[start : start + size]
-        if len(part) < size:
-            raise TornError
-        start += size
-        if kind == 0:
-            yield None
-        elif kind < 7:
-            yield int.from_bytes(part, "big", signed=True)
-        elif kind == 7:
-            yield struct.unpack(">d", part)[0]
-        elif kind < 10:
-            yield kind - 8
-        else:
-            yield part.decode() if kind % 2 else part
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """The variable-length number there, and where it ends."""
-    value = 0
-    for i in range(8):
-        byte = data[at + i]
-        value = value << 7 | byte & 0x7F
-        if byte < 0x80:
-            return value, at + i + 1
-    return value << 8 | data[at + 8], at + 9

@@ -24,7 +24,7 @@ import numpy as np
 
 from unstuck import __version__
 from unstuck._store_composer import Columns, Composer, Statement
-from unstuck._store_file import KINDS, TABLES, create, note, reason, settle, started_at
+from unstuck._store_file import KINDS, TABLES, create, fold, note, reason, settle, started_at
 from unstuck.errors import RecordError
 
 if TYPE_CHECKING:
@@ -299,6 +299,8 @@ class _Scribe:
             except _REFUSED as error:
                 self.composer.complain(error)  # one that can't be written does no harm to others
         self.connection.execute("COMMIT")
+        if not self.in_memory:
+            fold(self.connection, self.writer.path)
 
     def _go_on_in_memory(self, error: Exception) -> None:
         self.writer.failure = f"the record could not be written any further: {reason(error)}"

@@ -55,7 +55,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -90,8 +90,13 @@ class Series:
     @property
     def finite(self) -> Series:
         """The part without NaN and Inf."""
+        return self if self._finite is None else self._finite
+
+    @functools.cached_property
+    def _finite(self) -> Series | None:
+        """The part without NaN and Inf, None when that is all; kept, as every rule asks for it."""
         keep = np.isfinite(self.values)
-        return self if keep.all() else Series(self.steps[keep], self.values[keep])
+        return None if keep.all() else Series(self.steps[keep], self.values[keep])
 
     @property
     def first(self) -> float:
@@ -125,8 +130,46 @@ class Series:
 
     def median(self) -> float:
         """Median of the finite values, NaN when there are none."""
+        return self._median
+
+    @functools.cached_property
+    def _median(self) -> float:
         values = self.finite.values
         return float(np.median(values)) if len(values) else float("nan")
+
+    def thinned(self, points: int) -> Series:
+        """A few of the samples, in which no spike is lost.
+
+        Args:
+            points: How many there are to be; two and more.
+
+        Returns:
+            The series itself when it has no more. Otherwise its first and last sample and, of each of `points // 2` equal parts, the
+            smallest, the largest, and the first that is NaN or Inf.
+        """
+        buckets = max(1, points // 2)
+        if len(self) <= 2 * buckets:
+            return self
+        width, wider = divmod(len(self), buckets)
+        split = wider * (width + 1)
+        keep = np.zeros(len(self), bool)
+        keep[[0, -1]] = True
+        for start, part in (
+            (0, self.values[:split].reshape(wider, width + 1)),
+            (split, self.values[split:].reshape(-1, width)),
+        ):
+            if part.size:
+                keep[start + _extremes(part)] = True
+        return Series(self.steps[keep], self.values[keep])
+
+
+def _extremes(rows: np.ndarray) -> np.ndarray:
+    """Where in the flattened array each row is smallest, largest, and first not finite."""
+    start, finite = np.arange(len(rows)) * rows.shape[1], np.isfinite(rows)
+    some, broken = finite.any(axis=1), ~finite.all(axis=1)
+    low = np.where(finite, rows, np.inf).argmin(axis=1) + start
+    high = np.where(finite, rows, -np.inf).argmax(axis=1) + start
+    return np.concatenate([low[some], high[some], (finite.argmin(axis=1) + start)[broken]])
 
 
 EMPTY = Series(np.zeros(0, np.int64), np.zeros(0))
@@ -533,9 +576,15 @@ class Record:
 
     def places(self, signal: str) -> list[str]:
         """Places that have this signal, as series or as vectors, in forward order where they are layers."""
-        found = [place for name, place in (*self._series, *self._vectors) if name == signal]
+        return list(self._places.get(signal, ()))
+
+    @functools.cached_property
+    def _places(self) -> dict[str, list[str]]:
+        found: dict[str, dict[str, None]] = {}
+        for name, place in (*self._series, *self._vectors):
+            found.setdefault(name, {})[place] = None
         rank = {layer.name: i for i, layer in enumerate(self.program.layers)}
-        return sorted(dict.fromkeys(found), key=lambda place: rank.get(place, len(rank)))
+        return {name: sorted(places, key=lambda place: rank.get(place, len(rank))) for name, places in found.items()}
 
     def signals(self) -> list[str]:
         """Names of all signals measured."""
@@ -559,3 +608,28 @@ class Record:
     def steps(self) -> int:
         """Updates made."""
         return int(self.meta.get("steps") or 0)
+
+    def __repr__(self) -> str:
+        told = (self.meta.get("script"), self.meta.get("status"), f"{self.steps} steps", f"{len(self._series)} series")
+        return f"<Record {self.path or 'made by hand'}: {', '.join(str(part) for part in told if part)}>"
+
+
+def remembered(function: Callable[[Record], _T]) -> Callable[[Record], _T]:
+    """A function of a record alone, which is worked out once for each record.
+
+    Args:
+        function: It is not changed by anything but the record, whose answer others must not change.
+
+    Returns:
+        The same, with a memory.
+    """
+    name = f"{function.__module__}.{function.__qualname__}"
+
+    @functools.wraps(function)
+    def ask(record: Record) -> _T:
+        known = record.__dict__.setdefault("_remembered", {})
+        if name not in known:
+            known[name] = function(record)
+        return known[name]
+
+    return ask

@@ -1,7 +1,11 @@
 """Records on disk: writing one from inside a training, reading one in whatever state it is, and the folder of runs.
 
 A run has a folder with one SQLite file in it, `record.sqlite`, or several `record-….sqlite` where several processes trained.
-`Writer` fills one; `read` reads it at any time, while it grows or after a kill. See `_store_file` for what is in it.
+`Writer` fills one; `read` reads it at any time, while it grows or after a kill. See `_store_file` for what is in it. Reading takes
+no lock and writes nothing, so that it works from another machine too, over a shared folder.
+
+Who watches a run asks `summary` now and then: it reads a few pages of the record, whatever its length, and says how far the run
+is, whether it still goes on, and when it was last heard of. `course` gives a few series, thinned, without the rest of the record.
 
 Importing this is cheap: numpy is loaded with the first record that is written or read.
 """
@@ -10,21 +14,22 @@ from __future__ import annotations
 
 import math
 import re
-import sqlite3
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unstuck._store_file import decode, note, opened, reason, status
+from unstuck._store_file import facts, note, reason, status
+from unstuck._store_image import log_of
 from unstuck.errors import RecordError
 
 if TYPE_CHECKING:
     from unstuck._store_writer import Writer
-    from unstuck.evidence import Record
+    from unstuck.evidence import Record, Series
 
-__all__ = ["RunSummary", "Writer", "annotate", "list_runs", "new_run", "progress", "read"]
+__all__ = ["RunSummary", "Writer", "annotate", "course", "list_runs", "new_run", "progress", "read", "summary"]
 
 
 def __getattr__(name: str) -> Any:
@@ -68,10 +73,33 @@ def progress(path: str | Path) -> dict[str, Any] | None:
         The numbers, such as `step` and `loss`; None while there are none.
     """
     try:
-        told = _meta(_find(Path(path)), "progress").get("progress")
-    except (RecordError, OSError, sqlite3.Error, ValueError):
+        told = facts(_find(Path(path))).get("progress")
+    except (RecordError, OSError):
         return None
     return told if isinstance(told, dict) else None
+
+
+def course(path: str | Path, signals: Sequence[str] = ("loss", "score"), *, points: int = 100) -> dict[str, Series]:
+    """How some numbers of the whole program went, thinned, without reading the rest of the record.
+
+    Args:
+        path: The record's file, or the folder of a run.
+        signals: Names of series of the whole program.
+        points: See `Series.thinned`.
+
+    Returns:
+        Series by signal; those that were measured.
+
+    Raises:
+        RecordError: There is no record, it is not one, it can't be read, or it was written by a newer version.
+    """
+    from unstuck._store_reader import read_signals
+
+    try:
+        found = read_signals(_find(Path(path)), signals)
+    except OSError as error:
+        raise RecordError(f"can't read the record {str(path)!r}: {reason(error)}") from error
+    return {name: series.thinned(points) for name, series in found.items() if len(series)}
 
 
 def annotate(path: str | Path, **meta: Any) -> None:
@@ -105,6 +133,11 @@ class RunSummary:
         seconds: How long it took, NaN when unknown.
         verdict: `healthy`, `sick`, `unknown`, or "" when it was not judged.
         size_bytes: Size of all its files.
+        progress: What its writer noted last: `step`, `loss`, `score`, `score_name`, `overhead`, `seconds`; empty when nothing.
+        changed: When something was last written, Unix time by the clock of the folder's machine; NaN when unknown. A process on
+            another machine can't be asked whether it lives: a run of its that is `running` and was not heard of for minutes may
+            have been killed.
+        host: Machine it runs on, "" when unknown.
     """
 
     name: str
@@ -116,6 +149,9 @@ class RunSummary:
     seconds: float = math.nan
     verdict: str = ""
     size_bytes: int = 0
+    progress: Mapping[str, Any] = field(default_factory=dict)
+    changed: float = math.nan
+    host: str = ""
 
 
 def list_runs(folder: str | Path) -> list[RunSummary]:
@@ -133,9 +169,45 @@ def list_runs(folder: str | Path) -> list[RunSummary]:
     try:
         inside = list(Path(folder).iterdir()) if Path(folder).is_dir() else []
         runs = [path for path in inside if path.is_dir() and (_RUN.match(path.name) or _files(path))]
-        return sorted(map(_summary, runs), key=_when, reverse=True)
+        return sorted(map(summary, runs), key=_when, reverse=True)
     except OSError as error:
         raise RecordError(f"can't read the runs in {str(folder)!r}: {reason(error)}") from error
+
+
+def summary(path: str | Path) -> RunSummary:
+    """One run, as `list_runs` gives it: cheap enough to be asked every second, however long the run is.
+
+    Args:
+        path: Its folder, or the file of a record that lies elsewhere.
+
+    Returns:
+        How it stands now. Of a run that goes on, `steps` and `progress` are those of the last second or so.
+    """
+    path = Path(path)
+    files = [path] if path.is_file() else _files(path)
+    size = sum(map(_size, files if path.is_file() else path.rglob("*")))
+    changed = max((_changed(file) for file in files), default=math.nan)
+    if not files:
+        return RunSummary(path.name, path, started=_named_time(path.name), status="empty", size_bytes=size)
+    try:
+        meta = _facts(_find(path))
+    except (RecordError, OSError):
+        return RunSummary(path.name, path, started=_named_time(path.name), size_bytes=size, changed=changed)
+    steps, seconds, told = meta.get("steps"), meta.get("seconds"), meta.get("progress")
+    return RunSummary(
+        path.name,
+        path,
+        script=str(meta.get("script") or ""),
+        started=str(meta.get("started") or _named_time(path.name)),
+        status=status(meta),
+        steps=steps if isinstance(steps, int) else 0,
+        seconds=float(seconds) if isinstance(seconds, (int, float)) else math.nan,
+        verdict=str(meta.get("verdict") or ""),
+        size_bytes=size,
+        progress=told if isinstance(told, dict) else {},
+        changed=changed,
+        host=str(meta.get("host") or ""),
+    )
 
 
 def new_run(folder: str | Path, script: str) -> Path:
@@ -179,28 +251,6 @@ def _short(script: str) -> str:
     return re.sub(r"[^\w.-]+", "-", name).strip("-.")[:60] or "run"
 
 
-def _summary(path: Path) -> RunSummary:
-    size = sum(map(_size, path.rglob("*")))
-    if not _files(path):
-        return RunSummary(path.name, path, started=_named_time(path.name), status="empty", size_bytes=size)
-    try:
-        meta = _facts(_find(path))
-    except (RecordError, OSError):
-        return RunSummary(path.name, path, started=_named_time(path.name), size_bytes=size)
-    steps, seconds = meta.get("steps"), meta.get("seconds")
-    return RunSummary(
-        path.name,
-        path,
-        script=str(meta.get("script") or ""),
-        started=str(meta.get("started") or _named_time(path.name)),
-        status=status(meta),
-        steps=steps if isinstance(steps, int) else 0,
-        seconds=float(seconds) if isinstance(seconds, (int, float)) else math.nan,
-        verdict=str(meta.get("verdict") or ""),
-        size_bytes=size,
-    )
-
-
 def _size(file: Path) -> int:
     try:
         return file.stat().st_size if file.is_file() else 0
@@ -208,11 +258,22 @@ def _size(file: Path) -> int:
         return 0
 
 
-def _facts(file: Path) -> Any:
+def _changed(file: Path) -> float:
+    """When a record or its log was last written."""
+    times = []
+    for part in (file, log_of(file)):
+        try:
+            times.append(part.stat().st_mtime)
+        except FileNotFoundError:
+            continue
+    return max(times, default=math.nan)
+
+
+def _facts(file: Path) -> Mapping[str, Any]:
     """Facts of a run, the quick way or, where the file is damaged, the thorough one."""
     try:
-        return _meta(file)
-    except (sqlite3.Error, ValueError):
+        return facts(file)
+    except RecordError:
         return read(file).meta
 
 
@@ -254,19 +315,10 @@ def _files(folder: Path) -> list[Path]:
     return sorted(folder.glob("record*.sqlite"))
 
 
-def _meta(file: Path, key: str | None = None) -> dict[str, Any]:
-    """All facts in a record, or the one of this key."""
-    query = "SELECT key, value FROM meta" + (" WHERE key = ?" if key else "")
-    with opened(file) as connection:
-        return {name: decode(text) for name, text in connection.execute(query, [key] if key else [])}
-
-
 def _steps(file: Path) -> int:
     """Steps in a record; fewer than none when it can't be read."""
     try:
-        with opened(file) as connection:
-            (rows,) = connection.execute("SELECT max(step + num_steps) FROM samples").fetchone()
-            noted = connection.execute("SELECT value FROM meta WHERE key = 'steps'").fetchone()
-        return max(rows or 0, int(decode(noted[0])) if noted else 0)
-    except (RecordError, OSError, sqlite3.Error, ValueError, TypeError):
+        told = facts(file).get("steps")
+        return told if isinstance(told, int) else read(file).steps
+    except (RecordError, OSError):
         return -1

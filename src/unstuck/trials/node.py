@@ -16,7 +16,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from unstuck import __version__
-from unstuck._store_file import opened, settle
+from unstuck._store_file import opened, patiently, settle
+from unstuck._store_image import ChangedError
+from unstuck._store_rows import TornError
 from unstuck.errors import RecordError
 from unstuck.trials.guard import Guard
 from unstuck.trials.job import Job, Outcome, Running
@@ -197,12 +199,16 @@ class _Followed:
         """The record as one file with all that is in it by now; a damaged one as it is."""
         alone = path.with_name("alone.sqlite")
         alone.unlink(missing_ok=True)
-        try:
+
+        def copied() -> None:
             with opened(path) as record, closing(sqlite3.connect(alone, isolation_level=None)) as copy:
                 record.backup(copy)
                 settle(copy)
+
+        try:
+            patiently(copied)
             if self._place:
                 moved_back(alone, self._place, self._copy)
-        except (RecordError, sqlite3.Error):
+        except (RecordError, ChangedError, TornError, sqlite3.Error):
             return path.read_bytes()
         return alone.read_bytes()

@@ -8,6 +8,7 @@ from dataclasses import asdict, astuple, dataclass, field
 from typing import Any
 
 from unstuck._json import plain
+from unstuck._language import Said, joined, say, stored
 from unstuck.source import Edit
 from unstuck.trials.estimate import Effect
 from unstuck.trials.job import Outcome
@@ -75,6 +76,8 @@ class Prescription:
         texts: The changed files, by path.
         diff: What changes, as a unified diff.
         training: The treated training, where it is no script.
+        gain: The effect as a share of the way from chance to perfect, or of the loss where chance is not known, as that of a trial.
+        records: Records of the runs with fresh seeds, without and with it; "" where there is none.
     """
 
     treatment: Treatment
@@ -89,16 +92,30 @@ class Prescription:
     texts: dict[str, str]
     diff: str
     training: Any = None
+    gain: Effect | None = None
+    records: tuple[tuple[str, str], ...] = ()
 
     @property
-    def text(self) -> str:
+    def text(self) -> Said:
         """In a sentence."""
-        effect, of = self.effect, "" if self.effect_of == self.score else f" of the {self.effect_of}"
-        return (
-            f"{words(self.treatment)}: {self.score} {_mean(self.without)} becomes {_mean(self.treated)} over {effect.pairs} fresh seeds "
-            f"({effect.mean:+.3g}{of}, 95% interval {effect.low:+.3g} to {effect.high:+.3g})"
-            f"{'; prescription.training has it, and is not trained yet' if self.training is not None else ''}"
+        effect = self.effect
+        of = "" if self.effect_of == self.score else say(" of the {what}", what=stored(self.effect_of))
+        told = say(
+            "{treatment}: {score} {without} becomes {treated} over {pairs} fresh seeds ({mean:+.3g}{of}, 95% interval {low:+.3g} to "
+            "{high:+.3g})",
+            treatment=words(self.treatment),
+            score=stored(self.score),
+            without=_mean(self.without),
+            treated=_mean(self.treated),
+            pairs=effect.pairs,
+            mean=effect.mean,
+            of=of,
+            low=effect.low,
+            high=effect.high,
         )
+        if self.training is None:
+            return told
+        return joined((told, say("; prescription.training has it, and is not trained yet")))
 
 
 @dataclass(frozen=True)
@@ -149,7 +166,7 @@ class Cure:
 
 def _mean(values: tuple[float, ...]) -> str:
     known = [v for v in values if math.isfinite(v)]
-    return f"{sum(known) / len(known):.3g}" if len(known) == len(values) and known else "diverged"
+    return f"{sum(known) / len(known):.3g}" if len(known) == len(values) and known else say("diverged")
 
 
 def _short(value: Any) -> str:
