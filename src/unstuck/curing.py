@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from unstuck._language import say, translated
 from unstuck.errors import MisuseError
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def cure(
 
     def tell(line: str) -> None:
         if not quiet:
-            sys.stderr.write(f"unstuck: {time.perf_counter() - began:6.1f} s  {line}\n")
+            sys.stderr.write(f"unstuck: {time.perf_counter() - began:6.1f} s  {translated(line)}\n")
 
     executor = Inline(Log(new_run(folder, "cure")))
     try:
@@ -74,5 +75,5 @@ def cure(
     finally:
         executor.close()
     if found.baseline.status == "failed" and found.prescription is None:
-        return dataclasses.replace(found, why=f"it fails as it stands: {found.baseline.error}")
+        return dataclasses.replace(found, why=say("it fails as it stands: {error}", error=found.baseline.error))
     return found

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from unstuck._discover import find, get
+from unstuck._language import say, say_many, stored
 from unstuck.errors import MisuseError, NotFoundError
 from unstuck.evidence import Record
 from unstuck.rules._learning import FEW, Learning, progress
@@ -208,21 +209,29 @@ def _with(root: Finding, symptoms: list[Finding]) -> Finding:
 
 def _why_unknown(record: Record, learning: Learning) -> str | None:
     """Why nothing can be said though nothing was found; None when it can."""
-    reasons = record.program.not_found
+    reasons = [stored(reason) for reason in record.program.not_found]
     if record.steps == 0:
-        return reasons[0] if reasons else "no training was seen: no step was taken"
+        return reasons[0] if reasons else say("no training was seen: no step was taken")
     if record.steps < FEW:
-        return (
-            f"only {record.steps} {'step was' if record.steps == 1 else 'steps were'} taken, which is too few to judge"
+        return say_many(
+            "only {number} step was taken, which is too few to judge",
+            "only {number} steps were taken, which is too few to judge",
+            record.steps,
         )
     if not len(record.series("loss").finite) and not record.places("back_rms") and not record.places("grad_rms"):
-        return f"nothing could be measured{f': {reasons[0]}' if reasons else ''}"
-    if learning.stuck:
-        return f"it does not learn ({learning.words()}), but no rule knows why"
-    if not learning.well and shortfall(record) > FAR:
         return (
-            f"it learns ({learning.words()}), but a small network with standardised inputs reaches "
-            f"{number(reachable(record))} on samples that it never saw, and no rule knows why"
+            say("nothing could be measured: {reason}", reason=reasons[0])
+            if reasons
+            else say("nothing could be measured")
+        )
+    if learning.stuck:
+        return say("it does not learn ({words}), but no rule knows why", words=learning.words())
+    if not learning.well and shortfall(record) > FAR:
+        return say(
+            "it learns ({words}), but a small network with standardised inputs reaches {reference} on samples that it "
+            "never saw, and no rule knows why",
+            words=learning.words(),
+            reference=number(reachable(record)),
         )
     return None
 

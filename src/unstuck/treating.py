@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from unstuck._language import Said, joined, say, stored
 from unstuck.doctor import diagnose
 from unstuck.evidence import Record
 from unstuck.patients import Patient
@@ -92,28 +93,30 @@ class Doctor:
         baseline = self._one(self.patient.job(survey=True, probe_budget=SHARE))
         if not baseline.record:
             return self._over(
-                Verdict("unknown", (), baseline.error or "it could not be run", {}), baseline, why=baseline.error
+                Verdict("unknown", (), baseline.error or say("it could not be run"), {}), baseline, why=baseline.error
             )
         record = self._record = Record.read(baseline.record)
         verdict = diagnose(record)
         if baseline.status == "failed" and not record.steps:
-            return self._over(verdict, baseline, why=f"it failed before a step was made: {baseline.error}")
+            return self._over(
+                verdict, baseline, why=say("it failed before a step was made: {error}", error=baseline.error)
+            )
         self.patient.see(record)
         if _well(verdict):
             seen = baseline
             if not self._spent:
                 verdict, record, seen = self._unlucky(verdict, record, baseline)
             if _well(verdict):
-                return self._over(verdict, baseline, why="nothing is wrong with it")
+                return self._over(verdict, baseline, why=say("nothing is wrong with it"))
             baseline = seen
         self.tell(_said(verdict))
         best = self._treat(verdict, record, baseline)
         if not best:
-            return self._over(verdict, baseline, why="nothing that was tried helps")
+            return self._over(verdict, baseline, why=say("nothing that was tried helps"))
         try:
             return self.confirm(verdict, baseline, best)
         except KeyboardInterrupt:
-            why = f"stopped before it was confirmed: {words(best)} helped with one seed"
+            why = say("stopped before it was confirmed: {treatment} helped with one seed", treatment=words(best))
             return self._over(verdict, baseline, why=why)
 
     def _unlucky(self, verdict: Verdict, record: Record, baseline: Outcome) -> tuple[Verdict, Record, Outcome]:
@@ -122,7 +125,7 @@ class Doctor:
         jobs = [self._job((), seed=seed, probe_budget=SHARE) for seed in self._other_seeds(OTHERS)]
         try:
             for job, outcome in self._run(jobs):
-                self.tell(f"with another seed: {_outcome_words(outcome)}")
+                self.tell(say("with another seed: {outcome}", outcome=_outcome_words(outcome)))
                 seen = Record.read(outcome.record) if outcome.record else None
                 if seen is not None and (again := diagnose(seen)).loud:
                     self._seed = job.seed
@@ -143,7 +146,7 @@ class Doctor:
             self._prune()
             self._settle()
         except KeyboardInterrupt:
-            self.tell("stopped: what is best so far is confirmed")
+            self.tell(say("stopped: what is best so far is confirmed"))
         return self._best[0]
 
     def _rounds(self, verdict: Verdict, record: Record) -> None:
@@ -162,7 +165,7 @@ class Doctor:
                 self._try(self._may_help.alone(first, record, self._best[0])[:FEW])  # what helps only now
                 return
             if verdict.loud:
-                self.tell(f"still {_said(verdict)}")
+                self.tell(say("still {finding}", finding=_said(verdict)))
 
     def _round(self, verdict: Verdict, record: Record) -> bool:
         """One dose more, else two at once, else what helps many; whether any helps."""
@@ -211,7 +214,7 @@ class Doctor:
                 whole = skill(self._others(treatment, other)[0]) if math.isnan(whole) else whole
                 good = skill(self._others(smaller, other)[0]) >= whole - HELPS
             self.trials.append(Trial(smaller, (without.value,), gained(self._baseline, without), without.seconds, good))
-            self.tell(f"{'- ' if good else '  '}{words(smaller)}: {_outcome_words(without)}")
+            self.tell(_of(smaller, without, "- " if good else "  "))
             if good:
                 kept.append((smaller, without))
         if kept:
@@ -230,7 +233,13 @@ class Doctor:
         worst = min(range(len(seeds)), key=lambda i: floored(found[treatment][i]))
         if floored(found[treatment][worst]) >= level - SHAKY:
             return
-        self.tell(f"  {words(treatment)}, with another seed: {_outcome_words(found[treatment][worst])}")
+        self.tell(
+            say(
+                "  {treatment}, with another seed: {outcome}",
+                treatment=words(treatment),
+                outcome=_outcome_words(found[treatment][worst]),
+            )
+        )
         ranked = sorted(self._outcomes, key=lambda t: -skill(self._outcomes[t]))
         rivals = [t for t in ranked if t != treatment and skill(self._outcomes[t]) >= level - SHAKY][:RIVALS]
         for rival in rivals:
@@ -243,7 +252,7 @@ class Doctor:
         self._seed = seeds[worst]
         self._best = (best, found[best][worst])
         if best != treatment:
-            self.tell(f"+ {words(best)}: {_outcome_words(found[best][worst])}")
+            self.tell(_of(best, found[best][worst], "+ "))
         if floored(found[best][worst]) < level - SHAKY and not self._spent and self._best[1].record:
             record = Record.read(self._best[1].record)
             if self._round(diagnose(record), record):
@@ -306,7 +315,7 @@ class Doctor:
             ahead = skill(outcome) - skill(self._best[1])
             better = gain > HELPS and (ahead > ALIKE or (ahead > -ALIKE and place < at))
             self.trials.append(Trial(treatment, (outcome.value,), gain, outcome.seconds, better, outcome.error))
-            self.tell(f"{'+ ' if better else '  '}{words(treatment)}: {_outcome_words(outcome)}")
+            self.tell(_of(treatment, outcome, "+ " if better else "  "))
             if better:
                 self._best, helped, at = (treatment, outcome), True, place
         return helped
@@ -325,7 +334,7 @@ class Doctor:
             The visit so far, with a prescription where it helps beyond noise.
         """
         self._baseline = baseline
-        self.tell(f"confirming {words(best)}")
+        self.tell(say("confirming {treatment}", treatment=words(best)))
         pairs = self._pairs_of_runs(best, range(FRESH, FRESH + self.seeds))
         certain = effect(pairs)
         helps = certain.helps
@@ -335,13 +344,21 @@ class Doctor:
                 certain = effect(pairs)
                 helps = certain.mean > wider * (certain.mean - certain.low)
         if not helps:
-            why = f"{words(best)} helped with one seed, but not beyond noise with {len(pairs)} others"
+            why = say(
+                "{treatment} helped with one seed, but not beyond noise with {others} others",
+                treatment=words(best),
+                others=len(pairs),
+            )
             broke = next((b for _, b in pairs if b.status != "finished"), None)
-            told = f": one {_outcome_words(broke)}" if broke else ""
-            return self._over(verdict, baseline, why=why + told)
+            told = say("{why}: one {outcome}", why=why, outcome=_outcome_words(broke)) if broke else why
+            return self._over(verdict, baseline, why=told)
         treated = pairs[0][1]
         if _guesses([b for _, b in pairs]):
-            why = f"with {words(best)} it is no better than a guess still: {_outcome_words(treated)}"
+            why = say(
+                "with {treatment} it is no better than a guess still: {outcome}",
+                treatment=words(best),
+                outcome=_outcome_words(treated),
+            )
             return self._over(verdict, baseline, why=why)
         after = diagnose(Record.read(treated.record)) if treated.record else None
         values = [(a.value, b.value) for a, b in pairs]
@@ -354,9 +371,10 @@ class Doctor:
         known = math.isfinite(treated.skill)
         prescription = Prescription(
             best, paired([sign * a for a, _ in values], [sign * b for _, b in values]) if same else certain,
-            treated.score if same else "share of the way from chance to perfect" if known else "share of the loss", treated.score,
+            treated.score if same else say("share of the way from chance to perfect") if known else say("share of the loss"), treated.score,
             tuple(a for a, _ in values), tuple(b for _, b in values), tuple(f.cause for f in after.loud) if after else (),
             written.edits, written.digests, written.texts, written.diff, written.training,
+            certain, tuple((a.record, b.record) for a, b in pairs),
         )  # fmt: skip
         return self._over(verdict, baseline, prescription=prescription)
 
@@ -370,11 +388,12 @@ class Doctor:
             )
             for s in seeds
         ]
-        told = {job.key: f"seed {a.seed} {how}" for a, b in jobs for job, how in ((a, "without"), (b, "with it"))}
+        told = {a.key: say("  seed {seed} without: ", seed=a.seed) for a, _ in jobs}
+        told |= {b.key: say("  seed {seed} with it: ", seed=a.seed) for a, b in jobs}
         got: dict[str, Outcome] = {}
         for job, outcome in self._run([*(b for _, b in jobs), *(a for a, _ in jobs)]):
             got[job.key] = outcome
-            self.tell(f"  {told[job.key]}: {_outcome_words(outcome)}")
+            self.tell(joined((told[job.key], _outcome_words(outcome))))
         return [(got[a.key], got[b.key]) for a, b in jobs]
 
     def _over(
@@ -435,7 +454,7 @@ def _well(verdict: Verdict) -> bool:
 
 def _said(verdict: Verdict) -> str:
     loud = verdict.loud
-    return f"{loud[0].cause}: {loud[0].says}" if loud else (verdict.why_unknown or verdict.verdict)
+    return joined((loud[0].cause, loud[0].says), ": ") if loud else (verdict.why_unknown or verdict.verdict)
 
 
 def _guesses(treated: Sequence[Outcome]) -> bool:
@@ -447,7 +466,11 @@ def _guesses(treated: Sequence[Outcome]) -> bool:
     return mean < HELPS or (mean < GUESS and len({outcome.value for outcome in treated}) == 1)
 
 
-def _outcome_words(outcome: Outcome) -> str:
+def _of(treatment: Treatment, outcome: Outcome, mark: str) -> Said:
+    return joined((mark, words(treatment), ": ", _outcome_words(outcome)))
+
+
+def _outcome_words(outcome: Outcome) -> Said:
     if outcome.status != "finished":
-        return f"{outcome.status}{f': {outcome.error}' if outcome.error else ''}"
-    return f"{outcome.score} {outcome.value:.3g}"
+        return joined((stored(outcome.status), *([outcome.error] if outcome.error else [])), ": ")
+    return joined((stored(outcome.score), f"{outcome.value:.3g}"), " ")

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from unstuck._language import capital, joined, say
 from unstuck.data._intervals import Z
 from unstuck.data.epoch_curve import Course
 from unstuck.data.power_law import PowerLaw
@@ -24,15 +25,15 @@ TREATED_BY: dict[str, tuple[str, ...]] = {
 """Remedies by cause, as the rules of these names prescribe them; of `over-regularized` they take away what there is too much of."""
 
 _MEANS = {
-    "underfitting": "underfitting (bias): it doesn't learn its training data well enough",
-    "overfitting": "overfitting (variance): it learns its training data by heart",
-    "mismatch": "mismatch: evaluation data are processed or distributed differently",
-    "fine": "fine: no gap is worth something to do",
-    "too few to tell": "too few to tell: a gap may be large, and may be noise",
+    "underfitting": say("underfitting (bias): it doesn't learn its training data well enough"),
+    "overfitting": say("overfitting (variance): it learns its training data by heart"),
+    "mismatch": say("mismatch: evaluation data are processed or distributed differently"),
+    "fine": say("fine: no gap is worth something to do"),
+    "too few to tell": say("too few to tell: a gap may be large, and may be noise"),
 }
 _NO_USE = {
-    "bias": "More data of the same kind won't help.",
-    "mismatch": "More data of the training's kind won't help much.",
+    "bias": say("More data of the same kind won't help."),
+    "mismatch": say("More data of the training's kind won't help much."),
 }
 
 
@@ -45,27 +46,45 @@ def in_words(
     law: PowerLaw | None,
 ) -> str:
     """The verdict in plain sentences with the numbers in them."""  # fmt: skip
-    goal = "perfect" if target is None else f"the target of {target:.4g}"
-    new = "new samples of its kind are" if "train_dev" in scores else "evaluation is"
-    parts = [_of_gap(gap, goal, new) for gap in gaps]
-    told = [f"{_MEANS[kind][:1].upper()}{_MEANS[kind][1:]}. {_sentence('; '.join(parts))}" if parts else _MEANS[kind]]
+    goal = say("perfect") if target is None else say("the target of {target:.4g}", target=target)
+    parts = [_of_gap(gap, goal, is_new="train_dev" in scores) for gap in gaps]
+    meaning, told = _MEANS[kind], []
+    if parts:
+        told += [say("{meaning}.", meaning=capital(meaning)), say("{gaps}.", gaps=capital(joined(parts, say("; "))))]
+    else:
+        told.append(meaning)
     called = [gap.name for gap in gaps if gap.called]
     if len(called) > 1:
-        told.append(_sentence(f"{', '.join(called[:-1])} and {called[-1]} count, in this order"))
+        first, last = ", ".join(called[:-1]), called[-1]
+        told.append(capital(say("{first} and {last} count, in this order.", first=first, last=last)))
     if any(math.isnan(gap.low) for gap in gaps):
-        told.append("How sure that is isn't known: give numbers of samples, or scores of several seeds.")
-    told += _of_course(went) + ([_of_law(law)] if law is not None else [])
-    return " ".join(told)
+        told.append(say("How sure that is isn't known: give numbers of samples, or scores of several seeds."))
+    return joined([*told, *_of_course(went), *([_of_law(law)] if law is not None else [])], " ")
 
 
-def _of_gap(gap: Gap, goal: str, new: str) -> str:
-    sure = "" if math.isnan(gap.low) else f" ({gap.low:.3g} to {gap.high:.3g})"
-    much = f"{gap.size:.3g}{sure} behind" if gap.size >= 0 else f"{-gap.size:.3g} ahead of"
+def _of_gap(gap: Gap, goal: str, *, is_new: bool) -> str:
+    sure = "" if math.isnan(gap.low) else say(" ({low:.3g} to {high:.3g})", low=gap.low, high=gap.high)
+    size = f"{abs(gap.size):.3g}"
+    behind = gap.size >= 0
     if gap.name == "bias":
-        return f"training is {much} {goal}"
+        if behind:
+            return say("training is {size}{sure} behind {goal}", size=size, sure=sure, goal=goal)
+        return say("training is {size} ahead of {goal}", size=size, goal=goal)
+    if gap.name == "variance" and is_new:
+        if behind:
+            return say("new samples of its kind are {size}{sure} behind training", size=size, sure=sure)
+        return say("new samples of its kind are {size} ahead of training", size=size)
     if gap.name == "variance":
-        return f"{new} {much} training"
-    return f"evaluation is {much} samples of the training's kind that weren't trained on"
+        if behind:
+            return say("evaluation is {size}{sure} behind training", size=size, sure=sure)
+        return say("evaluation is {size} ahead of training", size=size)
+    if behind:
+        return say(
+            "evaluation is {size}{sure} behind samples of the training's kind that weren't trained on",
+            size=size,
+            sure=sure,
+        )
+    return say("evaluation is {size} ahead of samples of the training's kind that weren't trained on", size=size)
 
 
 def advice_for(
@@ -87,28 +106,39 @@ def advice_for(
     if kind == "too few to tell":
         advice.append(_more_to_tell(gaps, scores))
     if kind == "fine" and went is not None and went.improving:
-        advice.append("Training was still getting better when it ended: a few more epochs cost little.")
+        advice.append(say("Training was still getting better when it ended: a few more epochs cost little."))
     better = [gap for gap in gaps if gap.name != "bias" and gap.high < 0]
     if better:
-        asked = "was training scored with dropout or augmentation on, or does it leak (unstuck.data.leak)?"
-        advice.append(f"New samples score better than trained ones: {asked}")
+        advice.append(
+            say(
+                "New samples score better than trained ones: was training scored with dropout or augmentation on, or does it leak "
+                "(unstuck.data.leak)?"
+            )
+        )
     return tuple(advice)
 
 
 def _against_bias(scores: Mapping[str, float], went: Course | None, law: PowerLaw | None, learned: bool) -> list[str]:
     if not learned:
         return [
-            "In training it is hardly better than chance: something is broken rather than too small; `unstuck run` looks for it."
+            say(
+                "In training it is hardly better than chance: something is broken rather than too small; `unstuck run` looks for it."
+            )
         ]
     improving = went.improving if went is not None else None
-    how = "training was still getting better when it ended" if improving else "look whether training still gets better"
-    longer = [] if improving is False else [f"Train longer, or with a larger rate: {how}."]
+    longer = (
+        say("Train longer, or with a larger rate: training was still getting better when it ended.")
+        if improving
+        else say("Train longer, or with a larger rate: look whether training still gets better.")
+    )
     return [
-        *longer,
-        "Take a larger network, or one that fits the task better.",
-        "Take away regularization: dropout, weight decay, augmentation.",
-        "Look at the training samples that it gets wrong (unstuck.data.error_analysis): wrong labels, and inputs that no one could tell, "
-        "set a limit.",
+        *([] if improving is False else [longer]),
+        say("Take a larger network, or one that fits the task better."),
+        say("Take away regularization: dropout, weight decay, augmentation."),
+        say(
+            "Look at the training samples that it gets wrong (unstuck.data.error_analysis): wrong labels, and inputs that no one could "
+            "tell, set a limit."
+        ),
     ]
 
 
@@ -117,18 +147,32 @@ def _against_variance(
 ) -> list[str]:
     advice = []
     if went is not None and went.turned_at is not None:
-        advice.append(f"Stop early: evaluation was best at epoch {went.turned_at}, and got worse from there.")
-    more = "Train on more samples, or augment those there are"
-    advice.append(
-        f"{more}; `learning_curve` tells how much that would bring." if law is None else f"{more}: {_brought(law)}."
-    )
-    advice.append("Regularize: dropout, weight decay, an L1 penalty; or take a smaller network.")
-    if law is not None and not _helps(law):
-        advice.append(advice.pop(-2).replace(": ", ", though that may bring little: "))
+        advice.append(
+            say("Stop early: evaluation was best at epoch {epoch}, and got worse from there.", epoch=went.turned_at)
+        )
+    regularize = say("Regularize: dropout, weight decay, an L1 penalty; or take a smaller network.")
+    if law is None:
+        more = say(
+            "Train on more samples, or augment those there are; `learning_curve` tells how much that would bring."
+        )
+        advice += [more, regularize]
+    elif _helps(law):
+        advice += [
+            say("Train on more samples, or augment those there are: {brought}.", brought=_brought(law)),
+            regularize,
+        ]
+    else:
+        little = say(
+            "Train on more samples, or augment those there are, though that may bring little: {brought}.",
+            brought=_brought(law),
+        )
+        advice += [regularize, little]
     if "train_dev" not in scores:
         advice.append(
-            "If evaluation samples don't come from where training samples do, hold out some of the training's kind and give their score as "
-            "`train_dev`: this gap may be one of the data."
+            say(
+                "If evaluation samples don't come from where training samples do, hold out some of the training's kind and give their "
+                "score as `train_dev`: this gap may be one of the data."
+            )
         )
     return advice
 
@@ -137,8 +181,11 @@ def _against_mismatch(
     scores: Mapping[str, float], went: Course | None, law: PowerLaw | None, learned: bool
 ) -> list[str]:
     return [
-        "Check that evaluation data are scaled and processed as training data are.",
-        "Look at what the evaluation's errors have in common (unstuck.data.error_analysis, by group), and train on data more like those.",
+        say("Check that evaluation data are scaled and processed as training data are."),
+        say(
+            "Look at what the evaluation's errors have in common (unstuck.data.error_analysis, by group), and train on data more like "
+            "those."
+        ),
     ]
 
 
@@ -166,10 +213,19 @@ def _of_course(went: Course | None) -> list[str]:
         return []
     told = []
     if went.improving is not None:
-        still = f"Training was still getting better when it ended: the last quarter brought {went.last_quarter:.0%} of all progress."
-        told.append(still if went.improving else "Training had settled when it ended.")
+        still = say(
+            "Training was still getting better when it ended: the last quarter brought {share:.0%} of all progress.",
+            share=went.last_quarter,
+        )
+        told.append(still if went.improving else say("Training had settled when it ended."))
     if went.turned_at is not None:
-        told.append(f"Evaluation was best at epoch {went.turned_at} and got worse by {went.got_worse:.3g} since.")
+        told.append(
+            say(
+                "Evaluation was best at epoch {epoch} and got worse by {worse:.3g} since.",
+                epoch=went.turned_at,
+                worse=went.got_worse,
+            )
+        )
     return told
 
 
@@ -181,15 +237,25 @@ def _helps(law: PowerLaw) -> bool:
 
 def _brought(law: PowerLaw) -> str:
     last = int(law.curve.sizes[-1])
-    return f"twice the data would take the score from {law.forecast(last).score:.3g} to about {law.forecast(2 * last).score:.3g}"
+    return say(
+        "twice the data would take the score from {now:.3g} to about {then:.3g}",
+        now=law.forecast(last).score,
+        then=law.forecast(2 * last).score,
+    )
 
 
 def _of_law(law: PowerLaw) -> str:
     last = int(law.curve.sizes[-1])
     now, twice = law.forecast(last), law.forecast(2 * last)
-    return (
-        f"With twice the data ({twice.num_samples} samples) a score of {twice.score:.3g} is to be expected "
-        f"({twice.low:.3g} to {twice.high:.3g}), where it is {now.score:.3g} with {last}."
+    return say(
+        "With twice the data ({samples} samples) a score of {score:.3g} is to be expected ({low:.3g} to {high:.3g}), where it is "
+        "{now:.3g} with {last}.",
+        samples=twice.num_samples,
+        score=twice.score,
+        low=twice.low,
+        high=twice.high,
+        now=now.score,
+        last=last,
     )
 
 
@@ -197,11 +263,9 @@ def _more_to_tell(gaps: Sequence[Gap], scores: Mapping[str, float]) -> str:
     open_ = max((gap for gap in gaps if gap.open), key=lambda gap: gap.high)
     share = scores["evaluation"]
     if not 0 < share < 1:
-        return "Score more samples, or train with more seeds: the intervals are too wide."
+        return say("Score more samples, or train with more seeds: the intervals are too wide.")
     needed = math.ceil(share * (1 - share) * (Z / open_.matters) ** 2)
-    much = f"accuracies of about {max(30, needed)} in each part would do"
-    return f"Score more samples ({much}), or train with more seeds: the intervals are too wide."
-
-
-def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}." if text else ""
+    return say(
+        "Score more samples (accuracies of about {samples} in each part would do), or train with more seeds: the intervals are too wide.",
+        samples=max(30, needed),
+    )

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from unstuck._json import plain
+from unstuck._language import say
 from unstuck.data.samples import as_array, input_at
 from unstuck.data.sketch import sketch
 from unstuck.errors import MisuseError
@@ -89,7 +90,13 @@ def by_folds(probabilities: ArrayLike, labels: ArrayLike, *, inputs: Any = None)
 
 def _by_fold(number: int, label: int, best: int, chances: np.ndarray, inputs: Any) -> Suspect:
     ahead = float(chances[best] - chances[label])
-    says = f"labelled {label}, which gets {chances[label]:.2f} from a network that never saw it, where {best} gets {chances[best]:.2f}"
+    says = say(
+        "labelled {label}, which gets {chance:.2f} from a network that never saw it, where {best} gets {best_chance:.2f}",
+        label=label,
+        chance=chances[label],
+        best=best,
+        best_chance=chances[best],
+    )
     return Suspect(number, label, best, ahead, says, input_at(inputs, number))
 
 
@@ -131,9 +138,16 @@ def by_epochs(
         return ()
     counted = rows[learned[0] :]
     above = (counted > chance).mean(axis=0)
-    said = f"of {len(counted)} epochs its label was less likely than chance, while most samples were well known"
     found = [
-        Suspect(i, int(given[i]), None, float(counted[:, i].mean() / chance), f"in {above[i]:.0%} {said}", input_at(inputs, i))
+        Suspect(i, int(given[i]), None, float(counted[:, i].mean() / chance), _said(above[i], len(counted)), input_at(inputs, i))
         for i in np.flatnonzero(above >= share).tolist()
     ]  # fmt: skip
     return tuple(sorted(found, key=lambda suspect: -suspect.strength))
+
+
+def _said(share: float, epochs: int) -> str:
+    return say(
+        "in {share:.0%} of {epochs} epochs its label was less likely than chance, while most samples were well known",
+        share=share,
+        epochs=epochs,
+    )

@@ -25,7 +25,8 @@ from typing import Literal
 
 import numpy as np
 
-from unstuck.evidence import LossCall, Optimizer, Record, Series
+from unstuck._language import say
+from unstuck.evidence import LossCall, Optimizer, Record, Series, remembered
 from unstuck.rules._words import number
 from unstuck.verdict import Evidence, Severity
 
@@ -41,7 +42,9 @@ BLOWN_UP = 3.0  # times start and chance
 OWN_TARGETS = (
     "targets of its own"  # feature of a program that compares the network with what it, or a copy, gives (Q-learning)
 )
-_SCORE_WORDS = {"r2": "R2", "bit_accuracy": "bit accuracy"}
+_SCORE_WORDS = {
+    "r2": say("R2"), "accuracy": say("accuracy"), "bit_accuracy": say("bit accuracy"), "perplexity": say("perplexity"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -134,14 +137,17 @@ class Learning:
     def words(self) -> str:
         """Where it stands, for the end of a sentence: "accuracy is 0.11, chance 0.11"."""
         if self.status == "diverges" and self.broke_at is not None:
-            return f"the loss is not finite from step {self.broke_at} on"
+            return say("the loss is not finite from step {step} on", step=self.broke_at)
         reached = self.eval_score if math.isnan(self.score_last) else self.score_last
         if self.score and math.isfinite(reached):
-            said = f"{_SCORE_WORDS.get(self.score, self.score)} is {number(reached)}"
-            return f"{said}, chance {number(self.score_chance)}" if math.isfinite(self.score_chance) else said
+            said = say("{score} is {reached}", score=self.score_name, reached=number(reached))
+            chance = number(self.score_chance)
+            return (
+                say("{said}, chance {chance}", said=said, chance=chance) if math.isfinite(self.score_chance) else said
+            )
         if math.isfinite(self.chance):
-            return f"the loss is {number(self.last)}, chance {number(self.chance)}"
-        return f"the loss went from {number(self.first)} to {number(self.last)}"
+            return say("the loss is {last}, chance {chance}", last=number(self.last), chance=number(self.chance))
+        return say("the loss went from {first} to {last}", first=number(self.first), last=number(self.last))
 
     def evidence(self, record: Record) -> tuple[Evidence, ...]:
         """The number `words` rests on."""
@@ -152,6 +158,7 @@ class Learning:
         return (Evidence("loss", "", int(loss.steps[-1]), loss.last),) if len(loss) else ()
 
 
+@remembered
 def progress(record: Record) -> Learning:
     """How far the run came, in numbers and as a status.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from unstuck._language import say
 from unstuck.evidence import Record
 from unstuck.rules._dead import whole_dead
 from unstuck.rules._learning import Learning, alternates, batch_size
@@ -85,7 +86,9 @@ def overshoot(
     found = [sign for sign in (*signs, *_by_experiment(record, learning, float(values[0]))) if sign is not None]
     first = first_update(record)
     if found and first > 1:
-        found.append(Sign(f"the first update is {number(first)} times the weights", 0, float(values[0]), 0.4))
+        found.append(
+            Sign(say("the first update is {first} times the weights", first=number(first)), 0, float(values[0]), 0.4)
+        )
     return found
 
 
@@ -99,13 +102,14 @@ def _by_experiment(record: Record, learning: Learning, first: float) -> list[Sig
     found = []
     start, end = trial(record, "from-start"), trial(record, "step-sizes")
     if start is not None and start.lower[1] - max(start.own, 0.0) > _BETTER:
-        found.append(Sign(_compared(start, learning, "from the same start"), 0, first, 0.75))
+        found.append(Sign(_compared(start, learning, say("from the same start")), 0, first, 0.75))
     if end is not None and end.lower[1] - max(end.own, end.before) > _BETTER and learning.stuck:
-        found.append(Sign(_compared(end, learning, "from where it ended"), record.steps - 1, learning.last, 0.6))
+        found.append(Sign(_compared(end, learning, say("from where it ended")), record.steps - 1, learning.last, 0.6))
     critical = number_of(probe(record, "critical-rate"), "start_critical")
     if 0 < critical <= 1 and learning.stuck and not found:
-        says = (
-            f"the first update raises the loss of its own batch, as it does from {number(critical)} times its length on"
+        says = say(
+            "the first update raises the loss of its own batch, as it does from {critical} times its length on",
+            critical=number(critical),
         )
         found.append(Sign(says, 0, first, 0.5))
     return found
@@ -119,21 +123,36 @@ def _outdone(record: Record, learning: Learning) -> Sign | None:
     factor, _ = start.lower
     if not start.losses.get(factor, math.inf) < _HALF * learning.last:
         return None
-    says = (
-        f"from the same start {factor:g} times the rate takes the loss to {number(start.losses[factor])} in "
-        f"{plural(start.steps, 'update')}, where the script's raises it from {number(start.loss_before)} to "
-        f"{number(start.losses[1.0])} and ends at {number(learning.last)}"
+    says = say(
+        "from the same start {factor:g} times the rate takes the loss to {best} in {updates}, where "
+        "the script's raises it from {before} to {own} and ends at {last}",
+        factor=factor,
+        best=number(start.losses[factor]),
+        updates=plural(start.steps, "update"),
+        before=number(start.loss_before),
+        own=number(start.losses[1.0]),
+        last=number(learning.last),
     )
     return Sign(says, record.steps - 1, learning.last, 0.8)
 
 
 def _compared(rates: Trial, learning: Learning, where: str) -> str:
     factor, _ = rates.lower
-    name, less, own = "the loss", rates.losses[factor], rates.losses[1.0]
+    name, less, own = say("the loss"), rates.losses[factor], rates.losses[1.0]
     if math.isfinite(rates.scores[factor]):
         name, less, own = learning.score_name, rates.scores[factor], rates.scores[1.0]
-    got = "diverges" if not math.isfinite(rates.losses[1.0]) else f"to {number(own)}"
-    return f"{where} {factor:g} times the rate takes {name} to {number(less)} in {plural(rates.steps, 'update')}, the script's {got}"
+    tried = {
+        "where": where, "factor": factor, "name": name, "less": number(less), "updates": plural(rates.steps, "update")
+    }  # fmt: skip
+    if not math.isfinite(rates.losses[1.0]):
+        return say(
+            "{where} {factor:g} times the rate takes {name} to {less} in {updates}, the script's diverges", **tried
+        )
+    return say(
+        "{where} {factor:g} times the rate takes {name} to {less} in {updates}, the script's to {own}",
+        own=number(own),
+        **tried,
+    )
 
 
 def _rises(learning: Learning, values: np.ndarray, steps: np.ndarray, rise: float) -> Sign | None:
@@ -141,12 +160,16 @@ def _rises(learning: Learning, values: np.ndarray, steps: np.ndarray, rise: floa
         return None
     peak, start = int(np.argmax(values)), float(values[0])
     if learning.broke_at is None:
-        says = f"the loss rises from {number(learning.first)} to {number(learning.last)}"
+        says = say("the loss rises from {first} to {last}", first=number(learning.first), last=number(learning.last))
         return Sign(says, int(steps[-1]), learning.last, 0.75)
     if not values[peak] > rise * start or peak < len(values) - 5:
         return None
     steady = peak >= 3 and bool(np.all(np.diff(values[peak - 3 : peak + 1]) > 0))
-    says = f"the loss rises from {number(start)} to {number(float(values[peak]))} before it is no longer finite"
+    says = say(
+        "the loss rises from {start} to {peak} before it is no longer finite",
+        start=number(start),
+        peak=number(float(values[peak])),
+    )
     return Sign(says, int(steps[peak]), float(values[peak]), 0.8 if steady or values[peak] > _FACTOR * start else 0.6)
 
 
@@ -158,7 +181,12 @@ def _jumps(learning: Learning, values: np.ndarray, steps: np.ndarray, jump: floa
     top = 1 + int(np.argmax(values[1:reach]))
     if not values[top] > needed * floor:
         return None
-    says = f"the loss jumps from {number(float(values[0]))} to {number(float(values[top]))} at step {int(steps[top])}"
+    says = say(
+        "the loss jumps from {first} to {top} at step {step}",
+        first=number(float(values[0])),
+        top=number(float(values[top])),
+        step=int(steps[top]),
+    )
     return Sign(says, int(steps[top]), float(values[top]), 0.8 if values[top] > _FACTOR * floor else 0.6)
 
 
@@ -169,7 +197,11 @@ def _dies(record: Record, learning: Learning) -> Sign | None:
     largest = largest_update(record)
     if learning.broke_at is not None or not died or not largest > 0.1:
         return None
-    says = f"updates of up to {number(largest)} times the weights leave all units of {names(died)} dead"
+    says = say(
+        "updates of up to {largest} times the weights leave all units of {died} dead",
+        largest=number(largest),
+        died=names(died),
+    )
     return Sign(says, 0, learning.first, 0.6 if largest > 0.5 else 0.4)
 
 
@@ -179,7 +211,11 @@ def _ends_worse(record: Record, learning: Learning, values: np.ndarray, steps: n
         return None
     if update_size(record, learning) < _MOVING:
         return None
-    says = f"the loss ends at {number(learning.last)}, above the {number(learning.chance)} of a constant prediction"
+    says = say(
+        "the loss ends at {last}, above the {chance} of a constant prediction",
+        last=number(learning.last),
+        chance=number(learning.chance),
+    )
     return Sign(says, int(steps[-1]), learning.last, 0.6 if learning.last > 2 * learning.chance else 0.5)
 
 
@@ -187,7 +223,9 @@ def _moves_in_vain(record: Record, learning: Learning, steps: np.ndarray, ratio:
     size = update_size(record, learning)
     if learning.status != "at chance" or not size > ratio or learning.last < 0.9 * learning.first:
         return None
-    says = f"an update changes the weights by {share(min(size, 1.0))} of their size while the loss doesn't fall"
+    says = say(
+        "an update changes the weights by {size} of their size while the loss doesn't fall", size=share(min(size, 1.0))
+    )
     return Sign(says, int(steps[-1]), learning.last, 0.5)
 
 
@@ -207,8 +245,18 @@ def _beyond_the_edge(record: Record, values: np.ndarray, steps: np.ndarray, edge
     falls = rise < -_RISE * abs(middle)
     if falls or not (swings or (rise > _RISE * abs(middle) and rise > 4 * error)):
         return None
-    does = "swings from step to step" if swings else f"rises from {number(middle)} to {number(end)} late in the run"
-    says = f"the rate is {number(beyond)} times what the curvature bears and the loss {does}"
+    if swings:
+        says = say(
+            "the rate is {times} times what the curvature bears and the loss swings from step to step",
+            times=number(beyond),
+        )
+    else:
+        says = say(
+            "the rate is {times} times what the curvature bears and the loss rises from {middle} to {end} late in the run",
+            times=number(beyond),
+            middle=number(middle),
+            end=number(end),
+        )
     return Sign(says, int(steps[-1]), end, 0.6)
 
 
@@ -216,7 +264,11 @@ def _collapses(learning: Learning, values: np.ndarray, steps: np.ndarray) -> Sig
     """It had learned, and fell back to a constant prediction."""
     if not learning.collapsed or learning.status != "at chance":
         return None
-    says = f"the loss had fallen to {number(learning.lowest)} and is back at {number(learning.last)}, that of a constant prediction"
+    says = say(
+        "the loss had fallen to {lowest} and is back at {last}, that of a constant prediction",
+        lowest=number(learning.lowest),
+        last=number(learning.last),
+    )
     return Sign(says, int(steps[int(np.argmin(values))]), float(values.min()), 0.75)
 
 
@@ -232,8 +284,16 @@ def _swings(record: Record, learning: Learning, values: np.ndarray, steps: np.nd
     if thrown < 0.05 or np.median(half) > 0.9 * learning.chance or update_size(record, learning) < 3 * _MOVING:
         return None
     top = len(values) // 2 + int(np.argmax(half))
-    says = f"at {share(thrown)} of the steps of the second half the loss is above that of a constant prediction"
-    return Sign(f"{says}, up to {number(float(values[top]))}", int(steps[top]), float(values[top]), 0.6)
+    says = say(
+        "at {thrown} of the steps of the second half the loss is above that of a constant prediction",
+        thrown=share(thrown),
+    )
+    return Sign(
+        say("{says}, up to {top}", says=says, top=number(float(values[top]))),
+        int(steps[top]),
+        float(values[top]),
+        0.6,
+    )
 
 
 def _no_gradient(record: Record) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from unstuck._language import Said, joined, plural_of, say, say_many
+
 
 def number(value: float) -> str:
     """A measured number, short: "2.30", "3e-07", "NaN"."""
@@ -32,19 +34,28 @@ def share(value: float) -> str:
 def names(places: Sequence[str], most: int = 3) -> str:
     """A list of names in a sentence: "fc1, fc2 and fc3", "conv1, conv2 and 7 more"."""
     if not places:
-        return "no layer"
+        return say("no layer")
     if len(places) == 1:
         return places[0]
+    told = places[:-1] if len(places) <= most else places[: most - 1]
     if len(places) <= most:
-        return f"{', '.join(places[:-1])} and {places[-1]}"
-    return f"{', '.join(places[: most - 1])} and {len(places) - most + 1} more"
+        return say("{names} and {last}", names=", ".join(told), last=places[-1])
+    return say("{names} and {number} more", names=", ".join(told), number=len(places) - len(told))
 
 
-def plural(count: int, noun: str) -> str:
-    """A count with its noun: "1 step", "20 steps", "3 batches"."""
-    if count == 1:
-        return f"1 {noun}"
-    return f"{count} {noun}es" if noun.endswith(("s", "x", "ch")) else f"{count} {noun}s"
+def plural(count: int, noun: str) -> Said:
+    """A count with its noun: "1 step", "20 steps", "3 batches". The noun is a literal, so that it can be collected."""
+    return say_many(f"{{number}} {noun}", f"{{number}} {plural_of(noun)}", count)
+
+
+def then(says: str, *more: str) -> Said:
+    """Clauses of one sentence behind each other: "the loss jumps; accuracy is 0.11"."""
+    return joined((says, *more), say("; "))
+
+
+def both(clauses: Sequence[str]) -> Said:
+    """Clauses that belong together: "a", "a and b"."""
+    return joined(clauses, say(" and "))
 
 
 def shape(size: Sequence[int]) -> str:

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from unstuck._language import say
 from unstuck.evidence import Parameter, Record
 from unstuck.rules._depth import NORMS, Weighted, gradient, main_group, weighted
 from unstuck.rules._finding import finding
@@ -82,17 +83,21 @@ def _constant(record: Record, learning: Learning, layers: list[Weighted]) -> lis
     symmetric = not any(_varies(p) for w in layers if w not in constant for p in w.weights)
     valued = any(p.initial.get("max", 0) > 0 for w in constant for p in w.weights if _is_constant(p))
     if unmoved:
-        because = "and get no gradient"
+        because = say("and get no gradient")
     elif symmetric:
-        because = "as do all others, so that their units stay alike"
+        because = say("as do all others, so that their units stay alike")
     elif valued:
-        because = "so that its units start alike"
+        because = say("so that its units start alike")
     else:
         return []
     where = unmoved or constant
     value = max(p.initial.get("max", 0.0) for p in where[0].weights)
-    says = (
-        f"the weights of {names([w.name for w in where])} all start at {number(value)}, {because}; {learning.words()}"
+    says = say(
+        "the weights of {layers} all start at {value}, {because}; {words}",
+        layers=names([w.name for w in where]),
+        value=number(value),
+        because=because,
+        words=learning.words(),
     )
     return finding(
         "bad-initialization",
@@ -141,24 +146,34 @@ def _too_large(
     ]
     consequences = []
     if above > chance and (big or _outputs(record) > large):
-        consequences.append(f"the loss starts at {number(start)}, {number(above)} times that of a uniform guess")
+        consequences.append(
+            say(
+                "the loss starts at {start}, {above} times that of a uniform guess",
+                start=number(start),
+                above=number(above),
+            )
+        )
     if grown > growth:
-        consequences.append(f"outputs grow {number(grown)} times along depth")
+        consequences.append(say("outputs grow {grown} times along depth", grown=number(grown)))
     if flat and big:
-        consequences.append(f"{names(flat)} starts saturated")
+        consequences.append(say("{layers} starts saturated", layers=names(flat)))
     if not consequences or not (big or above > 2 * chance):
         return []
     worst = max(big, key=lambda name: gains[name]) if big else ""
     cause = (
-        f"the weights of {worst} start with a gain of {number(gains[worst])} where 1 is usual"
+        say(
+            "the weights of {worst} start with a gain of {gain} where 1 is usual",
+            worst=worst,
+            gain=number(gains[worst]),
+        )
         if big
-        else "the network starts sure of random answers"
+        else say("the network starts sure of random answers")
     )
     return finding(
         "bad-initialization",
         learning.weigh(well="warning" if big and above > absurd else "note"),
         min(0.9, 0.5 + 0.15 * len(consequences) + 0.15 * bool(big)),
-        f"{cause}: {consequences[0]}; {learning.words()}",
+        say("{cause}: {consequence}; {words}", cause=cause, consequence=consequences[0], words=learning.words()),
         layers=big,
         evidence=[Evidence("loss", "", 0, start), *(Evidence("gain", name, 0, gains[name]) for name in big[:3])],
         treated_by=("initialization", "normalization"),
@@ -211,9 +226,12 @@ def _too_small(
         return []
     fades = 1 / _growth(record, layers)
     if fades > growth and len(layers) >= DEEP and not _bounded(record):
-        says = (
-            f"outputs fade {number(fades)} times along the {len(layers)} layers at the start, and gradients with them: these "
-            f"weights are too small for so deep a network; {learning.words()}"
+        says = say(
+            "outputs fade {fades} times along the {count} layers at the start, and gradients with them: "
+            "these weights are too small for so deep a network; {words}",
+            fades=number(fades),
+            count=len(layers),
+            words=learning.words(),
         )
         return finding(
             "bad-initialization", "warning", 0.65, says, layers=[w.name for w in layers],
@@ -231,9 +249,12 @@ def _too_small(
     if not tiny or not (faded or constant):
         return []
     worst = min(tiny, key=lambda name: gains[name])
-    says = (
-        f"the weights of {names(tiny)} start so small (a gain of {number(gains[worst])} where 1 is usual) that the "
-        f"output hardly depends on the input; {learning.words()}"
+    says = say(
+        "the weights of {layers} start so small (a gain of {gain} where 1 is usual) that the output "
+        "hardly depends on the input; {words}",
+        layers=names(tiny),
+        gain=number(gains[worst]),
+        words=learning.words(),
     )
     return finding(
         "bad-initialization",

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from unstuck._language import say
 from unstuck.evidence import Record
 from unstuck.rules._finding import finding
 from unstuck.rules._learning import batch_size, progress
@@ -54,11 +55,17 @@ def batch_too_large(
     if held < noisy * scale or not undertrained(record):
         return []
     learning = progress(record)
-    of_noise = f" and the gradient's noise scale is {number(scale)}" if math.isfinite(scale) else ""
+    of_noise = say(" and the gradient's noise scale is {scale}", scale=number(scale)) if math.isfinite(scale) else ""
     passes_made, held_share = round(record.steps * held / total), share(min(1.0, held / total))
-    says = (
-        f"{plural(passes_made, 'pass')} over the data made only {plural(record.steps, 'update')}, as a batch of "
-        f"{number(held)} holds {held_share} of it{of_noise}; {learning.words()}, and the loss was still falling"
+    says = say(
+        "{passes} over the data made only {updates}, as a batch of {held} holds {share} of "
+        "it{of_noise}; {words}, and the loss was still falling",
+        passes=plural(passes_made, "pass"),
+        updates=plural(record.steps, "update"),
+        held=number(held),
+        share=held_share,
+        of_noise=of_noise,
+        words=learning.words(),
     )
     return finding(
         "batch-too-large",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from unstuck._language import say
 from unstuck.evidence import Record
 from unstuck.rules._finding import finding
 from unstuck.rules._learning import alternates, batch_size, progress
@@ -50,10 +51,17 @@ def batch_too_small(
     )
     if not several - max(single, before) > better:
         return []
-    says = (
-        f"the noise scale of the gradient is {number(scale)} samples, a batch has {size:g}: with {tried['times']} batches to an "
-        f"update {plural(int(tried['steps']), 'update')} at the same rate go {number(several - before)} further on the way from "
-        f"chance to perfect, and {number(several - single)} further than with one; {learning.words()}"
+    says = say(
+        "the noise scale of the gradient is {scale} samples, a batch has {size:g}: with {times} "
+        "batches to an update {updates} at the same rate go {gain} further on the way from chance "
+        "to perfect, and {more} further than with one; {words}",
+        scale=number(scale),
+        size=size,
+        times=tried["times"],
+        updates=plural(int(tried["steps"]), "update"),
+        gain=number(several - before),
+        more=number(several - single),
+        words=learning.words(),
     )
     return finding(
         "batch-too-small",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from unstuck._language import Said, say
 from unstuck.evidence import Record
 from unstuck.rules._finding import finding
 from unstuck.rules._learning import alternates, progress
@@ -77,9 +78,11 @@ def class_imbalance(
     skill = (reach - constant) / (1 - constant) if constant < 1 else 1.0
     shares = whole / whole.sum()
     loud = skill < near and shares.max() >= dominant and (record.program.task.kind != "multi-label" or learning.stuck)
-    says = (
-        f"{_classes(ignored, shares)} {_named(guessed[ignored], truth[ignored])} of them late in the run; "
-        f"balanced accuracy is {number(reach)} at most, {learning.words()}"
+    says = say(
+        "{ignored} of them late in the run; balanced accuracy is {reach} at most, {words}",
+        ignored=_told(ignored, shares, int(guessed[ignored].sum()), int(truth[ignored].sum())),
+        reach=number(reach),
+        words=learning.words(),
     )
     return finding(
         "class-imbalance",
@@ -122,16 +125,19 @@ def _counts(record: Record, signal: str, since: int) -> np.ndarray:
     return np.stack(same).astype(np.float64).sum(axis=0) if same else np.zeros(0)
 
 
-def _classes(ignored: np.ndarray, shares: np.ndarray) -> str:
+def _told(ignored: np.ndarray, shares: np.ndarray, guessed: int, truth: int) -> Said:
+    """Which classes are ignored, and how often they were answered."""
     where = np.flatnonzero(ignored)
-    part = share(float(shares[ignored].sum()))
+    part, which = share(float(shares[ignored].sum())), ", ".join(str(c) for c in where[:4])
     if len(where) == 1:
-        return f"class {where[0]}, {part} of the labels, is"
-    which = ", ".join(str(c) for c in where[:4]) + (", ..." if len(where) > 4 else "")
-    return f"{len(where)} rare classes ({which}), {part} of the labels, are"
-
-
-def _named(guessed: np.ndarray, truth: np.ndarray) -> str:
-    if guessed.sum() == 0:
-        return f"never answered for all {int(truth.sum())}"
-    return f"answered {plural(int(guessed.sum()), 'time')} for all {int(truth.sum())}"
+        classes = say("class {name}, {share} of the labels, is", name=where[0], share=part)
+    else:
+        listed = which + (", ..." if len(where) > 4 else "")
+        classes = say(
+            "{number} rare classes ({listed}), {share} of the labels, are", number=len(where), listed=listed, share=part
+        )
+    if guessed == 0:
+        return say("{classes} never answered for all {truth}", classes=classes, truth=truth)
+    return say(
+        "{classes} answered {times} for all {truth}", classes=classes, times=plural(guessed, "time"), truth=truth
+    )

@@ -6,12 +6,15 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from unstuck._language import say
 from unstuck.evidence import Record
 from unstuck.rules._finding import finding
 from unstuck.rules._learning import Learning, alternates, progress, skill
 from unstuck.rules._probes import curvature_of, number_of, probe, reachable, trial
 from unstuck.rules._words import number, share
 from unstuck.verdict import Evidence, Finding
+
+_MINIMUM, _SADDLE, _PLATEAU = say("a local minimum"), say("a saddle"), say("a plateau")
 
 
 def critical_point(
@@ -59,13 +62,18 @@ def critical_point(
         return []  # the gradient is certain, and its curvature says that the loss can fall along it
     top, bottom = (number_of(hessian, key) for key in ("top", "bottom"))
     kind = _kind(hessian, learning, negative)
-    saddle = kind == "a saddle"
+    saddle = kind == _SADDLE
     way = (
-        f", the most negative eigenvalue is {number(bottom)}, the largest {number(top)}" if kind != "a plateau" else ""
+        say(", the most negative eigenvalue is {bottom}, the largest {top}", bottom=number(bottom), top=number(top))
+        if kind != _PLATEAU
+        else ""
     )
-    says = (
-        f"it rests at {kind}: the gradient is {share(left)} of that at the start and no step "
-        f"lowers the loss{way}; {learning.words()}"
+    says = say(
+        "it rests at {kind}: the gradient is {share} of that at the start and no step lowers the loss{way}; {words}",
+        kind=kind,
+        share=share(left),
+        way=way,
+        words=learning.words(),
     )
     return finding(
         "critical-point",
@@ -81,14 +89,12 @@ def critical_point(
 
 def _kind(hessian: Mapping[str, Any], learning: Learning, negative: float) -> str:
     """What it rests at: as it was judged where it was measured, else by its outermost eigenvalues."""
-    judged = {"minimum": "a local minimum", "flat": "a plateau", "gradient-flat": "a plateau"}.get(
-        str(hessian.get("kind"))
-    )
+    judged = {"minimum": _MINIMUM, "flat": _PLATEAU, "gradient-flat": _PLATEAU}.get(str(hessian.get("kind")))
     top, bottom, error = (number_of(hessian, key) for key in ("top", "bottom", "bottom_error"))
-    if bottom + error < -negative * abs(top) and judged != "a plateau":
-        return "a saddle"
+    if bottom + error < -negative * abs(top) and judged != _PLATEAU:
+        return _SADDLE
     flat = max(abs(top), abs(bottom)) < 1e-6 * max(1.0, abs(learning.last))
-    return judged or ("a plateau" if flat else "a local minimum")
+    return judged or (_PLATEAU if flat else _MINIMUM)
 
 
 def _could_be_lower(record: Record, learning: Learning, better: float) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from unstuck._language import say
 from unstuck.evidence import Record
 from unstuck.rules._dead import WHOLE, dead_share, reaches_back, relu_layers, zero_share
 from unstuck.rules._finding import finding
@@ -62,9 +63,20 @@ def dead_units(
         unknown="warning" if whole else "note",
     )
     others = [name for name in dead if name != worst]
-    more = f", as are at least {share(min(dead[n] for n in others))} of {names(others)}" if others else ""
-    amount = "all units" if whole else f"{share(dead[worst])} of the units"
-    says = f"{amount} of {worst} are zero on every sample{_since(record, worst)}{more}; {learning.words()}"
+    more = (
+        say(", as are at least {share} of {layers}", share=share(min(dead[n] for n in others)), layers=names(others))
+        if others
+        else ""
+    )
+    amount = say("all units") if whole else say("{share} of the units", share=share(dead[worst]))
+    says = say(
+        "{amount} of {worst} are zero on every sample{since}{more}; {words}",
+        amount=amount,
+        worst=worst,
+        since=_since(record, worst),
+        more=more,
+        words=learning.words(),
+    )
     step = max(0, learning.end - 1)
     return finding(
         "dead-units",
@@ -81,4 +93,8 @@ def _since(record: Record, name: str) -> str:
     start = record.series("act_zero", name).finite.first
     if not math.isfinite(start):
         return ""
-    return " from the start" if start >= WHOLE else f" ({share(start)} of its outputs were zero at step 0)"
+    return (
+        say(" from the start")
+        if start >= WHOLE
+        else say(" ({share} of its outputs were zero at step 0)", share=share(start))
+    )

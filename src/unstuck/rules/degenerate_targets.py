@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from unstuck._language import say
 from unstuck.evidence import LossCall, Record
 from unstuck.rules._finding import finding
 from unstuck.rules._learning import alternates, batch_size, main_loss, progress
@@ -71,21 +72,26 @@ def _constant(record: Record, call: LossCall, solved: float) -> str | None:
         learning = progress(record)
         if learning.last > solved * math.log(call.num_classes) or not _PLAIN.issuperset(call.chain[1:]):
             return None
-        return (
-            f"every label seen is {share.index(1.0)}, though the network can tell {call.num_classes} classes: the loss "
-            f"falls to {number(learning.last)} with nothing learned"
+        return say(
+            "every label seen is {label}, though the network can tell {classes} classes: the loss "
+            "falls to {last} with nothing learned",
+            label=share.index(1.0),
+            classes=call.num_classes,
+            last=number(learning.last),
         )
     if low != high or not math.isfinite(low) or len(call.loss_ops) > _PLAIN_LOSS:
         return None
     if call.target_kind == "binary" or (call.target_kind == "real" and low != 0):
-        return f"every target seen is {number(low)}, so that there is nothing to learn from the inputs"
+        return say("every target seen is {value}, so that there is nothing to learn from the inputs", value=number(low))
     return None
 
 
 def _out_of_range(call: LossCall) -> str | None:
     low, high = call.target.get("min", math.nan), call.target.get("max", math.nan)
     if call.name in _ON_PROBABILITIES and (low < -1e-3 or high > 1 + 1e-3):
-        where = f" at {call.site}" if call.site else ""
-        span = f"from {number(low)} to {number(high)}"
-        return f"targets run {span}, but the binary cross-entropy{where} takes them from 0 to 1"
+        where = say(" at {site}", site=call.site) if call.site else ""
+        span = say("from {low} to {high}", low=number(low), high=number(high))
+        return say(
+            "targets run {span}, but the binary cross-entropy{where} takes them from 0 to 1", span=span, where=where
+        )
     return None

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from unstuck._language import say
 from unstuck.evidence import Record, Series
 from unstuck.rules._depth import gradient, main_group, steepest, weighted
 from unstuck.rules._finding import finding
 from unstuck.rules._learning import Learning, progress
 from unstuck.rules._medians import medians, medians_before, stretches
 from unstuck.rules._steps import struck_at
-from unstuck.rules._words import number
+from unstuck.rules._words import number, then
 from unstuck.verdict import Evidence, Finding
 
 _BEFORE = 8  # norms a spike is held against
@@ -75,8 +76,12 @@ def _along_time(record: Record, learning: Learning, lag_growth: float) -> list[F
             curve = vector.values[np.isfinite(vector.values)]
             if len(curve) >= 5 and curve[-1] > lag_growth and curve[-1] >= 0.1 * curve.max():
                 grown, steps = float(curve[-1]), len(vector.values)
-                says = (
-                    f"the gradient of {place} grows {number(grown)} times over {steps} time steps at step {vector.step}"
+                says = say(
+                    "the gradient of {place} grows {grown} times over {steps} time steps at step {step}",
+                    place=place,
+                    grown=number(grown),
+                    steps=steps,
+                    step=vector.step,
                 )
                 evidence = Evidence("lag_grad", place, vector.step, grown)
                 return _explodes(
@@ -94,7 +99,12 @@ def _along_depth(record: Record, learning: Learning, growth: float, single: floa
     if not ratio > growth or steepest(sizes) > single:
         return []
     where = [w.name for w, size in zip(layers, sizes, strict=True) if size > 10 * sizes[-1]]
-    says = f"at step 0 the gradient of {layers[0].name} is {number(ratio)} times that of {layers[-1].name}"
+    says = say(
+        "at step 0 the gradient of {first} is {ratio} times that of {last}",
+        first=layers[0].name,
+        ratio=number(ratio),
+        last=layers[-1].name,
+    )
     evidence = [Evidence("grad_rms", layers[i].weights[0].name, 0, sizes[i]) for i in (0, -1)]
     return _explodes(learning, 0.85, says, where, evidence, ("initialization", "normalization", "gradient-clipping"))
 
@@ -106,7 +116,9 @@ def _first_step(record: Record, learning: Learning, start: float) -> list[Findin
     first, rest = norms.first, float(np.median(norms.values[1:]))
     if not first > start * rest:
         return []
-    says = f"the gradient at step 0 has a norm of {number(first)}, those after it {number(rest)}"
+    says = say(
+        "the gradient at step 0 has a norm of {first}, those after it {rest}", first=number(first), rest=number(rest)
+    )
     evidence = [Evidence("grad_norm", "", 0, first), Evidence("grad_norm", "", int(norms.steps[-1]), rest)]
     return _explodes(learning, 0.7, says, [], evidence, ("gradient-clipping", "initialization", "learning-rate"))
 
@@ -117,11 +129,20 @@ def _spike(record: Record, learning: Learning, spike: float) -> list[Finding]:
     if i is None:
         return []
     now, step = float(norms.values[i]), int(norms.steps[i])
-    says = f"the norm of the gradient jumps from {number(before)} to {number(now)} at step {step}"
+    says = say(
+        "the norm of the gradient jumps from {before} to {now} at step {step}",
+        before=number(before),
+        now=number(now),
+        step=step,
+    )
     evidence = [Evidence("grad_norm", "", step, now)]
     struck = struck_at(record)
     if struck is not None and struck <= step:
-        says += f"; the batch of step {struck} is unlike all before, and nothing in those steps led up to its loss"
+        says = say(
+            "{says}; the batch of step {struck} is unlike all before, and nothing in those steps led up to its loss",
+            says=says,
+            struck=struck,
+        )
     sure = 0.5 if struck is None else 0.85
     return _explodes(learning, sure, says, [], evidence, ("gradient-clipping", "learning-rate", "warm-up"))
 
@@ -163,7 +184,7 @@ def _explodes(
         "exploding-gradient",
         learning.weigh(breaks=True, learns="note" if learning.skill > _HALF else "warning"),
         confidence,
-        f"{says}; {learning.words()}",
+        then(says, learning.words()),
         layers=layers,
         evidence=evidence,
         treated_by=treated_by,

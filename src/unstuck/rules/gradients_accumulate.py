@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from unstuck._language import say
 from unstuck.evidence import Parameter, Record
 from unstuck.rules._depth import weighted
 from unstuck.rules._finding import finding
@@ -63,9 +64,12 @@ def _of_one(record: Record, index: int, steps: float, left: float) -> list[Findi
     if len(series) < 2 or often < steps:
         return []
     learning = progress(record)
-    says = (
-        f"gradients are not cleared: at {share(often)} of the sampled steps those of the step before are still there "
-        f"when backward begins, {number(series.median())} times the gradient that is then used; {learning.words()}"
+    says = say(
+        "gradients are not cleared: at {share} of the sampled steps those of the step before are "
+        "still there when backward begins, {times} times the gradient that is then used; {words}",
+        share=share(often),
+        times=number(series.median()),
+        words=learning.words(),
     )
     return finding(
         "gradients-accumulate",
@@ -88,9 +92,11 @@ def _thrown_away(record: Record, held: list[Parameter]) -> list[Finding]:
             return []
     last = layers[-1]
     back = record.series("back_rms", last.name)
-    says = (
-        f"gradients are cleared between backward and step: {last.name} receives a gradient, but no parameter has any "
-        f"left when the optimizer steps; {progress(record).words()}"
+    says = say(
+        "gradients are cleared between backward and step: {layer} receives a gradient, but no "
+        "parameter has any left when the optimizer steps; {words}",
+        layer=last.name,
+        words=progress(record).words(),
     )
     evidence = Evidence("back_rms", last.name, int(back.steps[-1]), back.median())
     return finding("gradients-accumulate", "error", 0.9, says, evidence=[evidence], treated_by=("zero-grad",))

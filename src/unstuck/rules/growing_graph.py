@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from unstuck._language import joined, say
 from unstuck.evidence import Event, Record
 from unstuck.rules._depth import RECURRENT
 from unstuck.rules._finding import finding
@@ -45,18 +46,25 @@ def growing_graph(record: Record, *, back: int = 2, samples: int = 2, growth: fl
     carried = record.happened("carried-graph")
     failed = _error(record)
     if failed and carried and record.steps - carried[-1].step <= 1:
-        return _finding(
-            record, carried, f"{_where(carried[-1])}, and the script ended with torch's error for it: {failed}", 0.95
+        says = say(
+            "{where}, and the script ended with torch's error for it: {failed}",
+            where=_where(carried[-1]),
+            failed=failed,
         )
+        return _finding(record, carried, says, 0.95)
     if failed == _FREED and not carried and record.steps >= 1 and _recurs(record):
-        said = "torch's error for a state that is carried without detach"
-        return _finding(record, carried, f"the script ended in step {record.steps} with {said}: {failed}", 0.6)
+        says = say(
+            "the script ended in step {step} with torch's error for a state that is carried without detach: {failed}",
+            step=record.steps,
+            failed=failed,
+        )
+        return _finding(record, carried, says, 0.6)
     far = [e for e in carried if _number(e, "steps") >= back]
     if len(far) < samples or not _number(far[-1], "nodes") > growth * _number(far[0], "nodes"):
         return []
     times = _slower(record)
-    slower = f"; a step takes {number(times)} times as long as at the start" if times > growth else ""
-    return _finding(record, far, f"{_where(far[-1])}{slower}", 0.9)
+    slower = say("; a step takes {times} times as long as at the start", times=number(times)) if times > growth else ""
+    return _finding(record, far, joined((_where(far[-1]), slower)), 0.9)
 
 
 def _finding(record: Record, carried: Sequence[Event], says: str, confidence: float) -> list[Finding]:
@@ -73,10 +81,14 @@ def _finding(record: Record, carried: Sequence[Event], says: str, confidence: fl
 
 def _where(event: Event) -> str:
     steps, nodes = _number(event, "steps"), _number(event, "nodes")
-    taken = f" into {event.layer}" if event.layer else ""
-    return (
-        f"the graph that is differentiated in step {event.step} goes back {plural(int(steps), 'step')}, through "
-        f"{plural(int(nodes), 'node')} made before it: a state is carried{taken} without detach"
+    taken = say(" into {layer}", layer=event.layer) if event.layer else ""
+    return say(
+        "the graph that is differentiated in step {step} goes back {steps}, through {nodes} made "
+        "before it: a state is carried{taken} without detach",
+        step=event.step,
+        steps=plural(int(steps), "step"),
+        nodes=plural(int(nodes), "node"),
+        taken=taken,
     )
 
 

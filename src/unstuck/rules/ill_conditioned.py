@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from unstuck._language import say
 from unstuck.evidence import Record
 from unstuck.rules._finding import finding
 from unstuck.rules._learning import alternates, progress
@@ -55,14 +56,20 @@ def ill_conditioned(
     curvature = curvature_of(record)
     condition = number_of(curvature, "top") / (number_of(curvature, "typical") or math.nan)
     times = (
-        f"; the steepest direction curves {number(condition)} times as much as a typical one"
+        say("; the steepest direction curves {times} times as much as a typical one", times=number(condition))
         if condition > steep
         else ""
     )
-    says = (
-        f"from the same start {plural(rates.steps, 'update')} of Adam go {number(rates.adam)} of the way from chance to perfect, those "
-        f"of {optimizer.kind} {number(max(best, 0.0))} at its best rate ({number(factor * rates.rate)}){times}; "
-        f"{learning.words()}"
+    says = say(
+        "from the same start {updates} of Adam go {adam} of the way from chance to perfect, those of "
+        "{kind} {best} at its best rate ({rate}){times}; {words}",
+        updates=plural(rates.steps, "update"),
+        adam=number(rates.adam),
+        kind=optimizer.kind,
+        best=number(max(best, 0.0)),
+        rate=number(factor * rates.rate),
+        times=times,
+        words=learning.words(),
     )
     return finding(
         "ill-conditioned",

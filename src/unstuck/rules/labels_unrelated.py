@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 
+from unstuck._language import say
 from unstuck.evidence import Record
 from unstuck.rules._finding import finding
 from unstuck.rules._learning import alternates, progress, skill
 from unstuck.rules._probes import number_of, probe, quality_of, reachable
-from unstuck.rules._words import number, plural
+from unstuck.rules._words import number, plural, then
 from unstuck.verdict import Evidence, Finding
 
 
@@ -65,15 +66,19 @@ def labels_unrelated(
         return []
     if math.isnan(seen) and not learning.stuck:
         return []  # it may have found what the reference can't, or have learned by heart
-    says = (
-        f"on {plural(int(number_of(data, 'samples')), 'sample')}, half of them held out, a reference fits its own half to "
-        f"{number(fitted)} and the other to {number(held)}, chance {number(chance)}: the labels don't follow from the inputs"
+    says = say(
+        "on {samples}, half of them held out, a reference fits its own half to {fitted} and the "
+        "other to {held}, chance {chance}: the labels don't follow from the inputs",
+        samples=plural(int(number_of(data, "samples")), "sample"),
+        fitted=number(fitted),
+        held=number(held),
+        chance=number(chance),
     )
     return finding(
         "labels-unrelated",
         "error" if math.isfinite(seen) else "warning",
         0.8 if math.isfinite(seen) else 0.6,
-        f"{says}; {learning.words()}",
+        then(says, learning.words()),
         evidence=[Evidence("reference_score", "", record.steps, held), *learning.evidence(record)],
         treated_by=(),
     )

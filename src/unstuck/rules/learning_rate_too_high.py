@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 
+from unstuck._language import say
 from unstuck.evidence import Record
 from unstuck.rules._finding import finding
 from unstuck.rules._learning import progress
 from unstuck.rules._overshoot import certainty, overshoot
 from unstuck.rules._steps import swiftest, update_size
-from unstuck.rules._words import number
+from unstuck.rules._words import both, number
 from unstuck.verdict import Evidence, Finding
 
 
@@ -59,8 +60,8 @@ def learning_rate_too_high(
     if not signs:
         return []
     (index, at), size = swiftest(record), update_size(record, learning)
-    of = f" (optimizer {index})" if len(record.program.optimizers) > 1 else ""
-    at_rate = f", at a rate of {number(at)}{of}" if math.isfinite(at) else ""
+    of = say(" (optimizer {index})", index=index) if len(record.program.optimizers) > 1 else ""
+    at_rate = say(", at a rate of {rate}{of}", rate=number(at), of=of) if math.isfinite(at) else ""
     evidence = [Evidence("loss", "", sign.step, sign.loss) for sign in signs[:3]]
     if math.isfinite(size):
         evidence.append(Evidence("update_ratio", "", max(0, learning.end - 1), size))
@@ -70,7 +71,12 @@ def learning_rate_too_high(
         "learning-rate-too-high",
         "warning" if severity == "error" and sure < 0.6 else severity,
         sure,
-        f"{' and '.join(sign.says for sign in signs[:2])}{at_rate}; {learning.words()}",
+        say(
+            "{signs}{at_rate}; {words}",
+            signs=both([sign.says for sign in signs[:2]]),
+            at_rate=at_rate,
+            words=learning.words(),
+        ),
         evidence=evidence,
         treated_by=("learning-rate", "warm-up", "gradient-clipping", "optimizer", "schedule"),
     )

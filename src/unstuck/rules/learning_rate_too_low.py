@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 
+from unstuck._language import say
 from unstuck.evidence import Record
 from unstuck.rules._depth import is_weight
 from unstuck.rules._finding import finding
 from unstuck.rules._learning import Learning, alternates, progress, step_together
 from unstuck.rules._probes import trial
 from unstuck.rules._steps import farthest, rate
-from unstuck.rules._words import number, plural, share
+from unstuck.rules._words import number, plural, share, then
 from unstuck.verdict import Evidence, Finding
 
 
@@ -75,7 +76,7 @@ def learning_rate_too_low(
             "learning-rate-too-low",
             learning.weigh(),
             0.85,
-            f"{tried}; {learning.words()}",
+            then(tried, learning.words()),
             evidence=[Evidence("lr", "", record.steps - 1, at), *learning.evidence(record)],
             treated_by=("learning-rate", "optimizer", "train-longer"),
         )
@@ -86,14 +87,24 @@ def learning_rate_too_low(
     size = way / record.steps
     if not (at == 0 or (way < travel and 0 < size < ratio)):
         return []
-    amount = f"{name} moves by {share(way)} of its size at most" if way > 0 else "no weight moves"
-    at_rate = f" at a rate of {number(at)}" if math.isfinite(at) else ""
+    amount = (
+        say("{name} moves by {share} of its size at most", name=name, share=share(way))
+        if way > 0
+        else say("no weight moves")
+    )
+    at_rate = say(" at a rate of {rate}", rate=number(at)) if math.isfinite(at) else ""
     evidence = [Evidence("update_ratio", name, record.steps - 1, size)] if math.isfinite(size) else []
     return finding(
         "learning-rate-too-low",
         learning.weigh(),
         0.85 if learning.status == "at chance" else 0.7,
-        f"{amount} in all {plural(record.steps, 'step')}{at_rate}; {learning.words()}",
+        say(
+            "{amount} in all {steps}{at_rate}; {words}",
+            amount=amount,
+            steps=plural(record.steps, "step"),
+            at_rate=at_rate,
+            words=learning.words(),
+        ),
         evidence=[*evidence, Evidence("lr", "", record.steps - 1, at)],
         treated_by=("learning-rate", "optimizer", "train-longer"),
     )
@@ -111,16 +122,23 @@ def _one_of_several(record: Record, learning: Learning, apart: float, still: flo
         name, way = farthest(record, held)
         if not rates[i] < apart * max(others) or not way < still:
             continue
-        says = (
-            f"{name} and all else that optimizer {i} ({optimizer.kind}) trains moves by {share(way)} of its size at most in all "
-            f"{plural(record.steps, 'step')}, at a rate of {number(rates[i])} where another's is {number(max(others))}; "
+        says = say(
+            "{name} and all else that optimizer {index} ({kind}) trains moves by {share} of its size at most "
+            "in all {steps}, at a rate of {rate} where another's is {other}",
+            name=name,
+            index=i,
+            kind=optimizer.kind,
+            share=share(way),
+            steps=plural(record.steps, "step"),
+            rate=number(rates[i]),
+            other=number(max(others)),
         )
         layers = dict.fromkeys(layer for p in record.program.parameters if p.name in held for layer in p.layers)
         return finding(
             "learning-rate-too-low",
             learning.weigh(),
             0.85,
-            says + learning.words(),
+            then(says, learning.words()),
             layers=list(layers)[:8],
             evidence=[Evidence("lr", f"{i}.0", record.steps - 1, rates[i])],
             treated_by=("learning-rate", "optimizer"),
@@ -138,10 +156,16 @@ def _more_is_better(record: Record, learning: Learning, better: float) -> str:
         return ""
     if start is not None and not start.higher[1] - start.own > better:
         return ""
-    name, more, own = "the loss", end.losses[factor], end.losses[1.0]
+    name, more, own = say("the loss"), end.losses[factor], end.losses[1.0]
     if math.isfinite(end.scores[factor]):
         name, more, own = learning.score_name, end.scores[factor], end.scores[1.0]
-    return (
-        f"from where it ended {factor:g} times the rate ({number(factor * end.rate)}) takes {name} to {number(more)} in "
-        f"{plural(end.steps, 'update')}, the script's to {number(own)}"
+    return say(
+        "from where it ended {factor:g} times the rate ({rate}) takes {name} to {more} in "
+        "{updates}, the script's to {own}",
+        factor=factor,
+        rate=number(factor * end.rate),
+        name=name,
+        more=number(more),
+        updates=plural(end.steps, "update"),
+        own=number(own),
     )

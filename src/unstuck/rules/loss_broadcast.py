@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from itertools import zip_longest
 
+from unstuck._language import say
 from unstuck.evidence import LossCall, Record
 from unstuck.rules._finding import finding
 from unstuck.rules._learning import progress
@@ -56,16 +57,21 @@ def loss_broadcast(record: Record, *, growth: float = 2.0) -> list[Finding]:
             continue
         learning = progress(record)
         wanted = shape(call.target_shape), shape(call.output_shape)
-        says = (
-            f"predictions of shape {wanted[1]} meet targets of shape {wanted[0]}, so that "
-            f"{call.name.replace('_', ' ')} compares {math.prod(made)} pairs instead of {size}"
+        says = say(
+            "predictions of shape {output} meet targets of shape {target}, so that {loss} compares "
+            "{pairs} pairs instead of {size}",
+            output=wanted[1],
+            target=wanted[0],
+            loss=call.name.replace("_", " "),
+            pairs=math.prod(made),
+            size=size,
         )
         evidence = (Evidence("output_size", call.layer, 0, size), Evidence("pairs", call.layer, 0, math.prod(made)))
         return finding(
             "loss-broadcast",
             learning.weigh(learns="error", well="warning", unknown="error"),
             0.98,
-            f"{says} at {call.site}" if call.site else says,
+            say("{says} at {site}", says=says, site=call.site) if call.site else says,
             layers=(call.layer,),
             evidence=evidence,
             treated_by=("shape",),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from unstuck._language import say
 from unstuck.evidence import Record
 from unstuck.rules._finding import finding
 from unstuck.rules._learning import batch_size, main_loss, progress
@@ -45,9 +46,14 @@ def loss_scale(record: Record, *, batch: int = 8) -> list[Finding]:
     if record.program.optimizers[0].kind in _SCALE_FREE or not signs:
         return []
     at = rate(record)
-    says = (
-        f"the loss is summed over {samples:.0f} samples, so that a rate of {number(at)} is one of "
-        f"{number(at * samples)} on their mean: {signs[0].says}; {learning.words()}"
+    says = say(
+        "the loss is summed over {samples:.0f} samples, so that a rate of {rate} is one of {mean_rate} on "
+        "their mean: {says}; {words}",
+        samples=samples,
+        rate=number(at),
+        mean_rate=number(at * samples),
+        says=signs[0].says,
+        words=learning.words(),
     )
     return finding(
         "loss-scale",

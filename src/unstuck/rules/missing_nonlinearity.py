@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from unstuck._language import say
 from unstuck.evidence import Layer, Record
 from unstuck.rules._depth import LINEAR, RELU_LIKE, Weighted, main_group, sources, weighted
 from unstuck.rules._finding import finding
 from unstuck.rules._learning import Learning, progress
-from unstuck.rules._words import names
+from unstuck.rules._words import names, then
 from unstuck.verdict import Evidence, Finding, Severity
 
 _AFFINE = frozenset({"add", "bias", "avg_pool", "batch_norm", "mul"})
@@ -58,17 +59,23 @@ def missing_nonlinearity(record: Record, *, narrower: float = 0.75) -> list[Find
     curved = any(layer.op in _CURVED and layer.role == "hidden" for layer in record.program.layers)
     first, second = pairs[0]
     says = (
-        f"{second.name} takes the output of {first.name} with no activation between them"
+        say(
+            "{second} takes the output of {first} with no activation between them", second=second.name, first=first.name
+        )
         if curved
-        else f"there is no activation between {first.name} and {pairs[-1][1].name}: the whole network is linear"
+        else say(
+            "there is no activation between {first} and {last}: the whole network is linear",
+            first=first.name,
+            last=pairs[-1][1].name,
+        )
     )
     if len(pairs) > 1 and curved:
-        says += f", and so do {names([w.name for _, w in pairs[1:]])}"
+        says = say("{says}, and so do {others}", says=says, others=names([w.name for _, w in pairs[1:]]))
     return finding(
         "missing-nonlinearity",
         _severity(learning, curved=curved),
         0.5 if curved else 0.7,
-        f"{says}; {learning.words()}",
+        then(says, learning.words()),
         layers=dict.fromkeys(w.name for pair in pairs for w in pair),
         evidence=[Evidence("linear_pairs", second.name, 0, float(len(pairs)))],
         treated_by=("activation",),

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from unstuck._language import say, say_many
 from unstuck.evidence import Event, Layer, Record
 from unstuck.rules._finding import finding
 from unstuck.rules._learning import Learning, alternates, batch_size, progress, skill
 from unstuck.rules._probes import number_of, probe
-from unstuck.rules._words import names, number, plural, share
+from unstuck.rules._words import both, names, number, plural, share, then
 from unstuck.verdict import Evidence, Finding
 
 _SMALL = 4  # samples of which batch norm's statistics are mostly noise
@@ -89,12 +90,12 @@ def _evaluated_in_train_mode(
     apart = lost > dropped if math.isfinite(lost) else abs(math.log(_loss_ratio(record))) > math.log(ratio)
     normed = any(layer.op == "batch_norm" for layer in what)  # whose statistics the evaluation's own batches make
     apart = apart or (normed and skill(record, learning.score_last) - skill(record, learning.eval_score) > wide)
-    says = f"evaluation runs in train mode{_doing(what)}: model.eval() is missing"
+    says = say("evaluation runs in train mode{doing}: model.eval() is missing", doing=_doing(what))
     return finding(
         "mode-mismatch",
         "warning" if apart and learning.status != "diverges" else "note",
         0.9 if apart else 0.7,
-        f"{says}; {_both(record, learning)}" if probe(record, "modes") is not None else says,
+        then(says, _both(record, learning)) if probe(record, "modes") is not None else says,
         layers=[layer.name for layer in what],
         evidence=[Evidence("in_train_mode", "", late[-1].step, in_train / batches)],
         treated_by=("mode",),
@@ -113,13 +114,20 @@ def _modal(record: Record) -> list[Layer]:
 def _doing(layers: Sequence[Layer]) -> str:
     norms = [layer.name for layer in layers if layer.op == "batch_norm"]
     drops = [layer.name for layer in layers if layer.op == "dropout"]
-    said = [f"{names(drops)} {_verb(drops, 'drop')}"] if drops else []
-    said += [f"{names(norms)} {_verb(norms, 'take')} the statistics of each batch"] if norms else []
-    return f", where {' and '.join(said)}" if said else ""
-
-
-def _verb(subjects: Sequence[str], verb: str) -> str:
-    return verb if len(subjects) > 1 else f"{verb}s"
+    said = [say_many("{layers} drops", "{layers} drop", len(drops), layers=names(drops))] if drops else []
+    said += (
+        [
+            say_many(
+                "{layers} takes the statistics of each batch",
+                "{layers} take the statistics of each batch",
+                len(norms),
+                layers=names(norms),
+            )
+        ]
+        if norms
+        else []
+    )
+    return say(", where {said}", said=both(said)) if said else ""
 
 
 # ---------------------------------------------------------------------- trained in evaluation mode
@@ -139,16 +147,23 @@ def _trained_in_evaluation_mode(record: Record, learning: Learning, part: float)
     idle = [plural(norms, "batch norm")] * (norms > 0) + [plural(drops, "dropout")] * (drops > 0)
     overfits = skill(record, learning.score_last) - skill(record, learning.eval_score) > 0.15
     harms = (norms > 0 and not learning.well) or (drops > 0 and overfits)
-    since = f"from step {turns[0].step} on" if turns[0].step else "from the start"
-    says = (
-        f"{model or 'the model'} is trained in evaluation mode {since} ({share(steps / record.steps)} of all steps), so "
-        f"that {' and '.join(idle)} {'do' if norms + drops > 1 else 'does'} nothing: model.train() is missing"
+    since = say("from step {step} on", step=turns[0].step) if turns[0].step else say("from the start")
+    says = say_many(
+        "{model} is trained in evaluation mode {since} ({share} of all steps), so that {idle} does nothing: "
+        "model.train() is missing",
+        "{model} is trained in evaluation mode {since} ({share} of all steps), so that {idle} do nothing: "
+        "model.train() is missing",
+        norms + drops,
+        model=model or say("the model"),
+        since=since,
+        share=share(steps / record.steps),
+        idle=both(idle),
     )
     return finding(
         "mode-mismatch",
         "warning" if harms and not record.happened("reloaded") else "note",
         0.75 if harms else 0.5,
-        f"{says}; {learning.words()}",
+        then(says, learning.words()),
         layers=[layer.name for layer in record.program.layers if norms and layer.op == "batch_norm"],
         evidence=[Evidence("steps_in_evaluation_mode", "", record.steps - 1, float(steps))],
         treated_by=("mode",),
@@ -178,14 +193,27 @@ def _statistics(record: Record, learning: Learning, gap: float, wide: float, rat
     if not apart:
         return []
     with_what = (
-        f", with batches of {size:.0f}" if small else f", after only {plural(record.steps, 'step')}" if few else ""
+        say(", with batches of {size:.0f}", size=size)
+        if small
+        else say(", after only {steps}", steps=plural(record.steps, "step"))
+        if few
+        else ""
     )
-    how = _both(record, learning) if tried else f"{learning.words()}, {number(learning.eval_score)} in evaluation"
+    how = (
+        _both(record, learning)
+        if tried
+        else say("{words}, {score} in evaluation", words=learning.words(), score=number(learning.eval_score))
+    )
     return finding(
         "mode-mismatch",
         "note" if few and not small else "error" if tried and lost > wide else "warning",
         0.6 if not tried else 0.9 if small or lost > wide else 0.75,
-        f"the running statistics of {names(norms)} are unlike those it was trained with{with_what}: {how}",
+        say(
+            "the running statistics of {layers} are unlike those it was trained with{with_what}: {how}",
+            layers=names(norms),
+            with_what=with_what,
+            how=how,
+        ),
         layers=norms,
         evidence=[Evidence("mode_gap", norms[0], record.steps, lost)] if math.isfinite(lost) else (),
         treated_by=("normalization", "batch-size", "mode"),
@@ -242,5 +270,10 @@ def _both(record: Record, learning: Learning) -> str:
     train, evaluated = number_of(data, "score_train"), number_of(data, "score_eval")
     what = learning.score_name
     if not (math.isfinite(train) and math.isfinite(evaluated)):
-        what, train, evaluated = "the loss", number_of(data, "train"), number_of(data, "eval")
-    return f"on the same batches {what} is {number(evaluated)} in evaluation mode, {number(train)} in train mode"
+        what, train, evaluated = say("the loss"), number_of(data, "train"), number_of(data, "eval")
+    return say(
+        "on the same batches {what} is {evaluated} in evaluation mode, {train} in train mode",
+        what=what,
+        evaluated=number(evaluated),
+        train=number(train),
+    )

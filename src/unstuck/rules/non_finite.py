@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from unstuck._language import say
 from unstuck.evidence import Event, Record
 from unstuck.rules._finding import finding
 from unstuck.rules._learning import Learning, main_loss, progress
@@ -11,6 +12,10 @@ from unstuck.rules._words import names, number
 from unstuck.verdict import Evidence, Finding
 
 _STEEP = frozenset({"log", "div", "sqrt", "rsqrt", "exp", "norm", "acos", "asin", "atan2"})
+_WHAT = {
+    "input": say("input"), "activation": say("activation"), "weight": say("weight"), "loss": say("loss"), "gradient": say("gradient"),
+    "target": say("target"), "value": say("value"),
+}  # fmt: skip
 _SIGNALS = ("weight_nonfinite", "grad_nonfinite")
 
 
@@ -71,14 +76,24 @@ def _in_evaluation(record: Record, learning: Learning) -> list[Finding]:
     if event is None or learning.broke_at is not None:
         return []
     bad, looked = int(event.data.get("bad", 0)), int(event.data.get("batches", 0))
-    where = "what it is given there holds NaN or Inf" if event.data.get("what") == "input" else "its inputs are finite"
-    of = f"in {bad} of {looked} batches that were looked at, " if looked > 1 else ""
+    where = (
+        say("what it is given there holds NaN or Inf")
+        if event.data.get("what") == "input"
+        else say("its inputs are finite")
+    )
+    of = say("in {bad} of {looked} batches that were looked at, ", bad=bad, looked=looked) if looked > 1 else ""
     evaluated = record.series("eval_loss")
     return finding(
         "non-finite",
         "warning",
         0.9,
-        f"training is finite, but evaluated after step {event.step} the network gives NaN: {of}{where}; {learning.words()}",
+        say(
+            "training is finite, but evaluated after step {step} the network gives NaN: {of}{where}; {words}",
+            step=event.step,
+            of=of,
+            where=where,
+            words=learning.words(),
+        ),
         evidence=[Evidence("eval_loss", "", int(evaluated.steps[-1]), evaluated.last)] if len(evaluated) else (),
     )
 
@@ -95,13 +110,26 @@ def _bad_share(record: Record) -> float:
 
 def _says(event: Event | None, broke_at: int | None, bad: list[str]) -> str:
     if event is None:
-        where = f" in {names(bad)}" if bad else " in the loss"
-        return f"NaN or Inf{where}" + (f" from step {broke_at} on" if broke_at is not None else "")
+        where = say(" in {places}", places=names(bad)) if bad else say(" in the loss")
+        if broke_at is None:
+            return say("NaN or Inf{where}", where=where)
+        return say("NaN or Inf{where} from step {step} on", where=where, step=broke_at)
     what, op, before = event.data.get("what", "value"), event.data.get("op"), event.data.get("before")
-    place = f" of {event.layer}" if event.layer else ""
-    made = f", made by {op}" if op else ""
-    then = f"; the largest magnitude there was {number(before)} before" if isinstance(before, (int, float)) else ""
-    return f"the first NaN or Inf is in the {what}{place} at step {event.step}{made}{then}"
+    place = say(" of {layer}", layer=event.layer) if event.layer else ""
+    made = say(", made by {op}", op=op) if op else ""
+    before_it = (
+        say("; the largest magnitude there was {before} before", before=number(before))
+        if isinstance(before, (int, float))
+        else ""
+    )
+    return say(
+        "the first NaN or Inf is in the {what}{place} at step {step}{made}{before}",
+        what=_WHAT.get(what, what),
+        place=place,
+        step=event.step,
+        made=made,
+        before=before_it,
+    )
 
 
 def _evidence(record: Record, event: Event | None) -> list[Evidence]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from unstuck._language import say
 from unstuck.evidence import LossCall, Record
 from unstuck.rules._finding import finding
 from unstuck.rules._learning import Learning, progress
-from unstuck.rules._words import number, share
+from unstuck.rules._words import number, share, then
 from unstuck.verdict import Evidence, Finding, Severity
 
 _PASSED = frozenset({"reshape", "flatten", "dropout"})
@@ -22,7 +23,7 @@ _UNBOUNDED = frozenset(
 _DISTANCES = frozenset({"mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss"})
 _HINGES = frozenset({"multi_margin_loss", "multilabel_margin_loss", "hinge_embedding_loss"})
 _NEVER_NEGATIVE = frozenset({"cross_entropy", "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss"})
-_ONE_OF_MANY = "several labels may be true at once, but the outputs end in softmax and sum to one"
+_ONE_OF_MANY = say("several labels may be true at once, but the outputs end in softmax and sum to one")
 _CLASSES = ("class index", "one-hot", "probability")
 
 
@@ -85,11 +86,12 @@ def _named(call: LossCall, misfit: _Misfit, learning: Learning) -> list[Finding]
     if learning.status == "diverges" and misfit.confidence < 0.8:
         severity = "note"  # it does not even get to where this would matter
     known = misfit.key in call.output
+    says = say("{says} (at {site})", says=misfit.says, site=call.site) if call.site else misfit.says
     return finding(
         "output-loss-mismatch",
         severity,
         misfit.confidence,
-        f"{misfit.says}{f' (at {call.site})' if call.site else ''}; {learning.words()}",
+        then(says, learning.words()),
         layers=(call.layer,),
         evidence=[Evidence(f"output_{misfit.key}", call.layer, 0, call.output[misfit.key])] if known else [],
         treated_by=("output-loss",),
@@ -146,7 +148,11 @@ def _negated(call: LossCall, learning: Learning) -> _Misfit | None:
     if call.name not in _NEVER_NEGATIVE or not learning.last < -1 or learning.status == "learns well":
         return None
     return _Misfit(
-        f"{call.name.replace('_', ' ')} is never negative, but the loss falls to {number(learning.last)}: a wrong sign",
+        say(
+            "{name} is never negative, but the loss falls to {last}: a wrong sign",
+            name=call.name.replace("_", " "),
+            last=number(learning.last),
+        ),
         0.85,
     )
 
@@ -154,27 +160,34 @@ def _negated(call: LossCall, learning: Learning) -> _Misfit | None:
 def _to_cross_entropy(call: LossCall, last: str, rows: float) -> _Misfit | None:
     if call.num_classes == 1 and call.target_kind in _CLASSES:
         return _Misfit(
-            "the cross-entropy is taken over a single output, so that it is 0 whatever the network does",
+            say("the cross-entropy is taken over a single output, so that it is 0 whatever the network does"),
             0.98,
             well="error",
         )
     if last == "softmax" or (last != "log_softmax" and _share(call, "sums_to_one") >= rows and call.num_classes > 1):
         floor = math.log(math.e + call.num_classes - 1) - 1 if call.num_classes > 1 else math.nan
-        bound = f", and can't fall below {number(floor)}" if math.isfinite(floor) else ""
+        bound = say(", and can't fall below {floor}", floor=number(floor)) if math.isfinite(floor) else ""
         return _Misfit(
-            f"softmax is applied twice: the cross-entropy, which applies its own, is given probabilities{bound}",
-            0.97, "sums_to_one", well="warning",
-        )  # fmt: skip
+            say(
+                "softmax is applied twice: the cross-entropy, which applies its own, is given probabilities{bound}",
+                bound=bound,
+            ),
+            0.97,
+            "sums_to_one",
+            well="warning",
+        )
     if last in _BOUNDED:
         return _Misfit(
-            f"the logits of the cross-entropy end in {last}, so that no class can become certain",
+            say("the logits of the cross-entropy end in {last}, so that no class can become certain", last=last),
             0.9,
             "max",
             well="warning",
         )
     if last == "relu":
         return _Misfit(
-            "the logits of the cross-entropy end in relu, so that a class whose logit falls below 0 gets no gradient",
+            say(
+                "the logits of the cross-entropy end in relu, so that a class whose logit falls below 0 gets no gradient"
+            ),
             0.92,
             "min",
         )
@@ -186,13 +199,21 @@ def _to_log_likelihood(call: LossCall, last: str, rows: float) -> _Misfit | None
         return None
     if _share(call, "log_sums_to_one") > 1 - rows or call.num_classes < 2:
         return None
-    given = "probabilities" if _share(call, "sums_to_one") >= rows else "something else"
+    given = say("probabilities") if _share(call, "sums_to_one") >= rows else say("something else")
     low, high = number(call.output.get("min", math.nan)), number(call.output.get("max", math.nan))
     return _Misfit(
-        f"the negative log likelihood expects log-probabilities, but is given {given} (from {low} to {high}; "
-        f"{share(_share(call, 'log_sums_to_one'))} of the rows are log-probabilities)",
-        0.96, "log_sums_to_one", well="warning",
-    )  # fmt: skip
+        say(
+            "the negative log likelihood expects log-probabilities, but is given {given} (from {low} to "
+            "{high}; {share} of the rows are log-probabilities)",
+            given=given,
+            low=low,
+            high=high,
+            share=share(_share(call, "log_sums_to_one")),
+        ),
+        0.96,
+        "log_sums_to_one",
+        well="warning",
+    )
 
 
 def _to_divergence(call: LossCall, rows: float) -> _Misfit | None:
@@ -200,53 +221,57 @@ def _to_divergence(call: LossCall, rows: float) -> _Misfit | None:
         return None
     if not _share(call, "sums_to_one") >= rows:
         return None  # pixels or other independent probabilities: their logarithms need not sum to anything
-    return _Misfit("the KL divergence expects log-probabilities, but is given probabilities", 0.93, "sums_to_one")
+    return _Misfit(say("the KL divergence expects log-probabilities, but is given probabilities"), 0.93, "sums_to_one")
 
 
 def _to_binary(call: LossCall, last: str) -> _Misfit | None:
     if last == "softmax" and call.output_shape[-1:] == (1,):
-        return _Misfit("softmax over a single output is always 1", 0.9, "min", well="error")
+        return _Misfit(say("softmax over a single output is always 1"), 0.9, "min", well="error")
     if last == "softmax" and call.target_kind == "multi-label":
         return _Misfit(_ONE_OF_MANY, 0.93, "sums_to_one")
     if last in _RAW or call.chain in (("add",), ("bias",)):
-        return _Misfit(f"the binary cross-entropy expects probabilities, but the outputs end in {last}", 0.85, "min")
+        return _Misfit(
+            say("the binary cross-entropy expects probabilities, but the outputs end in {last}", last=last), 0.85, "min"
+        )
     return None
 
 
 def _to_binary_with_logits(call: LossCall, last: str) -> _Misfit | None:
     if last in ("sigmoid", "hardsigmoid"):
         return _Misfit(
-            "sigmoid is applied twice: the loss, which applies its own, is given probabilities, so that no answer is "
-            "surer than 0.73", 0.97, "max", well="warning",
+            say("sigmoid is applied twice: the loss, which applies its own, is given probabilities, so that no answer is "
+            "surer than 0.73"), 0.97, "max", well="warning",
         )  # fmt: skip
     if last == "softmax":
         return _Misfit(
-            "the binary cross-entropy with logits is given the outputs of a softmax",
+            say("the binary cross-entropy with logits is given the outputs of a softmax"),
             0.95,
             "sums_to_one",
             well="warning",
         )
     if last in ("relu", "tanh"):
-        return _Misfit(f"the logits of the binary cross-entropy end in {last}", 0.85, "min")
+        return _Misfit(say("the logits of the binary cross-entropy end in {last}", last=last), 0.85, "min")
     return None
 
 
 def _to_distance(call: LossCall, last: str) -> _Misfit | None:
-    error = "absolute error" if call.name == "l1_loss" else "squared error"
+    error = say("absolute error") if call.name == "l1_loss" else say("squared error")
     if last == "softmax" and call.output_shape[-1:] == (1,):
-        return _Misfit("softmax over a single output is always 1", 0.9, "min", well="error")
+        return _Misfit(say("softmax over a single output is always 1"), 0.9, "min", well="error")
     if call.target_kind == "one-hot":
         certain = 0.75 if call.name == "l1_loss" else 0.5
-        return _Misfit(f"classes are learned by their {error} instead of a cross-entropy", certain, unknown="note")
+        return _Misfit(
+            say("classes are learned by their {error} instead of a cross-entropy", error=error), certain, unknown="note"
+        )
     if call.target_kind == "multi-label" and last == "softmax":
         return _Misfit(_ONE_OF_MANY, 0.93, "sums_to_one")
     if call.target_kind == "real" and last == "softmax":
         return _Misfit(
-            "numbers are to be predicted, but the outputs end in softmax and sum to one", 0.85, "sums_to_one"
+            say("numbers are to be predicted, but the outputs end in softmax and sum to one"), 0.85, "sums_to_one"
         )
     if call.target_kind == "binary" and call.target.get("std") != 0 and last in ("sigmoid", "tanh", "linear"):
         return _Misfit(
-            f"two classes are learned by their {error} instead of a cross-entropy",
+            say("two classes are learned by their {error} instead of a cross-entropy", error=error),
             0.35,
             stuck="warning",
             learns="note",
@@ -255,9 +280,18 @@ def _to_distance(call: LossCall, last: str) -> _Misfit | None:
     if call.name in _DISTANCES and _counts_classes(call):
         classes = int(call.target["max"] - call.target["min"]) + 1
         return _Misfit(
-            f"{classes} classes are learned as the numbers {number(call.target['min'])} to "
-            f"{number(call.target['max'])} by their {error}", 0.35, stuck="warning", learns="note", unknown="note",
-        )  # fmt: skip
+            say(
+                "{classes} classes are learned as the numbers {low} to {high} by their {error}",
+                classes=classes,
+                low=number(call.target["min"]),
+                high=number(call.target["max"]),
+                error=error,
+            ),
+            0.35,
+            stuck="warning",
+            learns="note",
+            unknown="note",
+        )
     return None
 
 
@@ -268,10 +302,16 @@ def _to_hand_written(call: LossCall, last: str, rows: float) -> _Misfit | None:
     scaled = _scaled_to_one(call, rows)
     if scaled and call.num_classes > 1 and call.target_kind in _CLASSES:
         return _Misfit(
-            f"classes are to be told apart, but the outputs end in {scaled} and are divided by their sum; softmax makes "
-            f"probabilities of any output", 0.5 if scaled in _SQUASHED else 0.93, "min",
-            stuck="warning" if scaled in _SQUASHED else "error", learns="note" if scaled in _SQUASHED else "warning",
-        )  # fmt: skip
+            say(
+                "classes are to be told apart, but the outputs end in {last} and are divided by their sum; "
+                "softmax makes probabilities of any output",
+                last=scaled,
+            ),
+            0.5 if scaled in _SQUASHED else 0.93,
+            "min",
+            stuck="warning" if scaled in _SQUASHED else "error",
+            learns="note" if scaled in _SQUASHED else "warning",
+        )
     if (
         ops[:1] == ("mul",)
         and ({"clamp", "relu"} & set(ops))
@@ -291,15 +331,23 @@ def _to_hand_written(call: LossCall, last: str, rows: float) -> _Misfit | None:
             and not _share(call, "sums_to_one") >= rows
             and (fitted or not (low >= 0 and high <= 1.001))
         ):
-            how = " and are only made to fit into the logarithm's range" if fitted else ""
+            how = say(" and are only made to fit into the logarithm's range") if fitted else ""
             return _Misfit(
-                f"the logarithm in the loss is taken of no probabilities: the outputs end in {maker}{how}",
+                say(
+                    "the logarithm in the loss is taken of no probabilities: the outputs end in {maker}{how}",
+                    maker=maker,
+                    how=how,
+                ),
                 0.93,
                 "sums_to_one",
             )
         if last != "clamp" and (low < 0 or high > 1.001) and not _share(call, "sums_to_one") >= rows:
             return _Misfit(
-                f"the logarithm in the loss is taken of no probabilities, but of {number(low)} to {number(high)}",
+                say(
+                    "the logarithm in the loss is taken of no probabilities, but of {low} to {high}",
+                    low=number(low),
+                    high=number(high),
+                ),
                 0.9,
                 "min",
             )
@@ -307,9 +355,13 @@ def _to_hand_written(call: LossCall, last: str, rows: float) -> _Misfit | None:
 
 
 def _hinge(call: LossCall, last: str) -> _Misfit:
-    classes = f" of {call.num_classes} classes" if call.num_classes > 2 else ""
+    classes = say(" of {num_classes} classes", num_classes=call.num_classes) if call.num_classes > 2 else ""
     return _Misfit(
-        f"the hinge loss asks for scores beyond 1 and -1, but the outputs{classes} end in {last}: from 0 to 1",
+        say(
+            "the hinge loss asks for scores beyond 1 and -1, but the outputs{classes} end in {last}: from 0 to 1",
+            classes=classes,
+            last=last,
+        ),
         0.92,
         "max",
         well="warning",

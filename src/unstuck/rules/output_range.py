@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from unstuck._language import say
 from unstuck.evidence import LossCall, Record
 from unstuck.rules._finding import finding
 from unstuck.rules._learning import main_loss, progress
@@ -50,10 +51,18 @@ def output_range(record: Record, *, beyond: float = 0.5) -> list[Finding]:
         return []
     learning = progress(record)
     low, high = _RANGES[call.chain[-1]]
-    reach = f"{number(low)} to {number(high)}" if math.isfinite(high) else f"{number(low)} and more"
-    says = (
-        f"targets run from {number(call.target['min'])} to {number(call.target['max'])}, but the output ends in "
-        f"{call.chain[-1]}, which gives {reach}; {learning.words()}"
+    reach = (
+        say("{low} to {high}", low=number(low), high=number(high))
+        if math.isfinite(high)
+        else say("{low} and more", low=number(low))
+    )
+    says = say(
+        "targets run from {low} to {high}, but the output ends in {last}, which gives {reach}; {words}",
+        low=number(call.target["min"]),
+        high=number(call.target["max"]),
+        last=call.chain[-1],
+        reach=reach,
+        words=learning.words(),
     )
     return finding(
         "output-range",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 
+from unstuck._language import say
 from unstuck.evidence import Record
 from unstuck.rules._depth import is_weight
 from unstuck.rules._finding import finding
 from unstuck.rules._learning import progress
 from unstuck.rules._probes import number_of, probe
-from unstuck.rules._words import names, number, share
+from unstuck.rules._words import names, number, share, then
 from unstuck.verdict import Evidence, Finding
 
 FEW_STEPS = 20  # of continuing, below which it tells nothing
@@ -67,13 +68,19 @@ def over_regularized(
             high = {}
     if high:
         passed = math.prod(1 - value for value in high.values())
-        gap = "" if not _held_back(record, hurts) else ", and without it the loss is soon far lower"
-        says = f"dropout of {number(max(high.values()))} in {names(list(high))} lets {share(passed)} of the paths through{gap}"
+        gap = "" if not _held_back(record, hurts) else say(", and without it the loss is soon far lower")
+        says = say(
+            "dropout of {p} in {layers} lets {share} of the paths through{gap}",
+            p=number(max(high.values())),
+            layers=names(list(high)),
+            share=share(passed),
+            gap=gap,
+        )
         return finding(
             "over-regularized",
             learning.weigh(learns="warning" if not learning.skill > _HALF or gap else "note"),
             0.75,
-            f"{says}; {learning.words()}",
+            then(says, learning.words()),
             layers=high,
             evidence=[Evidence("dropout", name, 0, value) for name, value in list(high.items())[:4]],
             treated_by=("dropout",),
@@ -85,22 +92,40 @@ def over_regularized(
     if not left < (shrunk if not dwarfed else 0.5):
         return []
     if dwarfed:
-        says = (
-            f"at the start the loss on the data is {share(_part(record))} of what is minimised, the rest are penalties"
+        says = say(
+            "at the start the loss on the data is {share} of what is minimised, the rest are penalties",
+            share=share(_part(record)),
         )
         return finding(
-            "over-regularized", "error", 0.9,
-            f"{says}; the weights of {name} shrink to {share(left)} of their size at the start; {learning.words()}",
-            evidence=[Evidence("loss_part", "", 0, _part(record)), Evidence("weight_left", name, record.steps - 1, left)],
+            "over-regularized",
+            "error",
+            0.9,
+            say(
+                "{says}; the weights of {name} shrink to {share} of their size at the start; {words}",
+                says=says,
+                name=name,
+                share=share(left),
+                words=learning.words(),
+            ),
+            evidence=[
+                Evidence("loss_part", "", 0, _part(record)),
+                Evidence("weight_left", name, record.steps - 1, left),
+            ],
             treated_by=("weight-decay",),
-        )  # fmt: skip
+        )
     decay = next((float(o.settings.get("weight_decay") or 0.0) for o in record.program.optimizers), 0.0)
-    by = f" under a weight decay of {number(decay)}" if decay else ""
+    by = say(" under a weight decay of {decay}", decay=number(decay)) if decay else ""
     return finding(
         "over-regularized",
         "error",
         0.85 if decay else 0.6,
-        f"the weights of {name} shrink to {share(left)} of their size at the start{by}; {learning.words()}",
+        say(
+            "the weights of {name} shrink to {share} of their size at the start{by}; {words}",
+            name=name,
+            share=share(left),
+            by=by,
+            words=learning.words(),
+        ),
         evidence=[Evidence("weight_left", name, record.steps - 1, left)],
         treated_by=("weight-decay",),
     )

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from unstuck._language import say
 from unstuck.evidence import Record
 from unstuck.rules._finding import finding
 from unstuck.rules._learning import progress
@@ -51,15 +52,20 @@ def overfitting(
         return []
     fell = _fall(record)
     severity = "warning" if fell > drop or (math.isnan(fell) and rose > 2 * rise) else "note"
-    says = (
-        f"the evaluation loss rises from {number(float(values[best]))} at step {int(losses.steps[best])} to "
-        f"{number(float(values[-1]))}, while the training loss falls from {number(then)} to {number(now)}"
+    says = say(
+        "the evaluation loss rises from {best} at step {step} to {last}, while the training "
+        "loss falls from {then} to {now}",
+        best=number(float(values[best])),
+        step=int(losses.steps[best]),
+        last=number(float(values[-1])),
+        then=number(then),
+        now=number(now),
     )
     return finding(
         "overfitting",
         severity,
         0.8,
-        f"{says}; the evaluation score falls by {number(fell)}" if fell > drop else says,
+        say("{says}; the evaluation score falls by {fell}", says=says, fell=number(fell)) if fell > drop else says,
         evidence=[Evidence("eval_loss", "", int(losses.steps[i]), float(losses.values[i])) for i in (best, -1)],
         treated_by=("dropout", "weight-decay", "early-stopping", "wider", "l1"),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from unstuck._language import say, say_many
 from unstuck.evidence import Parameter, Record
 from unstuck.rules._finding import finding
 from unstuck.rules._learning import FEW, Learning, batch_size, progress
@@ -44,15 +45,19 @@ def parameters_not_trained(record: Record, *, frozen: float = 0.5) -> list[Findi
     learning = progress(record)
     ways = [
         _way(
-            record, learning, used, [p for p in used if p.remade], "made anew at every step, so that updates are lost"
+            record,
+            learning,
+            used,
+            [p for p in used if p.remade],
+            say("made anew at every step, so that updates are lost"),
         ),
-        _way(record, learning, used, _in_no_optimizer(record, used), "in no optimizer"),
+        _way(record, learning, used, _in_no_optimizer(record, used), say("in no optimizer")),
         _way(
             record,
             learning,
             used,
             _without_gradient(record, used),
-            "in the optimizer, but no gradient ever reaches them",
+            say("in the optimizer, but no gradient ever reaches them"),
         ),
         _frozen(record, learning, used, frozen),
     ]
@@ -85,9 +90,15 @@ def _way(
     )
     if severity == "error" and part < 0.02:
         severity = "warning"
-    says = (
-        f"{names([p.name for p in missed])} ({plural(len(missed), 'parameter')}, {share(part)} of the numbers in use) "
-        f"{'is' if len(missed) == 1 else 'are'} {how}; {learning.words()}"
+    says = say_many(
+        "{names} ({parameters}, {share} of the numbers in use) is {how}; {words}",
+        "{names} ({parameters}, {share} of the numbers in use) are {how}; {words}",
+        len(missed),
+        names=names([p.name for p in missed]),
+        parameters=plural(len(missed), "parameter"),
+        share=share(part),
+        how=how,
+        words=learning.words(),
     )
     return finding(
         "parameters-not-trained",
@@ -108,9 +119,11 @@ def _frozen(record: Record, learning: Learning, used: Sequence[Parameter], limit
     part = _numbers(random) / max(1, _numbers([*random, *(p for p in used if p.trainable)]))
     if part < limit or record.happened("reloaded"):
         return []
-    says = (
-        f"{share(part)} of the numbers are frozen and were never trained in this run "
-        f"({names([p.name for p in random])}); {learning.words()}"
+    says = say(
+        "{share} of the numbers are frozen and were never trained in this run ({names}); {words}",
+        share=share(part),
+        names=names([p.name for p in random]),
+        words=learning.words(),
     )
     return finding(
         "parameters-not-trained",
@@ -131,9 +144,10 @@ def _layers(record: Record, parameters: Sequence[Parameter]) -> tuple[str, ...]:
 
 def _is_input(record: Record, parameter: Parameter) -> bool:
     """Data that a gradient is taken by (penalties, physics, adversaries): as long as a batch, and new each step."""
+    if parameter.optimizers or parameter.changed:
+        return False
     alike = [p for p in record.program.parameters if p.name == parameter.name and p.shape == parameter.shape]
-    free = not parameter.optimizers and not parameter.changed
-    return free and (len(alike) > 2 or (parameter.remade and parameter.shape[:1] == (int(batch_size(record)),)))
+    return len(alike) > 2 or (parameter.remade and parameter.shape[:1] == (int(batch_size(record)),))
 
 
 def _numbers(parameters: Sequence[Parameter]) -> int:

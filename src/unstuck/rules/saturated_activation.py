@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from unstuck._language import say
 from unstuck.evidence import Record
 from unstuck.rules._depth import inner
 from unstuck.rules._finding import finding
 from unstuck.rules._learning import late, progress
-from unstuck.rules._words import names, share
+from unstuck.rules._words import names, share, then
 from unstuck.verdict import Evidence, Finding
 
 _BOUNDED = frozenset({"sigmoid", "tanh", "softsign", "hardtanh", "hardsigmoid"})
@@ -46,14 +47,28 @@ def saturated_activation(record: Record, *, fraction: float = 0.5) -> list[Findi
     worst = max(found, key=lambda name: found[name])
     start = record.series("act_saturated", worst).finite.first
     others = [name for name in found if name != worst]
-    more = f", as are at least {share(min(found[n] for n in others))} of {names(others)}" if others else ""
-    says = f"{share(found[worst])} of the outputs of {worst} are within 1% of a bound ({share(start)} at step 0){more}"
+    more = (
+        say(
+            ", as are at least {share} of {layers}",
+            share=share(min(found[n] for n in others)),
+            layers=names(others),
+        )
+        if others
+        else ""
+    )
+    says = say(
+        "{share} of the outputs of {worst} are within 1% of a bound ({start} at step 0){more}",
+        share=share(found[worst]),
+        worst=worst,
+        start=share(start),
+        more=more,
+    )
     step = max(0, learning.end - 1)
     return finding(
         "saturated-activation",
         learning.weigh(stuck="error" if found[worst] >= 0.8 else "warning"),
         0.75 if learning.stuck else 0.5,
-        f"{says}; {learning.words()}",
+        then(says, learning.words()),
         layers=found,
         evidence=[Evidence("act_saturated", name, step, found[name]) for name in [worst, *others][:4]],
         treated_by=("initialization", "normalization", "activation", "standardize-input", "learning-rate"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from unstuck._language import say
 from unstuck.evidence import Record
 from unstuck.rules._finding import finding
 from unstuck.rules._learning import alternates, progress, skill
@@ -47,13 +48,19 @@ def sharp_minimum(record: Record, *, gap: float = 0.1, edge: float = 2.0) -> lis
     if not math.isfinite(behind) or not behind > gap or not 0 < critical <= edge:
         return []
     top = number_of(hessian, "top")
-    bears = f" (the rate is {number(rate)} of what it bears)" if rate > 0 else ""
+    bears = say(" (the rate is {rate} of what it bears)", rate=number(rate)) if rate > 0 else ""
     return finding(
         "sharp-minimum",
         "note",
         0.5,
-        f"the loss rises at {number(critical)} times the last step, its largest curvature is {number(top)}{bears}, and "
-        f"evaluation is {number(behind)} of the way from chance to perfect behind training",
+        say(
+            "the loss rises at {critical} times the last step, its largest curvature is {top}{bears}, "
+            "and evaluation is {behind} of the way from chance to perfect behind training",
+            critical=number(critical),
+            top=number(top),
+            bears=bears,
+            behind=number(behind),
+        ),
         evidence=[
             Evidence("hessian_top", "", record.steps, top),
             Evidence("critical_rate", "", record.steps, critical),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from unstuck._language import say
 from unstuck.evidence import Record
 from unstuck.rules._finding import finding
 from unstuck.rules._learning import Learning, alternates, progress, skill
@@ -69,9 +70,13 @@ def short_memory(
     if not found:
         return []
     place, (reach, curve) = min(found.items(), key=lambda item: item[1][0] / len(item[1][1]))
-    says = (
-        f"the gradient of {place} reaches back {plural(reach, 'step')} of {len(curve)} before less than "
-        f"{number(lag_ratio)} of it is left; {learning.words()}"
+    says = say(
+        "the gradient of {place} reaches back {steps} of {length} before less than {ratio} of it is left; {words}",
+        place=place,
+        steps=plural(reach, "step"),
+        length=len(curve),
+        ratio=number(lag_ratio),
+        words=learning.words(),
     )
     return finding(
         "short-memory",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from unstuck._language import say
 from unstuck.evidence import Record
 from unstuck.rules._finding import finding
 from unstuck.rules._learning import alternates, progress, skill
@@ -61,10 +62,14 @@ def too_little_capacity(
     ):
         return []
     score = max(v for v in (number_of(batch, "score_after"), number_of(batch, "start_score_after")) if math.isfinite(v))
-    says = (
-        f"it can't fit even {plural(int(number_of(batch, 'samples')), 'sample')}: its {learning.score} on them stays at "
-        f"{number(score)}, while a small ReLU network reaches {number(reachable(record))} on samples it never saw; "
-        f"{learning.words()}"
+    says = say(
+        "it can't fit even {samples}: its {score} on them stays at {value}, while a small ReLU "
+        "network reaches {reference} on samples it never saw; {words}",
+        samples=plural(int(number_of(batch, "samples")), "sample"),
+        score=learning.score_name,
+        value=number(score),
+        reference=number(reachable(record)),
+        words=learning.words(),
     )
     return finding(
         "too-little-capacity",

@@ -7,16 +7,17 @@ from collections.abc import Callable
 
 import numpy as np
 
+from unstuck._language import say
 from unstuck.evidence import Record
 from unstuck.rules._finding import finding
 from unstuck.rules._inputs import Inputs, inputs
 from unstuck.rules._learning import Learning, alternates, progress, skill
-from unstuck.rules._words import number, share
+from unstuck.rules._words import number, share, then
 from unstuck.verdict import Evidence, Finding, Severity
 
 _SIZES: dict[str, Callable[[Inputs], np.ndarray]] = {
-    "root mean square": lambda item: np.sqrt(item.mean**2 + item.std**2),
-    "standard deviation": lambda item: item.std,
+    say("root mean square"): lambda item: np.sqrt(item.mean**2 + item.std**2),
+    say("standard deviation"): lambda item: item.std,
 }
 _COUNTED = 30.0  # labels of a class, were they even, from which on a class that was never seen is none by chance
 
@@ -80,7 +81,7 @@ def train_test_mismatch(
         "train-test-mismatch",
         severity,
         0.9 if severity != "note" else 0.6,
-        f"{words}; {how}",
+        then(words, how),
         evidence=evidence,
         treated_by=("evaluation-scale", "standardize-input", "shuffle"),
     )
@@ -101,14 +102,28 @@ def _apart(
         scaled = max((_scaled(train, evaluated, of) for of in _SIZES), key=lambda found: abs(math.log(found[0])))
         larger, what, size, before = scaled
         if larger > scale or larger < 1 / scale:
-            times = f"{number(larger)} times as large as" if larger > 1 else f"{number(larger)} of the size of"
-            words = f"what is evaluated is {times} what is trained on ({what} {number(size)} against {number(before)})"
+            values = {"ratio": number(larger), "what": what, "size": number(size), "before": number(before)}
+            words = (
+                say(
+                    "what is evaluated is {ratio} times as large as what is trained on ({what} {size} against {before})",
+                    **values,
+                )
+                if larger > 1
+                else say(
+                    "what is evaluated is {ratio} of the size of what is trained on ({what} {size} against {before})",
+                    **values,
+                )
+            )
             return words, (
                 Evidence("eval_input_size", evaluated.place, step, size),
                 Evidence("input_size", train.place, 0, before),
             )
         if moved > part:
-            words = f"{share(moved)} of the input features lie apart in evaluation: typically they vary {how}"
+            words = say(
+                "{share} of the input features lie apart in evaluation: typically they vary {how}",
+                share=share(moved),
+                how=how,
+            )
             return words, (Evidence("features_apart", evaluated.place, step, moved),)
     return None
 
@@ -141,8 +156,12 @@ def _moved(train: Inputs, evaluated: Inputs, spread: float, shift: float) -> tup
     if not found.any():
         return 0.0, ""
     if np.mean(times[found] > spread) > 0.5:
-        return float(np.mean(found)), f"{number(float(np.median(times[found])))} times as much or as little"
-    return float(np.mean(found)), f"around a mean that is {number(float(np.median(apart[found])))} deviations away"
+        return float(np.mean(found)), say(
+            "{times} times as much or as little", times=number(float(np.median(times[found])))
+        )
+    return float(np.mean(found)), say(
+        "around a mean that is {deviations} deviations away", deviations=number(float(np.median(apart[found])))
+    )
 
 
 def _unseen(record: Record, unseen: float) -> tuple[str, tuple[Evidence, ...]] | None:
@@ -158,7 +177,11 @@ def _unseen(record: Record, unseen: float) -> tuple[str, tuple[Evidence, ...]] |
         return None
     classes = np.flatnonzero(missing)
     which = ", ".join(str(c) for c in classes[:4]) + (", ..." if len(classes) > 4 else "")
-    words = f"{share(part)} of the evaluated labels are of classes ({which}) that training never showed"
+    words = say(
+        "{share} of the evaluated labels are of classes ({classes}) that training never showed",
+        share=share(part),
+        classes=which,
+    )
     return words, (Evidence("unseen_labels", "", record.vectors("eval_label_count")[-1].step, part),)
 
 
@@ -172,12 +195,21 @@ def _severity(record: Record, learning: Learning, worse: float) -> tuple[Severit
     """How severe it is by what it does to the score, and how that is said."""
     train, test = skill(record, learning.score_last), skill(record, learning.eval_score)
     if math.isfinite(train) and math.isfinite(test):
-        how = f"{learning.score_name} is {number(learning.eval_score)} there, {number(learning.score_last)} in training"
+        how = say(
+            "{score} is {there} there, {training} in training",
+            score=learning.score_name,
+            there=number(learning.eval_score),
+            training=number(learning.score_last),
+        )
         if not train - test > worse:
             return "note", how
         return ("error" if test < worse / 2 else "warning"), how
     losses = record.series("eval_loss").finite
     if len(losses) and learning.last > 0:
-        how = f"the loss is {number(losses.last)} there, {number(learning.last)} in training"
+        how = say(
+            "the loss is {there} there, {training} in training",
+            there=number(losses.last),
+            training=number(learning.last),
+        )
         return ("warning" if losses.last > 2 * learning.last else "note"), how
-    return "note", "how well it does there is not known"
+    return "note", say("how well it does there is not known")

@@ -6,11 +6,12 @@ import math
 
 import numpy as np
 
+from unstuck._language import say
 from unstuck.evidence import Record
 from unstuck.rules._finding import finding
 from unstuck.rules._learning import FEW, WELL_LOSS, Learning, alternates, progress, skill
 from unstuck.rules._probes import gain_of_going_on, loss_fall, reachable
-from unstuck.rules._words import number, plural, share
+from unstuck.rules._words import number, plural, share, then
 from unstuck.verdict import Evidence, Finding
 
 
@@ -71,10 +72,14 @@ def undertrained(
     drop, whole = third - last, learning.first - last
     brings = after - before > gain or after - before > max(2 * settled, 0.25 * (1 - before))
     if brings and loss_fall(record) > fall:
-        says = (
-            f"continued for {plural(more, 'step')} it goes from {share(max(before, 0.0))} to {share(after)} of the way from "
-            f"chance to perfect, on batches that were not trained on meanwhile; it was stopped after "
-            f"{plural(record.steps, 'step')}; {learning.words()}"
+        says = say(
+            "continued for {more} it goes from {before} to {after} of the way from chance to perfect, on "
+            "batches that were not trained on meanwhile; it was stopped after {steps}; {words}",
+            more=plural(more, "step"),
+            before=share(max(before, 0.0)),
+            after=share(after),
+            steps=plural(record.steps, "step"),
+            words=learning.words(),
         )
         return finding(
             "undertrained", "warning", 0.8, says, evidence=learning.evidence(record),
@@ -83,16 +88,22 @@ def undertrained(
     rising = _evaluation_improves(record, learning, behind, rise)
     if rising:
         return finding(
-            "undertrained", "warning", 0.7, f"{rising}; {learning.words()}",
+            "undertrained",
+            "warning",
+            0.7,
+            then(rising, learning.words()),
             evidence=[Evidence("eval_score", "", record.steps - 1, learning.eval_score)],
             treated_by=("train-longer", "learning-rate", "batch-size"),
-        )  # fmt: skip
+        )
     if not drop > 0 or drop < progress_left * whole or not (drop > sure * error or learning.steps < few):
         return []
     part = min(1.0, drop / whole)
-    says = (
-        f"the loss was still falling when training stopped after {plural(record.steps, 'step')}: the last quarter "
-        f"brought {share(part)} of all progress; {learning.words()}"
+    says = say(
+        "the loss was still falling when training stopped after {steps}: the last quarter brought "
+        "{share} of all progress; {words}",
+        steps=plural(record.steps, "step"),
+        share=share(part),
+        words=learning.words(),
     )
     return finding(
         "undertrained",
@@ -116,10 +127,15 @@ def _evaluation_improves(record: Record, learning: Learning, behind: float, rise
     gain = skills[-1] - skills[3 * len(skills) // 4 - 1]
     if not gain > rise or not skill(record, reachable(record)) - skills[-1] > behind:
         return ""
-    return (
-        f"the evaluation's {learning.score_name} was still rising when training stopped after {plural(record.steps, 'step')}, from "
-        f"{number(float(known.values[3 * len(skills) // 4 - 1]))} to {number(float(known.values[-1]))} in the last quarter, while a "
-        f"small reference network reaches {number(reachable(record))}"
+    return say(
+        "the evaluation's {score} was still rising when training stopped after {steps}, from "
+        "{before} to {last} in the last quarter, while a small reference network reaches "
+        "{reference}",
+        score=learning.score_name,
+        steps=plural(record.steps, "step"),
+        before=number(float(known.values[3 * len(skills) // 4 - 1])),
+        last=number(float(known.values[-1])),
+        reference=number(reachable(record)),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from unstuck._language import say
 from unstuck.evidence import Record
 from unstuck.rules._depth import NORMS
 from unstuck.rules._finding import finding
@@ -51,7 +52,13 @@ def unnormalized_input(record: Record, *, size: float = 10.0, off_centre: float 
         Evidence("input_mean", item.place, 0, float(item.mean[abs(item.mean).argmax()])),
         Evidence("input_std", item.place, 0, float(item.std.max())),
     ]
-    says = f"{words} (from {number(float(item.low.min()))} to {number(float(item.high.max()))}); {learning.words()}"
+    says = say(
+        "{size} (from {low} to {high}); {words}",
+        size=words,
+        low=number(float(item.low.min())),
+        high=number(float(item.high.max())),
+        words=learning.words(),
+    )
     return finding(
         "unnormalized-input",
         learning.weigh(learns="warning" if not learning.skill > _FAR else "note"),
@@ -65,9 +72,9 @@ def unnormalized_input(record: Record, *, size: float = 10.0, off_centre: float 
 
 def _odd(item: Inputs, size: float, off_centre: float) -> str:
     if item.size > size:
-        return f"the input has a size of {number(item.size)} (root mean square) where 1 is usual"
+        return say("the input has a size of {size} (root mean square) where 1 is usual", size=number(item.size))
     if item.off_centre > off_centre:
-        return f"input features lie {number(item.off_centre)} of their standard deviations from 0"
+        return say("input features lie {number} of their standard deviations from 0", number=number(item.off_centre))
     return ""
 
 

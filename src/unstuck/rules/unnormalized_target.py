@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from unstuck._language import say
 from unstuck.evidence import Record
 from unstuck.rules._finding import finding
 from unstuck.rules._learning import Learning, main_loss, progress
@@ -47,9 +48,11 @@ def unnormalized_target(record: Record, *, size: float = 10.0, small: float = 1e
     if not (large or tiny):
         return []
     learning = progress(record)
-    says = (
-        f"the targets have a mean of {number(mean)} and a deviation of {number(std)}, where an output starts at about "
-        f"0 and 1; {learning.words()}"
+    says = say(
+        "the targets have a mean of {mean} and a deviation of {std}, where an output starts at about 0 and 1; {words}",
+        mean=number(mean),
+        std=number(std),
+        words=learning.words(),
     )
     return finding(
         "unnormalized-target",

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from unstuck._language import say
 from unstuck.evidence import Record
 from unstuck.rules._finding import finding
 from unstuck.rules._learning import progress
@@ -54,12 +55,17 @@ def unshuffled_data(record: Record, *, distinct: float = 0.5, batches: int = 4, 
     task, score = record.program.task, learning.eval_score
     skill = (score - task.chance_score) / (1 - task.chance_score) if task.chance_score < 1 else math.nan
     held, drawn = float(np.median(found)), float(np.median(expected))
-    says = f"a batch holds {number(held)} classes where {number(drawn)} are expected of a random draw ({share(ratio)})"
+    says = say(
+        "a batch holds {held} classes where {drawn} are expected of a random draw ({ratio})",
+        held=number(held),
+        drawn=number(drawn),
+        ratio=share(ratio),
+    )
     return finding(
         "unshuffled-data",
         "note" if skill > 0.8 else "warning",
         0.9,
-        f"{says}; the loader does not shuffle" if record.program.data.shuffled is False else says,
+        say("{says}; the loader does not shuffle", says=says) if record.program.data.shuffled is False else says,
         evidence=[Evidence("distinct_labels", "", record.vectors("label_count")[-1].step, held)],
         treated_by=("shuffle",),
     )

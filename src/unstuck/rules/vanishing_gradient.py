@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from unstuck._language import say, say_many
 from unstuck.evidence import Record
 from unstuck.rules._dead import whole_dead
 from unstuck.rules._depth import gradient, lags, main_group, steepest, weighted
 from unstuck.rules._finding import finding
 from unstuck.rules._learning import Learning, late, progress
-from unstuck.rules._words import number, plural
+from unstuck.rules._words import number, then
 from unstuck.verdict import Evidence, Finding
 
 _SQUASHING = frozenset({"sigmoid", "tanh", "softsign", "hardsigmoid", "hardtanh"})
@@ -73,14 +74,29 @@ def _along_depth(record: Record, learning: Learning, ratio: float, single: float
     if not part < ratio or steepest(sizes) > single:
         return []
     kinds = [layer.op for layer in record.program.layers if layer.op in _SQUASHING and layer.role == "hidden"]
-    through = f", through {plural(len(kinds), f'{kinds[0]} layer')}" if len(set(kinds)) == 1 else ""
-    what = f"is {number(part)} of that of {layers[-1].name}" if first > 0 else "is too small for float32 to hold"
+    through = (
+        say_many(", through {number} {kind} layer", ", through {number} {kind} layers", len(kinds), kind=kinds[0])
+        if len(set(kinds)) == 1
+        else ""
+    )
+    if first > 0:
+        says = say(
+            "the gradient of {first} is {part} of that of {last}{through}",
+            first=layers[0].name,
+            part=number(part),
+            last=layers[-1].name,
+            through=through,
+        )
+    else:
+        says = say(
+            "the gradient of {first} is too small for float32 to hold{through}", first=layers[0].name, through=through
+        )
     step = max(0, learning.end - 1)
     return finding(
         "vanishing-gradient",
         learning.weigh(unknown="warning" if part < ratio / 1e3 else "note"),
         0.9 if learning.stuck and kinds else 0.75 if learning.stuck else 0.55,
-        f"the gradient of {layers[0].name} {what}{through}; {learning.words()}",
+        then(says, learning.words()),
         layers=[w.name for w, size in zip(layers, found, strict=True) if size < last / 10],
         evidence=[Evidence("grad_rms", layers[i].weights[0].name, step, found[i]) for i in (0, -1)],
         treated_by=("activation", "initialization", "normalization", "residual"),
@@ -102,13 +118,18 @@ def _along_time(record: Record, learning: Learning, lag_ratio: float, patience: 
         if length < 10 or not half.max() < lag_ratio:
             continue
         horizon, end = int(np.argmax(curve < lag_ratio)), float(half[-1])
-        reach = f"reaches back {horizon} of {length} time steps"
-        says = f"the gradient of {place} {reach}, of which the first gets {number(end)} of it"
+        says = say(
+            "the gradient of {place} reaches back {horizon} of {length} time steps, of which the first gets {end} of it",
+            place=place,
+            horizon=horizon,
+            length=length,
+            end=number(end),
+        )
         return finding(
             "vanishing-gradient",
             learning.weigh(learns="note"),
             0.65 if learning.stuck else 0.4,
-            f"{says}; {learning.words()}",
+            then(says, learning.words()),
             layers=(place,),
             evidence=[Evidence("lag_grad", place, record.vectors("lag_grad", place)[-1].step, end)],
             treated_by=("gating", "initialization", "normalization"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from unstuck._language import say
 from unstuck.evidence import Layer, Record
 from unstuck.rules._dead import whole_dead
 from unstuck.rules._depth import Weighted, gradient, weighted
@@ -54,17 +55,17 @@ def zero_gradient(record: Record, *, samples: float = 0.9, solved: float = 1e-4)
         return []
     blame = _blame(record, still[-1] if len(still) < len(layers) else still[0])
     if one_class and call is not None:
-        blame = "the cross-entropy is taken over a single output", call.layer
+        blame = say("the cross-entropy is taken over a single output"), call.layer
     if len(still) < len(layers):
         return _some(learning, still, blame) if blame is not None else []
     if blame is None and (_receives(record, layers) or _blocked(record, learning, layers)):
         return []
-    because = f": {blame[0]}" if blame else ""
+    because = say(": {blame}", blame=blame[0]) if blame else ""
     return finding(
         "zero-gradient",
         learning.weigh(learns="warning", unknown="error"),
         0.97 if blame else 0.8,
-        f"every gradient is exactly zero from step 0 on{because}; {learning.words()}",
+        say("every gradient is exactly zero from step 0 on{because}; {words}", because=because, words=learning.words()),
         layers=[blame[1]] if blame else [],
         evidence=[Evidence("grad_rms", layers[-1].weights[0].name, max(0, learning.end - 1), 0.0)],
         treated_by=("output-loss", "smooth-loss", "activation"),
@@ -76,7 +77,12 @@ def _some(learning: Learning, still: list[Weighted], blame: tuple[str, str]) -> 
         "zero-gradient",
         learning.weigh(unknown="warning"),
         0.85,
-        f"no gradient reaches {names([w.name for w in still])}: {blame[0]}; {learning.words()}",
+        say(
+            "no gradient reaches {layers}: {blame}; {words}",
+            layers=names([w.name for w in still]),
+            blame=blame[0],
+            words=learning.words(),
+        ),
         layers=[w.name for w in still],
         evidence=[Evidence("grad_rms", still[-1].weights[0].name, max(0, learning.end - 1), 0.0)],
         treated_by=("activation", "output-loss"),
@@ -111,10 +117,14 @@ def _blame(record: Record, after: Weighted) -> tuple[str, str] | None:
     for name in order[order.index(after.name) :]:
         layer = record.layers[name]
         if layer.op in ("softmax", "log_softmax") and _over_one(layer):
-            return f"{name} is over a single unit, and so always {1 if layer.op == 'softmax' else 0}", name
+            return say(
+                "{name} is over a single unit, and so always {value}",
+                name=name,
+                value=1 if layer.op == "softmax" else 0,
+            ), name
         label = layer.op if layer.op != "other" else name.rpartition(" ")[2]
         if label in _STEPPED:
-            return f"{name} has no slope", name
+            return say("{name} has no slope", name=name), name
     return None
 
 
