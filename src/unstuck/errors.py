@@ -31,3 +31,7 @@ class ClusterError(UnstuckError, RuntimeError):
 
 class NotFiniteError(UnstuckError, ArithmeticError):
     """A loss, a gradient or a product that isn't a finite number, where one is needed."""
+
+
+class SickError(UnstuckError, RuntimeError):
+    """A training in which something was found that is as severe as it was asked to fail on."""

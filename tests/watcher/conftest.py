@@ -4,13 +4,15 @@ import pytest
 import torch
 
 from unstuck.evidence import Record
+from unstuck.watcher import cadence
 from unstuck.watcher.session import Session
 
 
 @pytest.fixture
-def watched(tmp_path):
+def watched(tmp_path, monkeypatch):
     """Runs a training under a session and gives its record; the budget is unlimited, so every step is sampled."""
 
+    monkeypatch.setattr(cadence, "EVAL_ALLOWANCE", 60.0)  # evaluation is looked at, however slow the machine is
     made = itertools.count()
 
     def run(training, *, budget=1.0):

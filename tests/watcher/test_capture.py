@@ -488,7 +488,7 @@ def test_trainings_one_after_another_are_no_turns(watching):
     session, one, other = watching(), network(), network()
     train(one, sgd(one), 8)
     train(other, sgd(other), 8)
-    names = [name for name, _ in probe(session, 0.05)]
+    names = [name for name, _ in probe(session, 0.5)]
     assert names and "none" not in names
 
 

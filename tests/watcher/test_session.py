@@ -4,6 +4,7 @@ import copy
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -976,6 +977,67 @@ def test_perplexity_is_of_the_loss_and_not_of_a_part_of_it(watched):
     plain, part = (watched(training(factor)) for factor in (1.0, 0.125))
     assert plain.program.task.score == part.program.task.score == "perplexity"
     assert part.series("score").first == pytest.approx(plain.series("score").first, rel=1e-5)
+
+
+@pytest.mark.parametrize("batches", [1, 4])
+def test_a_sum_that_is_divided_by_what_it_runs_over_is_a_mean(watched, batches):
+    """As a trainer makes it, which divides by the tokens of all batches of a step; 16 of 128 tokens don't count."""
+
+    def training(loss):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Embedding(20, 8), nn.Linear(8, 20))
+        optimizer, tokens = torch.optim.SGD(model.parameters(), lr=0.1), torch.randint(0, 20, (8, 17))
+        tokens[:, 1:3] = -100
+
+        def script():
+            for _ in range(6):
+                optimizer.zero_grad()
+                for _ in range(batches):
+                    loss(model(tokens[:, :-1].clamp(min=0)).reshape(-1, 20), tokens[:, 1:].reshape(-1)).backward()
+                optimizer.step()
+            with torch.no_grad():
+                loss(model(tokens[:, :-1].clamp(min=0)).reshape(-1, 20), tokens[:, 1:].reshape(-1))
+
+        return script
+
+    entropy = nn.functional.cross_entropy
+    mean = watched(training(lambda output, target: entropy(output, target) / batches))
+    parts = watched(training(lambda output, target: entropy(output, target, reduction="sum") / (112 * batches)))
+    assert [record.program.losses[0].reduction for record in (mean, parts)] == ["mean", "mean"]
+    assert parts.program.task.chance_loss == pytest.approx(mean.program.task.chance_loss, rel=1e-5)
+    for signal in ("loss", "score", "eval_loss", "eval_score"):
+        np.testing.assert_allclose(parts.series(signal).values, mean.series(signal).values, rtol=1e-4)
+    assert len(parts.series("eval_score")) == 1
+
+
+def test_a_sum_that_is_not_divided_is_a_sum_and_its_perplexity_that_of_the_mean(watched):
+    def script():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Embedding(20, 8), nn.Linear(8, 20))
+        optimizer, tokens = torch.optim.SGD(model.parameters(), lr=1e-4), torch.randint(0, 20, (8, 17))
+        for _ in range(6):
+            optimizer.zero_grad()
+            output = model(tokens[:, :-1]).reshape(-1, 20)
+            nn.functional.cross_entropy(output, tokens[:, 1:].reshape(-1), reduction="sum").backward()
+            optimizer.step()
+
+    record = watched(script)
+    assert record.program.losses[0].reduction == "sum"
+    assert record.series("score").first == pytest.approx(math.exp(record.series("loss").first / 128), rel=1e-5)
+
+
+def test_asking_for_the_norm_without_a_limit_is_no_clipping(watched):
+    def script(limit):
+        model = nn.Linear(3, 1)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        for _ in range(4):
+            optimizer.zero_grad()
+            model(torch.ones(4, 3)).square().mean().backward()
+            nn.utils.clip_grad_norm_(model.parameters(), limit)
+            optimizer.step()
+
+    clipped = [watched(lambda limit=limit: script(limit)).program.optimizers[0].clipping for limit in (math.inf, 1.0)]
+    assert clipped == ["", "norm 1.0"]
 
 
 @pytest.mark.slow

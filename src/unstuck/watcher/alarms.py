@@ -35,7 +35,7 @@ class Alarms:
     ) -> None:
         self.registry, self.parameters, self.cadence, self.tell = registry, parameters, cadence, tell
         self.losses, self._norm = Sentinel(), Sentinel()
-        self._found = False  # the first bad value was found
+        self.found = False  # the first bad value was found
         self._expected = False  # a loss that came late was bad: look at the next graph
         self._node_names: list[str] = []
         self._node_layers: list[Any] = []
@@ -51,16 +51,16 @@ class Alarms:
 
     def graph(self, root: Tensor) -> None:
         """Looks for the first bad value in a loss's graph, once it is known that there is one."""
-        if not self._expected or self._found or root.grad_fn is None:
+        if not self._expected or self.found or root.grad_fn is None:
             return
-        self._found = True
+        self.found = True
         origin = find_origin(root.grad_fn) or Origin("loss", root.grad_fn.name(), -1)
         self._tell_origin(origin, [n.name() for n in nodes_of(root.grad_fn)])
 
     def norm(self, value: float) -> None:
         """Looks at the gradient's norm, while the gradients are still there."""
         jumps = self._norm.jumps(value)
-        if not math.isfinite(value) and not self._found:
+        if not math.isfinite(value) and not self.found:
             self._bad_gradient()
         elif jumps:
             self._burst("gradient norm", value)
@@ -94,7 +94,7 @@ class Alarms:
         place = self.parameters.worst_gradient()
         if place is None:
             return
-        self._found = True
+        self.found = True
         steep = [layer.op for layer in self.registry.ordered if layer.op in _STEEP]
         before = self.parameters.rms_before(place)
         how = "the backward pass, while the loss was finite"

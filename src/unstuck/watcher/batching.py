@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from unstuck._json import plain
+from unstuck._language import marked
 from unstuck.errors import UnstuckError
 from unstuck.evidence import Series
 from unstuck.probes.batch import Script, batch
@@ -80,7 +81,7 @@ def _why_not_sized(lead: Any) -> str:
         return ""
     backwards = sorted(lead.backwards)[len(lead.backwards) // 2] if lead.backwards else 1
     if lead.closure:
-        return "its optimizer asks for the loss several times a step"
+        return marked("its optimizer asks for the loss several times a step")
     return (
         f"{backwards:g} batches go into each update: run it with one a step to see what that batch size is worth"
         if backwards > 1

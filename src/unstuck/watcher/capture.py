@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unstuck._language import marked
 from unstuck.probes.bench import Training, tensors_of
 from unstuck.probes.pool import from_loader
 from unstuck.probes.tape import Recording, Tape
@@ -45,7 +46,7 @@ class Capture:
         self.tapes: list[Tape] = []
         self.initial: list[Tensor] = []
         self.optimizer: Any = None
-        self.why_not = "no sampled step led to a loss"
+        self.why_not = marked("no sampled step led to a loss")
         self.first_rate = math.nan
         if wanted:
             gc.callbacks.append(self._collecting)
@@ -78,7 +79,7 @@ class Capture:
         size = sum(_bytes(t) for t in tensors)
         self.large = size > MOST_BYTES / 4
         if size > max(self.most_bytes, MOST_BYTES / 4):
-            self.wanted, self.why_not = False, "the network is too large to be copied"
+            self.wanted, self.why_not = False, marked("the network is too large to be copied")
             self.release()
             return
         lead = session.optimizers.lead
@@ -101,7 +102,7 @@ class Capture:
             del self.tapes[len(self.tapes) // 4]  # thins out the early ones, the first few stay longest
         if self.tapes[-1].num_bytes > MOST_BATCH_BYTES:
             self.release()
-            self.why_not = "a batch is too large to be kept"
+            self.why_not = marked("a batch is too large to be kept")
 
     def _keep_start(self, tensors: list[Tensor], session: Any) -> None:
         self.initial = []
@@ -163,7 +164,7 @@ class Capture:
         held = self.tapes[-1].modules or self.tapes[-1].trained
         if held and sys.getrefcount(held[0]) - 1 <= self._references(held[0]):
             self.release()
-            self.why_not = "the script let go of the network"
+            self.why_not = marked("the script let go of the network")
 
     def _references(self, one: Any) -> int:
         """How often a module or tensor is held by us, and by an optimizer that nobody but us holds."""

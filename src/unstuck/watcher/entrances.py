@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
+from unstuck.watcher.keras import is_sketch
 from unstuck.watcher.patches import like
 from unstuck.watcher.transparent import transparent
 
@@ -102,6 +103,8 @@ def _watched_call(session: Any, call: Callable[..., Any]) -> Callable[..., Any]:
 
     def watched(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         if (quiet and with_grad()) or compiling() or _tracing() is not None:
+            return call(self, *args, **kwargs)
+        if is_sketch(args):
             return call(self, *args, **kwargs)
         if not tracer.stack and not session.closed:
             session.guard("module", session._called_from_outside, self)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from unstuck._language import marked
 from unstuck.evidence import Layer, Model, Parameter, Program
 from unstuck.watcher import ops
 
@@ -95,21 +96,23 @@ def _features(session: Any) -> list[str]:
 def _not_found(session: Any) -> list[str]:
     said = []
     if not session.step and not session.losses.states:
-        said.append("no training was seen: nothing called backward")
+        said.append(marked("no training was seen: nothing called backward"))
         return said
     facts = session.optimizers.facts()
     if not facts:
-        said.append("no optimizer was seen, and no parameter was found changed between two backwards")
+        said.append(marked("no optimizer was seen, and no parameter was found changed between two backwards"))
     elif facts[0].kind == "hand-written" and math.isnan(session.optimizers.hand_rate):
-        said.append("the parameters are updated by hand, not by a constant times the gradient: the rate is unknown")
+        said.append(
+            marked("the parameters are updated by hand, not by a constant times the gradient: the rate is unknown")
+        )
     if session.data.training_loader is None:
-        said.append("no torch DataLoader feeds the training, so epochs are unknown")
+        said.append(marked("no torch DataLoader feeds the training, so epochs are unknown"))
     if not session.data.batch_size:
-        said.append("the batch size is unknown")
+        said.append(marked("the batch size is unknown"))
     if not session.losses.score_name:
-        said.append("no score could be computed: outputs and targets were not both found at the loss")
+        said.append(marked("no score could be computed: outputs and targets were not both found at the loss"))
     if not session.data.eval_passes:
-        said.append("no evaluation without gradients was seen")
+        said.append(marked("no evaluation without gradients was seen"))
     if not any(layer.op in ops.MEASURED for layer in session.registry.ordered):
-        said.append("no layer was seen")
+        said.append(marked("no layer was seen"))
     return said

@@ -29,6 +29,7 @@ from unstuck.watcher.registry import Registry
 _LOOK = ("min", "max", "mean", "std", "sums_to_one", "log_sums_to_one", "constant")
 _LIMIT = 16_384  # numbers of outputs or targets that are looked at
 MOST_CLASSES = 4096
+_MANY = 8  # a sum that is divided by as much is one over a batch, and a mean
 _STEADY = 1e-3  # of a part of the loss: it is the same at each step, but for rounding
 _ON_LOGITS = frozenset({"binary_cross_entropy_with_logits", "multilabel_soft_margin_loss", "soft_margin_loss"})
 
@@ -68,10 +69,24 @@ class LossState:
         return math.sqrt(max(0.0, squares / count - (total / count) ** 2)) if count else math.nan
 
     @property
+    def averages(self) -> bool:
+        """Whether it is a sum that is divided before backward by what it runs over: a mean, as Transformers makes it."""
+        parts = [part for part in self.parts if math.isfinite(part)]
+        return self.reduction == "sum" and bool(parts) and statistics.median(parts) >= _MANY
+
+    @property
+    def reduced(self) -> str:
+        """How the loss that backward starts from is reduced."""
+        return "mean" if self.averages else self.reduction
+
+    @property
     def scale(self) -> float:
         """What the loss is multiplied by before backward, as where several batches make a step; 1 where that isn't one number."""
         parts = [part for part in self.parts if math.isfinite(part)]
         middle = statistics.median(parts) if parts else 0.0
+        if self.averages:
+            by_target = middle / max(1, math.prod(self.target_shape))
+            return 1 / (by_target if by_target <= 0.5 else max(1, round(by_target)))  # what is ignored does not count
         steady = sum(abs(part - middle) < _STEADY * middle for part in parts)
         return 1 / middle if middle > 0 and steady >= max(3, 0.8 * len(parts)) else 1.0
 
@@ -121,7 +136,7 @@ class LossBook:
             if seen.value.numel() == 1 and root.numel() == 1:
                 part = (seen.value.float() / root.detach().float()).reshape(1)
                 sample.put(("part", seen.site), part, functools.partial(_keep_part, state))
-                value = seen.value if leading[0] is state else value
+                value = _mean(seen) if leading[0] is state else value
         if found:
             self._mark(ancestors, found[0])
         elif start is not None:
@@ -334,13 +349,11 @@ class LossBook:
             if main is not None and main.name not in ("hand-written", seen.name):
                 continue
             if loss is None and seen.value.numel() == 1:
-                loss = seen.value
+                loss = _mean(seen)
                 if seen.target is not None and seen.target.dim():
                     weight = float(seen.target.shape[0])
-                    if seen.settings.get("reduction") == "sum":
-                        loss = loss / max(1.0, weight)
             if main is not None and score is None and seen.target is not None and main.kind != "none":
-                score = self._score(main, seen.output, seen.target, seen.value if main.score == "perplexity" else None)
+                score = self._score(main, seen.output, seen.target, _mean(seen) if main.score == "perplexity" else None)
         if score is None and trace.compared and main is not None and main.score == "accuracy":
             guess, truth, equal = trace.compared[-1]
             by_sample = main.kind not in ("class index", "one-hot") or equal.numel() == equal.shape[:1].numel()
@@ -386,7 +399,7 @@ class LossBook:
         ordered = sorted(self.states.values(), key=lambda s: s is not self.main)
         return [
             LossCall(
-                s.name, s.site, s.layer, s.chain, s.loss_ops, s.output_shape, s.target_shape, s.kind, s.num_classes, s.reduction,
+                s.name, s.site, s.layer, s.chain, s.loss_ops, s.output_shape, s.target_shape, s.kind, s.num_classes, s.reduced,
                 dict(s.output), dict(s.target), s.trains, s.calls,
             )
             for s in ordered
@@ -412,7 +425,7 @@ class LossBook:
             mean=mean,
             std=main.spread,
             absolute=main.absolute,
-            reduction=main.reduction,
+            reduction=main.reduced,
         )
         chance_loss *= main.scale
         if (
@@ -541,6 +554,16 @@ def _score_name(state: LossState, tokens: bool) -> str:
 
 def _class_axis(tensor: Tensor) -> int:
     return 1 if tensor.dim() > 1 else 0
+
+
+def _mean(seen: Any) -> Tensor:
+    """The value of a loss, of a sum its mean over the targets that count."""
+    target = seen.target
+    if seen.settings.get("reduction") != "sum" or target is None or not target.dim():
+        return seen.value
+    if target.is_floating_point():
+        return seen.value / max(1, target.shape[0])
+    return seen.value / (target != int(seen.settings.get("ignore_index", -100))).sum().clamp_(min=1)
 
 
 def _keep_part(state: LossState, columns: Columns, numbers: np.ndarray) -> None:

@@ -133,11 +133,16 @@ class OptimizerBook:
         if "__init__" in kind.__dict__:
             patches.replace(kind, "__init__", transparent(like(scheduled, init)))
 
+    def know_schedule(self, schedule: Any) -> None:
+        """Learns of a schedule that was made before anybody looked."""
+        self._scheduled(schedule.optimizer, type(schedule).__name__)
+
     def _scheduled(self, optimizer: Any, name: str) -> None:
         self.state(optimizer).schedule = name
 
     def _clipped(self, norm: Any, limit: Any) -> None:
-        self._clip_noted(f"norm {limit}")
+        if not isinstance(limit, float) or math.isfinite(limit):  # with no limit it only asks for the norm
+            self._clip_noted(f"norm {limit}")
         self.clipped_norm = norm.detach() if isinstance(norm, Tensor) and norm.layout == torch.strided else None
 
     def _clip_noted(self, words: str) -> None:

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+from unstuck._language import marked
 from unstuck.probes.schedule import experiments
 
 
@@ -19,7 +20,7 @@ def probe(session: Any, seconds: float) -> Iterator[tuple[str, dict[str, Any]]]:
     Yields:
         Name and result of each; where none can be made, the reason under the name "none".
     """
-    why = why_not(session) or ("the network is too large to be copied" if session.capture.large else "")
+    why = why_not(session) or (marked("the network is too large to be copied") if session.capture.large else "")
     training = None if why else session.capture.training(session)
     if training is None:
         yield "none", {"why": why or session.capture.why_not}
@@ -33,7 +34,7 @@ def why_not(session: Any) -> str:
     updating = [s for s in session.optimizers.states if s.steps]
     in_turn = session.optimizers.beside_lead > 2 * len(updating)  # else one after another: the last is what was trained
     if in_turn or (len(updating) == 1 and len(session.series.sites) > 1):
-        return "several losses or optimizers take turns"
+        return marked("several losses or optimizers take turns")
     wrappers = {w for m in session.registry.models for w in m.wrapped_by} - {"OptimizedModule", "AveragedModel"}
     if wrappers:
         return f"the network is wrapped by {', '.join(sorted(wrappers))}"

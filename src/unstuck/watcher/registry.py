@@ -17,10 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unstuck.watcher import ops
+from unstuck.watcher import keras, ops
 
 _TORCH = str(Path(torch.__path__[0]))
-_OURS = (str(Path(__file__).parent), str(Path(__file__).parents[1] / "training.py"))
+_HERE = Path(__file__).parents[1]
+_OURS = tuple(str(_HERE / name) for name in ("watcher", "training.py", "watching.py", "integrations"))
 _WRAPPERS = {
     "DistributedDataParallel": "module", "DataParallel": "module", "FullyShardedDataParallel": "_fsdp_wrapped_module",
     "OptimizedModule": "_orig_mod", "AveragedModel": "module",
@@ -133,13 +134,13 @@ class Registry:
         self.models.append(model)
 
     def _learn_paths(self, top: nn.Module, inner: nn.Module, model: ModelState | None, name: str) -> None:
-        for path, module in inner.named_modules():
+        for path, module in keras.named_modules(inner):
             self._module_paths[id(module)] = (weakref.ref(module), model, path if model is not None else name)
         while top is not inner:
             self._module_paths[id(top)] = (weakref.ref(top), model, "")
             top = getattr(top, _WRAPPERS[type(top).__name__])
         if model is not None:
-            for path, parameter in inner.named_parameters():
+            for path, parameter in keras.named_parameters(inner):
                 state = self._state(parameter, search=False)
                 if not state.path:
                     state.path, state.model = path, model.name
@@ -152,7 +153,7 @@ class Registry:
             found = (weakref.ref(module), None, name)
             for model in self.models:
                 top = model.ref()
-                for path, other in top.named_modules() if top is not None else ():
+                for path, other in keras.named_modules(top) if top is not None else ():
                     if other is module:
                         found = (found[0], model, path)
             self._module_paths[id(module)] = found
@@ -272,6 +273,10 @@ class Registry:
             hidden = getattr(module, "hidden_size", None)
             if layer.op in ops.RECURRENT | ops.CELLS and isinstance(hidden, int):
                 layer.settings["hidden_size"] = hidden
+        elif keras.is_keras(module):
+            used = [t for i in layer.parameters if (t := self.parameters[i].ref()) is not None]
+            layer.settings["owned"] = True
+            layer.settings["composite"] = layer.op == "add" or not any(keras.owns(module, t) for t in used)
         elif layer.parameters:
             own = {id(p) for p in module._parameters.values() if p is not None}
             used = {id(t) for i in layer.parameters if (t := self.parameters[i].ref()) is not None}
@@ -291,6 +296,7 @@ class Registry:
         return name
 
 
+_LENT = frozenset({"wrapper_module", "original_module", "pl_module"})  # what Lightning calls whatever it has wrapped
 _UNHELD = 3  # references to a frame's variables where only the frame has them: its own, ours, and that of who counts
 _OP_OF_MODULE = {"Flatten": "flatten", "Unflatten": "reshape", "Softmax2d": "softmax"}
 
@@ -328,7 +334,7 @@ def variable_name(value: Any, frames: Any) -> str:
                 continue
             seen[id(scope)] = scope
             for name, other in list(scope.items()):
-                if other is value and not name.startswith("__"):
+                if other is value and not name.startswith("__") and name not in _LENT:
                     return (
                         name
                         if name not in ("self", "module", "input", "mod", "m", "p", "param")

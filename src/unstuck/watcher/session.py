@@ -17,7 +17,9 @@ Nothing here may raise into the script: every entry is guarded, and what fails i
 from __future__ import annotations
 
 import os
+import sys
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import CodeType, FrameType
@@ -28,7 +30,7 @@ from torch import Tensor, nn
 
 from unstuck.evidence import Event
 from unstuck.store import Writer
-from unstuck.watcher import entrances
+from unstuck.watcher import entrances, keras
 from unstuck.watcher.alarms import Alarms
 from unstuck.watcher.cadence import Cadence
 from unstuck.watcher.capture import Capture
@@ -70,6 +72,7 @@ class Session:
             `watcher.curving`; None for not at all.
         batch: How it is measured which batch size is best, see `watcher.batching`: `seconds`; None for not at all.
         lazy: Make the record only once a training is seen.
+        late: The program has run before: what it has compiled isn't known.
         meta: Facts of the run to note in the record.
 
     Raises:
@@ -85,9 +88,10 @@ class Session:
         curvature: Mapping[str, Any] | None = None,
         batch: Mapping[str, Any] | None = None,
         lazy: bool = False,
+        late: bool = False,
         meta: Mapping[str, Any] | None = None,
     ) -> None:
-        self.path, self.lazy = path, lazy
+        self.path, self.lazy, self.late = path, lazy, late
         self.meta = {
             **(meta or {}),
             "budget": budget,
@@ -141,6 +145,7 @@ class Session:
         self._lines: dict[tuple[CodeType, int], str] = {}  # sites of the lines that call backward
         self._quiet: list[bool] = []  # not empty while a module call with gradients is nothing to us
         self._stance: Any = None
+        self._met_keras = False
 
     # ------------------------------------------------------------------ attach and detach
 
@@ -180,9 +185,11 @@ class Session:
         self.detach()
         seconds = _clock() - self.started
         if self.writer is not None:
-            self._probe(seconds)
-            self._measure_curvature(seconds)
-            self._measure_batch()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # whatever the copies warn of, the script was told by its own
+                self._probe(seconds)
+                self._measure_curvature(seconds)
+                self._measure_batch()
             end = {"status": "finished", **self._exit}
             self.writer.close(seconds=seconds, steps=self.step, overhead=self.cadence.overhead, **end)
         self.capture.close()
@@ -208,6 +215,7 @@ class Session:
             from unstuck.watcher.probing import probe
 
             budget = min(MOST_PROBING, max(LEAST_PROBING, self.probe_budget * seconds))
+            self._tell_measuring("experiments", budget)
             for name, found in probe(self, budget):
                 self._tell("probe", "", {"name": name, **found})
         except Exception as error:  # noqa: BLE001 - the script has ended and must end as it would
@@ -226,6 +234,7 @@ class Session:
         try:
             from unstuck.watcher.curving import measure
 
+            self._tell_measuring("curvature", budget)
             for what, step, found in measure(self, budget, wanted, writer.record().series("loss")):
                 if what == "part":
                     self._tell("curvature", "", found)
@@ -246,6 +255,7 @@ class Session:
         try:
             from unstuck.watcher.batching import measure
 
+            self._tell_measuring("batch sizes", wanted["seconds"])
             for found in measure(self, wanted["seconds"], writer.record().series("step_seconds")):
                 self._tell("batch", "", found)
         except Exception as error:  # noqa: BLE001 - the script has ended and must end as it would
@@ -318,6 +328,7 @@ class Session:
         site = self._lines.get(line)
         if site is None:
             site = self._lines[line] = call_site()
+            self._met_keras = self._met_keras or keras.meet(self)
         self._site = site
         self.stretch.end()
         if self.data.evaluating:
@@ -545,7 +556,7 @@ class Session:
             layer.forget_step()
         self.tracer.switch_on()
         self._note_quiet()
-        if "torch.compile" in self.features:
+        if "torch.compile" in self.features or (self.late and "torch._dynamo" in sys.modules):
             self._run_eagerly()
 
     def _switch_off(self) -> None:
@@ -573,12 +584,20 @@ class Session:
     def _tell_progress(self, now: float) -> None:
         if self.writer is None:
             return
-        seconds, overhead, series = now - self.started, self.cadence.overhead, self.series
-        told = {
-            "step": self.step, "loss": series.last_loss, "score": series.last_score, "score_name": self.losses.score_name,
-            "overhead": overhead, "seconds": seconds,
+        seconds, overhead = now - self.started, self.cadence.overhead
+        self.writer.note(progress=self._progress(seconds), steps=self.step, overhead=overhead, seconds=seconds)
+
+    def _tell_measuring(self, what: str, most: float) -> None:
+        """Tells who looks on what goes on when the script has ended, since when, and for how many seconds about."""
+        if self.writer is not None:
+            measuring = {"what": what, "since": time.time(), "most": most}
+            self.writer.note(progress={**self._progress(_clock() - self.started), "measuring": measuring})
+
+    def _progress(self, seconds: float) -> dict[str, Any]:
+        return {
+            "step": self.step, "loss": self.series.last_loss, "score": self.series.last_score,
+            "score_name": self.losses.score_name, "overhead": self.cadence.overhead, "seconds": seconds,
         }  # fmt: skip
-        self.writer.note(progress=told, steps=self.step, overhead=overhead, seconds=seconds)
 
     def _write_facts(self) -> None:
         if self.writer is not None:
