@@ -15,6 +15,8 @@ from rich.console import Console
 from unstuck.evidence import Event, Layer, LossCall, Model, Optimizer, Parameter, Record, Series, Task
 from unstuck.report.html import fragment, render
 from unstuck.report.json import to_json
+from unstuck.report.markdown import render as render_markdown
+from unstuck.report.sarif import render as render_sarif
 from unstuck.report.text import render as render_text
 from unstuck.verdict import CAUSES, SEVERITIES, Evidence, Finding, Verdict
 
@@ -27,6 +29,8 @@ FORMATS: dict[str, Callable[[Verdict, Record], object]] = {
     "text": lambda verdict, record: Console(file=io.StringIO(), width=80).print(render_text(verdict, record)),
     "html": render,
     "fragment": fragment,
+    "markdown": render_markdown,
+    "sarif": render_sarif,
 }
 
 

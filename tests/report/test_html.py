@@ -6,19 +6,27 @@ import base64
 import hashlib
 import json
 import re
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+from markupsafe import Markup
 
 from unstuck.errors import MisuseError
-from unstuck.evidence import Layer, Parameter, Record, Series
+from unstuck.evidence import Event, Layer, Parameter, Record, Series
+from unstuck.report import html
 from unstuck.report._charts import charts
-from unstuck.report._heatmap import heatmap, heatmaps
-from unstuck.report.html import fragment, render, write
+from unstuck.report._data_charts import data_charts
+from unstuck.report._next import commands
+from unstuck.report.html import Live, fragment, render, write
 from unstuck.verdict import Finding, Verdict
+
+sys.path.append(str(Path(__file__).parent))
+from made_records import hostile, large
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 
@@ -68,7 +76,9 @@ def test_every_page_asks_for_nothing(page: str) -> None:
     addresses = [
         (tag, value) for tag, attributes in read.elements for key, value in attributes.items() if key in {"src", "href"}
     ]
-    assert addresses == [("link", "data:,"), ("a", "#findings")]
+    assert addresses[0] == ("link", "data:,")
+    ids = set(read.ids)
+    assert all(tag == "a" and value and value[0] == "#" and value[1:] in ids for tag, value in addresses[1:])
     assert "url(" not in page
     assert "@import" not in page
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)
@@ -82,7 +92,7 @@ def test_the_policy_allows_exactly_the_scripts_of_the_page(pages: dict[str, str]
     scripts = re.findall(r"<script>(.*?)</script>", page, re.S)
     hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
     assert re.findall(r"sha256-([^&]*)&#39;", page) == hashes
-    assert len(hashes) == 2
+    assert len(hashes) == 5
 
 
 def test_every_page_is_under_a_megabyte(page: str) -> None:
@@ -94,7 +104,7 @@ def test_hostile_names_stay_text(cases: SimpleNamespace, pages: dict[str, str]) 
         assert "<img" not in text
         assert "\x1b" not in text
         assert "&lt;/script&gt;&lt;img" in text
-    data = re.search(r'id="unstuck-charts">(.*?)</script>', pages["huge"], re.S)
+    data = re.search(r'id="data">(.*?)</script>', pages["huge"], re.S)
     assert data is not None
     assert "<" not in data[1]
     json.loads(data[1])
@@ -108,6 +118,7 @@ def test_the_page_says_what_the_terminal_says(pages: dict[str, str]) -> None:
         "very likely (0.93)",
         "net.0 … net.18 (10 layers)",
         "<li>initialization</li><li>activation</li><li>normalization</li>",
+        "<code>unstuck cure examples/train.py --depth 20</code>",
         "2.31 → 2.30",
         "0.105 → 0.114",
         "no learning rate scheduler was used",
@@ -122,6 +133,7 @@ def test_the_page_says_what_the_terminal_says(pages: dict[str, str]) -> None:
 def test_charts_have_words_and_tables(cases: SimpleNamespace) -> None:
     made = {chart.id: chart for chart in charts(*cases.vanishing)}
     assert list(made) == ["loss", "score", "norm", "lr"]
+    assert [made[name].unit for name in made] == ["loss", "accuracy", "L2 norm of the gradient", "learning rate"]
     loss = made["loss"]
     assert loss.header == ("steps", "training", "evaluation")
     assert len(loss.rows) == 16
@@ -155,69 +167,6 @@ def test_rates_are_told_apart_by_group(cases: SimpleNamespace) -> None:
     assert [line.label for line in rates.lines] == ["AdamW, group 0", "AdamW, group 1"]
 
 
-def _map_record() -> Record:
-    names = ["b", "a", "dead"]
-    values = {"b": [1e-8, 1e-6, 1e-4], "a": [1.0, np.nan, 1.0], "dead": [0.0, 0.0, 0.0]}
-    series = {("back_rms", name): Series.of(values[name], [0, 10, 20]) for name in sorted(names)}
-    return Record.of(series, layers=[Layer(name) for name in names])
-
-
-def test_a_map_has_rows_in_forward_order_and_places_for_zero_and_nan() -> None:
-    made = heatmap(_map_record(), "back_rms")
-    assert made is not None
-    assert [row[0] for row in made.rows] == ["b", "a", "dead"]
-    assert made.rows[0] == ("b", "1e-8", "1e-8", "1e-4", "1e-4")
-    assert made.rows[1] == ("a", "1.00", "1.00", "1.00", "1.00")
-    assert '<path class="broken" d="M1 1h1"/>' in made.svg
-    assert '<path class="zero" d="M0 2h3"/>' in made.svg
-    assert (made.has_zero, made.has_broken) == (True, True)
-    assert made.ticks == ("0", "10", "20")
-    assert 'data-steps="0 10 20"' in made.svg
-    assert len(re.findall(r'data-cells="([^"]*)"', made.svg)[0]) == 2 * 9
-    assert "<title>b: 1e-8 at step 0, 1e-4 at step 20; from 1e-8 to 1e-4 in between</title>" in made.svg
-    assert "NaN or Inf was seen in 1 row" in made.summary
-
-
-def test_cells_can_be_read_back() -> None:
-    record = Record.of({("back_rms", "a"): [1e-9, 3.3e-5, 1.0]}, layers=[Layer("a")])
-    made = heatmap(record, "back_rms")
-    assert made is not None
-    facts = dict(re.findall(r'data-(\w+)="([^"]*)"', made.svg))
-    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-    code = letters.index(facts["cells"][2]) * 64 + letters.index(facts["cells"][3])
-    level = float(facts["low"]) + code / (64**2 - 4) * (float(facts["high"]) - float(facts["low"]))
-    # 4092 steps over nine decades: half a step is 0.25%.
-    assert 10**level == pytest.approx(3.3e-5, rel=0.004)
-
-
-def test_shares_are_drawn_from_0_to_1_and_zero_is_a_share() -> None:
-    record = Record.of({("dead_share", "a"): [0.0, 0.5, 1.0]}, layers=[Layer("a")])
-    made = heatmap(record, "dead_share")
-    assert made is not None
-    assert made.kind == "share"
-    assert made.legend == ("0%", "25%", "50%", "75%", "100%")
-    assert not made.has_zero
-    assert '<path class="k0" d="M0 0h1"/>' in made.svg
-    assert '<path class="k15" d="M2 0h1"/>' in made.svg
-
-
-@pytest.mark.slow
-def test_many_layers_and_steps_are_put_together(cases: SimpleNamespace) -> None:
-    made = {m.signal: m for m in heatmaps(cases.huge[1])}
-    assert list(made) == ["back_rms", "act_std", "update_ratio", "dead_share", "act_saturated"]
-    assert all(m.num_rows == 300 for m in made.values())
-    layers = [Layer(f"l{i}") for i in range(1000)]
-    record = Record.of({("act_std", layer.name): [1.0, 2.0] for layer in layers}, layers=layers)
-    (one,) = heatmaps(record)
-    assert one.num_rows == 250
-    assert one.note == "1000 places in forward order, every 4th is shown."
-
-
-def test_one_sample_or_none_makes_no_map() -> None:
-    assert heatmaps(Record()) == []
-    assert heatmaps(Record.of({("back_rms", "a"): [1.0]}, layers=[Layer("a")])) == []
-
-
 def test_all_nan_and_all_zero_maps_are_drawn() -> None:
     for value in (np.nan, 0.0):
         record = Record.of({("back_rms", "a"): [value] * 3}, layers=[Layer("a")])
@@ -226,11 +175,13 @@ def test_all_nan_and_all_zero_maps_are_drawn() -> None:
 
 def test_tables_list_layers_and_odd_parameters(pages: dict[str, str]) -> None:
     page = pages["vanishing"]
-    row = re.search(r'<tr><th scope="row">net\.0</th>(.*?)</tr>', page[page.index("<h3>Layers (39)") :], re.S)
+    row = re.search(
+        r'<tr id="layer-0"><th scope="row">net\.0</th>(.*?)</tr>', page[page.index("<h3>Layers (39)") :], re.S
+    )
     assert row is not None
     cells = re.findall(r"<td>(.*?)</td>", row[1])
     assert cells[:4] == ["linear", "train.py:14", "64 × 64", "50.2k"]
-    assert cells[-1] == "vanishing-gradient, unnormalized-input"
+    assert cells[-1] == '<a href="#finding-1">vanishing-gradient</a>, <a href="#finding-4">unnormalized-input</a>'
     odd = Parameter("emb.weight", (10, 4), trainable=True, used=False, got_grad=False, optimizers=(), changed=False)
     told = render(Verdict("sick"), Record.of(parameters=[odd, Parameter("fc.weight")]))
     assert "not used on the way to the loss, in no optimizer, never had a gradient, never changed" in told
@@ -274,3 +225,212 @@ def test_the_license_of_what_is_vendored_is_there() -> None:
     folder = files("unstuck.report").joinpath("assets", "uplot")
     assert "MIT" in folder.joinpath("LICENSE").read_text("utf-8")
     assert "uPlot (v1.6.32)" in folder.joinpath("uPlot.iife.min.js").read_text("utf-8")
+
+
+def test_a_server_adds_scripts_styles_and_a_bar_and_may_be_asked(case: tuple) -> None:
+    page = render(*case, live=Live(("let added;",), ("#bar{color:red}",), Markup('<div id="bar">live</div>')))
+    assert "connect-src &#39;self&#39;;" in page
+    assert "connect-src" not in render(*case)
+    scripts = re.findall(r"<script>(.*?)</script>", page, re.S)
+    assert scripts[-1] == "let added;"
+    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    assert re.findall(r"sha256-([^&]*)&#39;", page) == hashes
+    assert "<style>#bar{color:red}</style>" in page
+    assert (
+        page.index('<div id="bar">live</div>') < page.index("<main>") < page.index('id="data"') < page.index("</main>")
+    )
+
+
+def test_each_finding_leads_to_its_numbers_and_back(cases: SimpleNamespace, pages: dict[str, str]) -> None:
+    page = pages["vanishing"]
+    evidence = '<a href="#map-back_rms" data-step="0" data-place="net.0">gradient</a>'
+    assert page.count(evidence) == 1
+    assert '<a href="#chart-loss" data-step="937" data-place="">loss</a>' in page
+    marked = page[page.index('id="map-back_rms"') :]
+    assert '<a href="#finding-1"><b class="no">1</b> vanishing-gradient</a> <span>(net.0, net.38, step 0)' in marked
+    flags = re.findall(r'<a class="flag" href="#finding-(\d)" style="left:([\d.]+)%;top:([\d.]+)%"', marked)
+    # 39 layers: the first row and the last; 56 sampled steps are one column each, of which step 0 is the first.
+    assert [(number, float(left) < 2, float(top)) for number, left, top in flags[:2]] == [
+        ("1", True, 1.28),
+        ("1", True, 98.72),
+    ]
+    # There is no picture of an input's mean, but a row of its layer in the table.
+    assert '<a href="#layer-0" data-step="0" data-place="net.0">input mean</a>' in page
+    data = _data(page)
+    loss = next(chart for chart in data["charts"] if chart["id"] == "loss")
+    assert loss["found"] == [{"number": 2, "x": 937}]
+    assert data["findings"][0] == [[i, 1] for i in range(0, 20, 2)]
+
+
+def test_causes_are_explained_once_where_they_are_first_found(pages: dict[str, str]) -> None:
+    page = pages["vanishing"]
+    told = page[page.index('id="cause-vanishing-gradient"') : page.index('id="finding-2"')]
+    for words in (
+        "How it is told apart",
+        "When that is wrong",
+        "What treats it",
+        "Gradients shrink from layer to layer",
+        "<dt>initialization</dt><dd>weights scaled by the number of their inputs",
+        "<code>vanishing-gradient.ratio=0.001</code>",
+        "unstuck run --set vanishing-gradient.ratio=0.001 changes one.",
+        '<a href="#finding-1">Back to the finding</a>',
+    ):
+        assert words in told
+    assert page.count('id="cause-vanishing-gradient"') == 1
+    assert "cause-dead-units" not in page
+    twice = Finding(
+        "dead-units", "dead-units", "error", 0.9, "dead", explains=(Finding("dead-units", "x", "note", 0.5, "too"),)
+    )
+    page = render(Verdict("sick", (twice,)), Record())
+    assert page.count('id="cause-dead-units"') == 1
+    assert '<a href="#cause-dead-units">What this means</a>' in page
+
+
+def test_docstrings_become_html() -> None:
+    from unstuck.report._explained import _html
+
+    made, _is_ours = _html("A `<code>` *word*.\n\n- one\n  line\n- two\n\n| a | b |\n|---|---|\n| 1 | `2` |")
+    assert made == (
+        "<p>A <code>&lt;code&gt;</code> <em>word</em>.</p><ul><li>one line</li><li>two</li></ul>"
+        '<table><thead><tr><th scope="col">a</th><th scope="col">b</th></tr></thead><tbody>'
+        "<tr><td>1</td><td><code>2</code></td></tr></tbody></table>"
+    )
+
+
+@pytest.mark.parametrize(
+    ("meta", "typed"),
+    [
+        ({"script": "a b.py", "argv": ["a b.py", "--lr", "1"]}, "unstuck cure 'a b.py' --lr 1"),
+        ({"script": "-m pack", "argv": ["-m", "pack", "x"]}, "unstuck cure -m pack x"),
+        ({"script": "/home/me/runs/t.py", "argv": ["/home/me/runs/t.py"], "cwd": "/home/me"}, "unstuck cure runs/t.py"),
+        ({}, "unstuck explain dead-units"),
+    ],
+)
+def test_the_next_command_is_one_to_type(meta: dict, typed: str) -> None:
+    finding = Finding("dead-units", "dead-units", "error", 0.9, "dead", treated_by=("activation",))
+    (first, _does), *_rest = commands(Verdict("sick", (finding,)), Record.of(meta=meta))
+    assert first == typed
+
+
+def test_phases_and_jumps_of_the_rate_are_marked() -> None:
+    record = Record.of(
+        {("loss", ""): [1.0] * 30, ("lr", ""): [0.1] * 20 + [0.01] * 10},
+        events=[Event(step, kind) for step in (0, 10, 20) for kind in ("epoch", "eval")],
+    )
+    page = render(Verdict("healthy"), record)
+    data = _data(page)
+    assert data["phases"] == {"epochs": [0, 10, 20], "evals": [0, 10, 20]}
+    assert data["charts"][0]["marks"] == [{"x": 20, "label": "rate × 0.10"}]
+    assert "Phases: 3 epochs; 3 evaluations; at step 20: rate × 0.10." in page
+
+
+def test_what_the_network_was_given_is_drawn() -> None:
+    vectors = {
+        ("label_count", ""): [[8.0, 2.0]] * 4, ("prediction_count", ""): [[10.0, 0.0]] * 4,
+        ("input_mean", "input"): [[0.0, 5.0]], ("eval_input_mean", "input"): [[0.0, 7.0]],
+    }  # fmt: skip
+    series = {("loss_part", "train.py:3"): [0.7, 0.6], ("loss_part", "train.py:4"): [0.3, 0.4]}
+    made = {chart.id: chart for chart in data_charts(Record.of(series, vectors=vectors))}
+    assert list(made) == ["classes", "features", "parts"]
+    assert made["classes"].rows == (("0", "0.800", "1.00"), ("1", "0.200", "0"))
+    assert made["features"].header == ("features", "training", "evaluation")
+    assert made["parts"].unit == "share of the training loss"
+
+
+def test_many_layers_are_left_to_the_script(large_page: str) -> None:
+    data = _data(large_page)
+    assert data["num_layers"] == 1000
+    names = _whole(data["names"])
+    assert names[:2] == ["encoder.blocks.0.query", "encoder.blocks.0.key"]
+    assert names[1000] == "encoder.blocks.0.query.weight"
+    assert [len(column.split("\n")) for column in data["more"]["layers"]] == [900] * len(data["more"]["layers"])
+    assert data["findings"] == [[[0, 500]]]
+    assert large_page.count('<tr id="layer-') == 100
+
+
+@pytest.fixture(scope="module")
+def large_page() -> str:
+    return render(*large(1000, 50))
+
+
+@pytest.mark.slow
+def test_a_run_of_10_000_steps_and_100_layers_with_every_signal_is_under_a_megabyte() -> None:
+    assert len(render(*large(100, 10_000)).encode()) < 1_000_000  # 0.82 MB of noise, which nothing can shorten
+
+
+@pytest.mark.slow
+def test_10_000_layers_are_under_two_and_a_half_megabytes() -> None:
+    assert len(render(*large(10_000, 2000)).encode()) < 2_500_000  # 2.3 MB
+
+
+def test_a_page_of_nothing_but_trouble_is_well_formed() -> None:
+    page = render(*hostile())
+    read = _Page(page)
+    assert read.open == []
+    assert len(read.ids) == len(set(read.ids))
+    assert "<img" not in page
+    assert not any(mark in page for mark in ("\x1b", "\u202e", "\u2066"))
+    assert "x" * 1000 not in page
+    assert "NaN" in page
+
+
+def _data(page: str) -> dict[str, Any]:
+    found = re.search(r'id="data">(.*?)</script>', page, re.S)
+    assert found is not None
+    return json.loads(found[1])
+
+
+def _whole(shortened: list[Any]) -> list[str]:
+    names = [""]
+    for same, rest in zip(shortened[::2], shortened[1::2], strict=True):
+        names.append(names[-1][:same] + rest)
+    return names[1:]
+
+
+def test_colours_are_told_apart_from_their_ground() -> None:
+    sheet = (Path(html.__file__).parent / "assets" / "page.css").read_text("utf-8")
+    grounds = [
+        dict(re.findall(r"--([\w-]+): (#\w+)", block)) for block in re.findall(r"\{([^{}]*--page:[^{}]*)\}", sheet)
+    ]
+    light_and_dark = [colours for colours in grounds if "pale" in colours]
+    assert len(light_and_dark) == 2
+    for colours in light_and_dark:
+        for name in (
+            "text",
+            "soft",
+            "accent",
+            "check",
+            "sick",
+            "healthy",
+            "unknown",
+            "error",
+            "warning",
+            "note",
+            "mark",
+        ):
+            assert min(_contrast(colours[name], colours[ground]) for ground in ("page", "card")) >= 4.5, (
+                name
+            )  # WCAG AA, text
+        for name in ("pale", "strong", "band", "edge", "zero", "broken"):
+            assert _contrast(colours[name], colours["card"]) >= 3, name  # WCAG AA, graphical objects
+
+
+def _contrast(one: str, other: str) -> float:
+    """As WCAG 2.2 defines it, from 1 to 21."""
+    low, high = sorted(map(_luminance, (one, other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def _luminance(colour: str) -> float:
+    digits = colour.lstrip("#") if len(colour) == 7 else "".join(2 * digit for digit in colour.lstrip("#"))
+    parts = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_a_score_measured_at_few_steps_is_a_coarse_line() -> None:
+    scores = np.full(100, np.nan)
+    scores[[0, 1, 2, 4, 8, 16, 32, 64]] = 0.5
+    (chart,) = charts(Verdict("healthy"), Record.of({("score", ""): Series.of(scores)}))
+    assert chart.to_json()["lines"][0]["x"] == [0, 1, 2, 4, 8, 16, 32, 64]
+    assert None not in chart.to_json()["lines"][0]["y"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,12 @@ from typing import Any
 
 import pytest
 
+from unstuck.evidence import Record
 from unstuck.report.html import write
+from unstuck.verdict import Verdict
+
+sys.path.append(str(Path(__file__).parent))
+from made_records import hostile, large
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -34,6 +40,7 @@ CanvasRenderingContext2D.prototype.fillText = function (text, ...rest) {
 };
 """
 Open = Callable[..., Any]
+MADE: dict[str, Callable[[], tuple[Verdict, Record]]] = {"hostile": hostile, "large": lambda: large(10_000, 200)}
 
 
 @pytest.fixture(scope="module")
@@ -50,11 +57,11 @@ def show(browser: Any, cases: SimpleNamespace, tmp_path: Path) -> Iterator[Open]
     troubles: list[str] = []
     contexts = []
 
-    def open_page(name: str, width: int = 1200, scheme: str = "light") -> Any:
+    def open_page(name: str, width: int = 1200, scheme: str = "light", **settings: Any) -> Any:
         path = tmp_path / f"{name}.html"
-        verdict, record = getattr(cases, name)
+        verdict, record = MADE[name]() if name in MADE else getattr(cases, name)
         write(verdict, record, path)
-        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, **settings)
         contexts.append(context)
         page = context.new_page()
         page.add_init_script(NOTE_TEXTS)
@@ -80,14 +87,14 @@ def _written(page: Any, chart: str) -> list[str]:
     return [text for figure, text in page.evaluate("window.written") if figure == f"chart-{chart}"]
 
 
-@pytest.mark.parametrize("name", ["vanishing", "healthy", "nan", "empty", "bare", "huge", "bent"])
+@pytest.mark.parametrize("name", ["vanishing", "healthy", "nan", "empty", "bare", "huge", "bent", "hostile"])
 @pytest.mark.parametrize("width", [1200, 390])
 def test_no_error_no_request_and_nothing_sticks_out(show: Open, name: str, width: int) -> None:
     page = show(name, width, "dark" if width == 390 else "light")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     charts = page.locator("figure.chart").count()
     assert page.locator("figure.chart canvas").count() == charts
-    assert charts == {"vanishing": 4, "healthy": 4, "nan": 4, "huge": 4, "bent": 3}.get(name, 0)
+    assert charts == {"vanishing": 4, "healthy": 4, "nan": 4, "huge": 4, "bent": 3, "hostile": 7}.get(name, 0)
 
 
 def test_axes_are_labelled_by_steps_and_not_by_times(show: Open) -> None:
@@ -96,8 +103,10 @@ def test_axes_are_labelled_by_steps_and_not_by_times(show: Open) -> None:
     assert {"0", "200", "400", "600", "800"} <= set(texts)
     assert "2.3" in texts
     assert "chance" in texts
-    # every text is a number, the axis' name or a mark: no "12:00am", no "1/1/70", no ":15"
-    assert [text for text in texts if not re.fullmatch(r"[\d.e-]*|step|chance", text)] == []
+    assert "loss" in texts
+    # every text is a number, an axis' name or a mark: no "12:00am", no "1/1/70", no ":15"
+    assert [text for text in texts if not re.fullmatch(r"[\d.e-]*|step|loss|chance", text)] == []
+    assert texts.count("2") > 0  # the mark of the second finding, which rests on the last loss
 
 
 def test_log_axes_show_powers_of_ten_and_lags_are_called_lags(show: Open) -> None:
@@ -105,7 +114,7 @@ def test_log_axes_show_powers_of_ten_and_lags_are_called_lags(show: Open) -> Non
     assert {"1", "100", "1000"} <= set(_written(page, "loss"))
     assert "NaN or Inf" in _written(page, "loss")
     lags = _written(page, "lag")
-    assert {"lag", "0", "10", "50", "1e6", "10000"} <= set(lags)
+    assert {"time lag, in steps", "gradient, relative to lag 0", "0", "10", "50", "1e6", "10000"} <= set(lags)
     assert "step" not in lags
 
 
@@ -119,7 +128,7 @@ def test_eigenvalues_are_numbers_on_an_axis_of_their_own(show: Open) -> None:
 
 def test_the_scale_can_be_changed(show: Open) -> None:
     page = show("healthy")
-    button = page.locator("#chart-loss button")
+    button = page.locator("#chart-loss .scale")
     assert button.get_attribute("aria-pressed") == "false"
     assert "100" not in _written(page, "loss")
     button.click()
@@ -128,9 +137,6 @@ def test_the_scale_can_be_changed(show: Open) -> None:
 
 
 def test_a_few_steps_have_whole_numbers_below_them(browser: Any, tmp_path: Path) -> None:
-    from unstuck.evidence import Record
-    from unstuck.verdict import Verdict
-
     for count in (1, 2, 3):
         path = tmp_path / f"{count}.html"
         write(Verdict("unknown"), Record.of({("loss", ""): [2.0, 1.0, 0.5][:count]}), path)
@@ -148,7 +154,7 @@ def test_a_few_steps_have_whole_numbers_below_them(browser: Any, tmp_path: Path)
 
 def test_the_cell_under_the_pointer_is_read_out(show: Open) -> None:
     page = show("vanishing")
-    figure = page.locator("figure.map").first
+    figure = page.locator("#map-back_rms")
     figure.scroll_into_view_if_needed()
     box = figure.locator(".cells").bounding_box()
     page.mouse.move(box["x"] + 1, box["y"] + 1)
@@ -158,7 +164,9 @@ def test_the_cell_under_the_pointer_is_read_out(show: Open) -> None:
     )
     page.mouse.move(box["x"] + box["width"] - 1, box["y"] + box["height"] - 1)
     assert figure.locator(".reading").inner_text().startswith("net.38, step 920: gradient about 0.")
-    assert figure.locator("title").first.text_content().startswith("net.0: ")
+    assert figure.locator(".unit").inner_text().startswith("root mean square of the loss's gradient")
+    assert figure.locator(".axis").all_inner_texts()[0] == "layer"
+    assert "training step" in figure.locator(".axis").all_inner_texts()[1]
 
 
 def test_colours_follow_the_reader_and_paper_is_light(show: Open) -> None:
@@ -178,10 +186,196 @@ def test_tables_behind_charts_open(show: Open) -> None:
     details.locator("summary").click()
     assert details.locator("table").is_visible()
     assert details.locator("tbody tr").count() == 16
-    assert "Training: 2.32 at step 0" in page.locator("#chart-loss .plot").get_attribute("aria-label")
+    canvas = page.locator("#chart-loss canvas")
+    assert canvas.get_attribute("role") == "img"
+    assert "Training: 2.32 at step 0" in canvas.get_attribute("aria-label")
 
 
 def test_hostile_names_run_nothing(show: Open) -> None:
     page = show("huge")
     assert page.locator("img").count() == 0
     assert "<img src=x onerror=alert(1)>" in page.locator("h1").inner_text()
+
+
+def test_a_page_that_grows_is_drawn_again_with_what_the_reader_chose(show: Open) -> None:
+    page = show("vanishing")
+    page.locator("#chart-loss .scale").click()
+    canvas = page.locator("#chart-loss .u-over")
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    page.mouse.move(box["x"] + 0.25 * box["width"], box["y"] + 20)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 20, steps=4)
+    page.mouse.up()
+    page.evaluate(
+        """() => {
+          const copy = new DOMParser().parseFromString(document.documentElement.outerHTML, "text/html");
+          copy.querySelectorAll(".plot").forEach((place) => place.replaceChildren());
+          unstuck.erase();
+          document.querySelector("main").replaceWith(document.importNode(copy.querySelector("main"), true));
+          window.written = [];
+          unstuck.draw();
+        }"""
+    )
+    assert page.locator("figure.chart canvas").count() == 4
+    assert page.locator("#chart-loss .scale").get_attribute("aria-pressed") == "true"
+    assert page.locator("#chart-loss .whole").is_visible()
+    steps = [int(text) for text in _written(page, "loss") if text.isdigit() and int(text) > 100]
+    assert 200 <= min(steps) < max(steps) <= 500
+
+
+def test_charts_and_maps_are_read_by_keyboard(show: Open) -> None:
+    page = show("vanishing")
+    plot, reading = page.locator("#chart-loss .plot"), page.locator("#chart-loss .reading")
+    assert reading.get_attribute("aria-live") == "polite"
+    plot.focus()
+    page.keyboard.press("ArrowRight")
+    assert re.fullmatch(r"step 0: each step 2\.3\d, training, smoothed 2\.3\d", reading.inner_text())
+    page.keyboard.press("ArrowRight")
+    assert reading.inner_text().startswith("step 2: ")  # the next point of the thinned line
+    page.keyboard.press("End")
+    assert re.match(r"step 937: .*evaluation 2\.30", reading.inner_text())
+    page.keyboard.press("Home")
+    page.keyboard.press("+")
+    whole = page.locator(".whole:visible")
+    assert whole.count() == 4  # charts over steps look closer together
+    page.keyboard.press("Escape")
+    assert whole.count() == 0
+    page.locator("#map-back_rms .cells").focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowDown")
+    assert page.locator("#map-back_rms .reading").inner_text().startswith("net.1, step 0: gradient about ")
+    assert page.locator("#map-back_rms .cells .at").count() == 1
+
+
+def test_everything_is_reached_by_tab_and_seen(show: Open) -> None:
+    page = show("vanishing")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    assert page.locator(".skip").bounding_box()["x"] >= 0
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "findings"
+    found = set()
+    for _ in range(120):
+        page.keyboard.press("Tab")
+        found.add(
+            page.evaluate(
+                "(() => { const e = document.activeElement, o = getComputedStyle(e);"
+                " return `${e.closest('figure')?.id ?? ''} ${e.className} ${o.outlineStyle !== 'none'}` })()"
+            )
+        )
+        if "map-back_rms cells true" in found:
+            break
+    assert {"chart-loss plot true", "chart-lr plot true", "chart-loss scale true", "map-back_rms cells true"} <= found
+    assert not any(one.endswith("false") for one in found)
+
+
+def test_a_finding_leads_to_its_mark_and_the_mark_back(show: Open) -> None:
+    page = show("vanishing")
+    page.locator("#finding-1 .scroll a").first.click()
+    page.wait_for_function("document.querySelector('#map-back_rms .reading').textContent !== ''")
+    assert page.locator("#map-back_rms .reading").inner_text().startswith("net.0, step 0: gradient about ")
+    page.locator("#map-back_rms .flag").first.click()
+    assert page.evaluate("location.hash") == "#finding-1"
+    page.locator("#chart-loss .marked a").click()
+    # It lies in something closed, which opens.
+    assert page.locator("#finding-2").get_attribute("open") is not None
+    page.locator("#finding-2 .scroll a").first.click()
+    page.wait_for_function("document.querySelector('#chart-loss .reading').textContent !== ''")
+    assert page.locator("#chart-loss .reading").inner_text().startswith("step 937: ")
+    explained = page.locator("#cause-vanishing-gradient")
+    assert not explained.locator(".prose").is_visible()
+    explained.locator("summary").click()
+    assert "When that is wrong" in explained.inner_text()
+
+
+def test_a_filter_by_layer_reaches_maps_tables_and_findings(show: Open) -> None:
+    page = show("vanishing")
+    page.keyboard.press("/")
+    assert page.evaluate("document.activeElement.id") == "filter"
+    page.keyboard.type("NET.3")
+    shown = page.locator("#shown")
+    playwright.expect(shown).to_have_text("10 of 39 layers")  # net.3 and net.30 to net.38
+    assert page.locator("#map-back_rms .names button").all_inner_texts()[:2] == ["net.3", "net.30"]
+    assert page.locator("#map-back_rms svg").get_attribute("viewBox").endswith(" 10")
+    layers = page.locator("#table-layers")
+    layers.locator("summary").click()
+    playwright.expect(layers.locator("tbody tr:visible")).to_have_count(10)
+    # The first finding sits elsewhere, but explains one that fits.
+    assert page.locator("#finding-1").is_visible()
+    assert not page.locator("#finding-4").is_visible()
+    assert page.locator(".filtered").inner_text() == "3 of 4 findings"
+    page.locator("#map-back_rms .names button", has_text="net.38").click()
+    playwright.expect(shown).to_have_text("1 of 39 layers")
+    assert page.locator("#filter").input_value() == '"net.38"'
+    assert page.locator("#map-update_ratio .names button").all_inner_texts() == ["net.38.weight"]
+    page.locator("#filter").focus()
+    page.keyboard.press("Escape")
+    playwright.expect(shown).to_have_text("")
+    playwright.expect(layers.locator("tbody tr:visible")).to_have_count(39)
+    assert page.locator("#finding-4").is_visible()
+
+
+def test_10_000_layers_are_all_found(show: Open) -> None:
+    page = show("large")
+    page.locator("#table-layers summary").click()
+    layers = page.locator("#table-layers tbody tr:visible")
+    playwright.expect(layers).to_have_count(100)
+    assert page.locator("#table-layers .rows").inner_text() == "100 of 10000 rows are shown"
+    page.locator("#filter").fill("blocks.2499 out")
+    playwright.expect(page.locator("#shown")).to_have_text("1 of 10000 layers")
+    playwright.expect(layers).to_have_count(1)
+    assert layers.first.locator("th").inner_text() == "encoder.blocks.2499.out"
+    assert layers.first.locator("td").nth(1).inner_text() == "model.py:9999"
+    box = page.locator("#map-back_rms .cells")
+    box.focus()
+    page.keyboard.press("End")
+    assert page.locator("#map-back_rms .reading").inner_text().startswith("encoder.blocks.2499.out, step 1")
+    page.locator("#filter").fill("query")
+    playwright.expect(page.locator("#shown")).to_have_text("2500 of 10000 layers")
+    assert page.locator("#map-back_rms .reading").inner_text() == "2500 rows fit the filter, one of every 8 is shown."
+    page.locator("#filter").fill("nowhere")
+    playwright.expect(page.locator("#map-back_rms .reading")).to_have_text("No row fits the filter.")
+    # What was closed is drawn, and filtered, when it is opened.
+    page.locator("#filter").fill('"encoder.blocks.7.key"')
+    page.locator("details.more > summary").click()
+    playwright.expect(page.locator("#map-weight_rms .reading")).to_have_text("No row fits the filter.")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", ["vanishing", "nan", "bent"])
+def test_axe_finds_nothing(show: Open, name: str, scheme: str) -> None:
+    axe = pytest.importorskip("axe_playwright_python", reason="axe-playwright-python is not installed")
+    page = show(name, 1200, scheme, bypass_csp=True)
+    page.evaluate("document.querySelectorAll('details').forEach((details) => { details.open = true; })")
+    page.evaluate((Path(axe.__file__).parent / "axe.min.js").read_text("utf-8"))
+    found = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
+    told = [(v["id"], [node["html"][:200] for node in v["nodes"][:3]]) for v in found["violations"]]
+    assert told == []
+
+
+def test_paper_opens_what_matters_and_closes_it_again(show: Open) -> None:
+    page = show("vanishing", 1200, "dark")
+    explained = page.locator("#cause-vanishing-gradient")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert explained.get_attribute("open") is not None
+    assert page.locator("#chart-loss canvas").bounding_box()["width"] <= 43 * 16
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert explained.get_attribute("open") is None
+
+
+def test_forced_colours_and_still_pages_draw_all(show: Open) -> None:
+    page = show("vanishing", 1200, "light", forced_colors="active", reduced_motion="reduce")
+    assert page.locator("figure.chart canvas").count() == 4
+    assert page.evaluate("getComputedStyle(document.documentElement).scrollBehavior") == "auto"
+
+
+def test_nothing_of_a_hostile_record_runs(show: Open) -> None:
+    page = show("hostile")
+    assert page.evaluate("document.scripts.length") == 6  # five of ours, and the data
+    assert page.locator("main img").count() == 0
+    page.evaluate("document.querySelectorAll('details').forEach((details) => { details.open = true; })")
+    page.locator("#filter").fill("</script>")
+    playwright.expect(page.locator("#shown")).to_have_text("3 of 6 layers")
+    page.locator("#table-layers .pick:visible").first.click()
+    playwright.expect(page.locator("#shown")).to_have_text("1 of 6 layers")

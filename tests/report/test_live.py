@@ -148,6 +148,32 @@ def test_odd_progress_is_survived(terminal: Terminal) -> None:
     assert "\x1b[2J" not in drawn
 
 
+@pytest.mark.parametrize(
+    ("since", "told"),
+    [(0, "░░░░░░░░░░░░ about 0:30 left"), (10, "████░░░░░░░░ about 0:20 left"), (40, "████████████ nearly done")],
+)
+def test_what_is_measured_when_the_script_has_ended_tells_the_time_left(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch, since: int, told: str
+) -> None:
+    monkeypatch.setattr(live.time, "time", lambda: 1000.0 + since)
+    terminal.resize(10, 120)
+    with LiveLine(terminal.stream) as line:
+        line.update({"step": 7, "loss": 2.3})
+        terminal.read()
+        line.update({"measuring": {"what": "batch sizes", "since": 1000.0, "most": 30.0}})
+        drawn = terminal.read()
+    assert f"unstuck │ measuring batch sizes │ {told} │ Ctrl-C ends it │ step 7 │ loss 2.30" in drawn
+
+
+@pytest.mark.parametrize(
+    "odd", [{}, {"what": "a\x1b[2J"}, {"most": 0, "since": None}, {"since": 1e18, "most": -1}, None, 3]
+)
+def test_odd_measuring_is_survived(terminal: Terminal, odd: Any) -> None:
+    with LiveLine(terminal.stream) as line:
+        line.update({"measuring": odd})
+        assert "\x1b[2J" not in terminal.read()
+
+
 @pytest.mark.parametrize("why", ["disabled", "dumb", "no terminal", "no TERM"])
 def test_silence(terminal: Terminal, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if why == "dumb":

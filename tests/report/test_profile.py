@@ -76,3 +76,12 @@ def test_many_layers_are_squeezed_by_medians() -> None:
     assert made is not None
     squeezed = made.squeezed(10)
     assert squeezed.tolist() == [np.median(range(i, i + 10)) for i in range(0, 100, 10)]
+
+
+def test_parameters_of_the_layers_a_finding_names_are_marked() -> None:
+    parameters = [Parameter(f"{i}.weight", (4, 4)) for i in range(3)]
+    layers = [Layer(str(i), parameters=(f"{i}.weight",)) for i in range(3)]
+    record = Record.of({("grad_rms", p.name): [1e-3] for p in parameters}, parameters=parameters, layers=layers)
+    made = profile(_finding("vanishing-gradient", Evidence("grad_rms", "0.weight", 0, 1e-3), layers=("0", "1")), record)
+    assert made is not None
+    assert made.marked & set(made.names) == {"0.weight", "1.weight"}

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from unstuck._language import _, say, tell
 from unstuck.evidence import Record
-from unstuck.report._words import count, number, percent, place, plural, program
+from unstuck.report._words import count, number, percent, place, plural, program, reason
 
 _NONE: Mapping[str, Any] = {}
 _FEW = 10  # updates a pass, below which a caveat is told
@@ -77,8 +78,8 @@ def gathered(record: Record) -> Batch:
         return tuple(sorted((p for p in parts if p.get("part") == name), key=lambda p: p[by]))
 
     choice = one("choice")
-    why = _busy(choice, one("own")) if choice else str(one("none").get("why") or _why(record, parts))
-    notes = tuple(str(p["note"]) for p in parts if p.get("note"))
+    why = _busy(choice, one("own")) if choice else reason(one("none").get("why")) or _why(record, parts)
+    notes = tuple(reason(p["note"]) for p in parts if p.get("note"))
     return Batch(
         one("own"),
         many("noise", "step"),
@@ -96,9 +97,11 @@ def _busy(choice: Mapping[str, Any], own: Mapping[str, Any]) -> str:
     """Why times can't be relied on; "" where they can."""
     if choice["why"] != "busy":
         return ""
-    return (
-        f"for {percent(choice['waited'])} of the time other programs had the processor, and torch's {plural(own['threads'], 'thread')} "
-        "wait for one another then. Run it again when the machine is idle, or with OMP_NUM_THREADS=1"
+    return tell(
+        "for {waited} of the time other programs had the processor, and torch's {threads} wait for "
+        "one another then. Run it again when the machine is idle, or with OMP_NUM_THREADS=1",
+        waited=percent(choice["waited"]),
+        threads=plural(own["threads"], "thread"),
     )
 
 
@@ -106,11 +109,11 @@ def _why(record: Record, parts: Sequence[Mapping[str, Any]]) -> str:
     from unstuck.report._words import ending
 
     if not record.steps:
-        return "no training was seen"
+        return _("no training was seen")
     failed = next((e.data.get("error") for e in record.happened("watcher-error") if e.data.get("where") == "batch"), "")
     ended = ending(record)
-    told = f"the script {ended}" if ended else "the script ended before anything could be measured"
-    return str(failed or ("there was too little data to compare gradients" if parts else told))
+    told = tell("the script {ended}", ended=ended) if ended else _("the script ended before anything could be measured")
+    return str(failed) if failed else (_("there was too little data to compare gradients") if parts else told)
 
 
 # ---------------------------------------------------------------------- in words
@@ -120,19 +123,35 @@ def headline(found: Batch, record: Record) -> str:
     """The verdict as one sentence."""
     name, own = program(record), found.choice.get("own")
     if found.verdict == "unknown":
-        return f"{name}: it can't be told which batch size is best: {found.why}."
+        return tell("{name}: it can't be told which batch size is best: {why}.", name=name, why=found.why)
     if found.verdict == "keep":
         fastest = next(s for s in found.sizes if s["size"] == found.choice["fastest"])
         if found.choice["why"] == "fastest":
-            return f"{name} is best left with batches of {own}: no other size would get it there faster."
-        return (
-            f"{name} is best left with batches of {own}: those of {fastest['size']} would take {percent(fastest['time'])} of the time, "
-            f"but by what is known it may be {percent(fastest['low'])} to {percent(fastest['high'])}."
+            return tell(
+                "{name} is best left with batches of {own}: no other size would get it there faster.",
+                name=name,
+                own=own,
+            )
+        return tell(
+            "{name} is best left with batches of {own}: those of {size} would take {time} of the time, "
+            "but by what is known it may be {low} to {high}.",
+            name=name,
+            own=own,
+            size=fastest["size"],
+            time=percent(fastest["time"]),
+            low=percent(fastest["low"]),
+            high=percent(fastest["high"]),
         )
     chosen = found.chosen
-    return (
-        f"With batches of {chosen['size']} instead of {own}, {name} would get where it got in {percent(chosen['time'])} of the time "
-        f"({percent(chosen['low'])} to {percent(chosen['high'])})."
+    return tell(
+        "With batches of {size} instead of {own}, {name} would get where it got in {time} of the "
+        "time ({low} to {high}).",
+        size=chosen["size"],
+        own=own,
+        name=name,
+        time=percent(chosen["time"]),
+        low=percent(chosen["low"]),
+        high=percent(chosen["high"]),
     )
 
 
@@ -141,25 +160,33 @@ def advice(found: Batch) -> str:
     if found.verdict != "change":
         return ""
     chosen, rate = found.chosen, found.own.get("rate")
-    told = f"learning rate times {number(chosen['rate'], 2)}"
-    told += f" ({number(rate, 2)} becomes {number(found.new_rate, 2)})" if rate else ""
-    rule = "the square root of what the updates save" if found.own.get("adaptive") else "by what the updates save"
-    passes = f"{number(chosen['samples'], 2)} times the passes over the data"
-    return (
-        f"Batch size {chosen['size']}, {told}, {rule}; and {passes}, so {found.new_updates} updates in place of {found.own['updates']}: "
-        "a schedule must be stretched to that"
+    told = tell("learning rate times {rate}", rate=number(chosen["rate"], 2))
+    told += (
+        tell(" ({rate} becomes {new_rate})", rate=number(rate, 2), new_rate=number(found.new_rate, 2)) if rate else ""
+    )
+    rule = _("the square root of what the updates save") if found.own.get("adaptive") else _("by what the updates save")
+    passes = tell("{samples} times the passes over the data", samples=number(chosen["samples"], 2))
+    return tell(
+        "Batch size {size}, {told}, {rule}; and {passes}, so {new_updates} updates in place of "
+        "{updates}: a schedule must be stretched to that",
+        size=chosen["size"],
+        told=told,
+        rule=rule,
+        passes=passes,
+        new_updates=found.new_updates,
+        updates=found.own["updates"],
     )
 
 
 def facts(found: Batch) -> Iterator[tuple[str, str]]:
     """What was found, line by line: a label, and a sentence without a full stop."""
     for label, told in (
-        ("noise", _noise(found)),
-        ("critical", _critical(found)),
-        ("time", _time(found)),
-        ("memory", _memory(found)),
-        ("rate", _rate(found)),
-        ("proof", _proof(found)),
+        (say("noise"), _noise(found)),
+        (say("critical"), _critical(found)),
+        (say("time"), _time(found)),
+        (say("memory"), _memory(found)),
+        (say("rate"), _rate(found)),
+        (say("proof"), _proof(found)),
     ):
         if told:
             yield label, told
@@ -169,15 +196,26 @@ def _noise(found: Batch) -> str:
     if not found.noise:
         return ""
     first, last = found.noise[0], found.noise[-1]
-    told = f"noise equals gradient in a batch of {scale(first)} samples at step {first['step']}"
-    return f"{told}, of {scale(last)} at step {last['step']}" if len(found.noise) > 1 else told
+    told = tell(
+        "noise equals gradient in a batch of {scale} samples at step {step}", scale=scale(first), step=first["step"]
+    )
+    return (
+        tell("{told}, of {scale} at step {step}", told=told, scale=scale(last), step=last["step"])
+        if len(found.noise) > 1
+        else told
+    )
 
 
 def scale(point: Mapping[str, Any]) -> str:
     """A noise scale with its interval; a lower bound where the gradient can't be told from noise."""
     if not point["known"]:
-        return f"at least {number(point['low'], 2)}"
-    return f"{number(point['scale'], 2)} ({number(point['low'], 2)} to {number(point['high'], 2)})"
+        return tell("at least {low}", low=number(point["low"], 2))
+    return tell(
+        "{scale} ({low} to {high})",
+        scale=number(point["scale"], 2),
+        low=number(point["low"], 2),
+        high=number(point["high"], 2),
+    )
 
 
 def _critical(found: Batch) -> str:
@@ -185,8 +223,11 @@ def _critical(found: Batch) -> str:
         return ""
     critical = found.choice.get("critical")
     if critical is None:
-        return "no gradient is to be told from noise anywhere in the run: twice the batch takes half the updates"
-    return f"batch size {number(critical, 2)} over the run: there updates, and samples, are twice what they must be at least"
+        return _("no gradient is to be told from noise anywhere in the run: twice the batch takes half the updates")
+    return tell(
+        "batch size {critical} over the run: there updates, and samples, are twice what they must be at least",
+        critical=number(critical, 2),
+    )
 
 
 def _time(found: Batch) -> str:
@@ -194,23 +235,36 @@ def _time(found: Batch) -> str:
     if not lines:
         return ""
     parts = [
-        f"{time_of(line['fixed'])} an update, and {time_of(line['each'])} a sample"
-        + (f" up to {number(line['upto'], 2)}" if line["upto"] is not None else "")
+        tell(
+            "{update} an update, and {sample} a sample",
+            update=time_of(line["fixed"]),
+            sample=time_of(line["each"]),
+        )
+        + (tell(" up to {upto}", upto=number(line["upto"], 2)) if line["upto"] is not None else "")
         for line in lines
     ]
     device, threads = found.own.get("device"), found.own.get("threads")
     where = f"{plural(int(threads), 'thread')}" if device == "cpu" and threads else str(device)
-    return f"{'; beyond, '.join(parts)} ({where})"
+    return f"{_('; beyond, ').join(parts)} ({where})"
 
 
 def _memory(found: Batch) -> str:
     memory = found.memory
     if not memory:
         return ""
-    told = f"{count(int(memory['size']))} samples fit into the {size_of(memory['limit'])} that are free"
+    told = tell(
+        "{size} samples fit into the {room} that are free",
+        size=count(int(memory["size"])),
+        room=size_of(memory["limit"]),
+    )
     if memory.get("each") is None:
         return told
-    return f"{size_of(memory['fixed'])}, and {size_of(memory['each'])} a sample: {told}"
+    return tell(
+        "{fixed}, and {each} a sample: {told}",
+        fixed=size_of(memory["fixed"]),
+        each=size_of(memory["each"]),
+        told=told,
+    )
 
 
 def _rate(found: Batch) -> str:
@@ -218,8 +272,11 @@ def _rate(found: Batch) -> str:
     if not found.rate:
         return ""
     if critical is None:
-        return "along the script's own step the loss rises at no rate that was tried"
-    return f"along the script's own first step the loss is higher than before it from {number(critical, 2)} times the rate on"
+        return _("along the script's own step the loss rises at no rate that was tried")
+    return tell(
+        "along the script's own first step the loss is higher than before it from {critical} times the rate on",
+        critical=number(critical, 2),
+    )
 
 
 def _proof(found: Batch) -> str:
@@ -227,15 +284,25 @@ def _proof(found: Batch) -> str:
     if not proof:
         return ""
     if proof.get("why"):
-        return f"none: {proof['why']}"
+        return tell("none: {why}", why=reason(proof["why"]))
     time, loss = proof["seconds"], proof["loss"]
-    told = (
-        f"{plural(int(proof['pairs']), 'pair')} of runs: {percent(time['ratio'])} of the time ({percent(time['low'])} to "
-        f"{percent(time['high'])}), to {number(loss['ratio'], 2)} times the loss ({number(loss['low'], 2)} to {number(loss['high'], 2)})"
+    told = tell(
+        "{pairs} of runs: {time} of the time ({low} to {high}), to {loss} times the loss ({loss_low} to {loss_high})",
+        pairs=plural(int(proof["pairs"]), "pair"),
+        time=percent(time["ratio"]),
+        low=percent(time["low"]),
+        high=percent(time["high"]),
+        loss=number(loss["ratio"], 2),
+        loss_low=number(loss["low"], 2),
+        loss_high=number(loss["high"], 2),
     )
     if proof.get("score_with") is not None and proof.get("score_without") is not None:
-        told += f"; score {number(proof['score_without'])} as it is, {number(proof['score_with'])} with it"
-    judged = {True: "it holds", False: "it does not hold", None: "too few pairs to tell"}[proof["holds"]]
+        told += tell(
+            "; score {without} as it is, {treated} with it",
+            without=number(proof["score_without"]),
+            treated=number(proof["score_with"]),
+        )
+    judged = {True: _("it holds"), False: _("it does not hold"), None: _("too few pairs to tell")}[proof["holds"]]
     return f"{told}: {judged}"
 
 
@@ -247,46 +314,72 @@ def caveats(found: Batch) -> Iterator[str]:
     norms = own.get("batch_norms") or ()
     if norms:
         names = ", ".join(place(str(n)) for n in norms[:_CAVEAT_NAMES]) + (
-            " and others" if len(norms) > _CAVEAT_NAMES else ""
+            _(" and others") if len(norms) > _CAVEAT_NAMES else ""
         )
         yield (
-            f"batch norm ({names}) normalises by the batch: gradients of single samples mean nothing, so whole batches of {own['size']} "
-            "were compared, and another size trains another network"
+            tell(
+                "batch norm ({names}) normalises by the batch: gradients of single samples mean nothing, so "
+                "whole batches of {size} were compared, and another size trains another network",
+                names=names,
+                size=own["size"],
+            )
         )
     unknown = sum(not point["known"] for point in found.noise)
     if unknown:
         yield (
-            f"at {unknown} of {plural(len(found.noise), 'point')} of the run no gradient is to be told from noise in "
-            f"{found.noise[0]['samples']} samples: the noise scale may be larger there"
+            tell(
+                "at {unknown} of {points} of the run no gradient is to be told from noise in {samples} "
+                "samples: the noise scale may be larger there",
+                unknown=unknown,
+                points=plural(len(found.noise), "point"),
+                samples=found.noise[0]["samples"],
+            )
         )
     total = own.get("num_samples")
     if total and total / chosen["size"] < _FEW and found.verdict == "change":
         yield (
-            f"{plural(math.ceil(total / chosen['size']), 'update')} make a pass: after as many passes as now the network would "
-            "have learned less"
+            tell(
+                "{updates} make a pass: after as many passes as now the network would have learned less",
+                updates=plural(math.ceil(total / chosen["size"]), "update"),
+            )
         )
     most = found.choice.get("most")
     if most and found.sizes[-1]["size"] > most:
-        yield f"batches of more than {most:.0f}, a quarter of the data, aren't recommended whatever they promise"
+        yield tell(
+            "batches of more than {most:.0f}, a quarter of the data, aren't recommended whatever they promise",
+            most=most,
+        )
     if chosen.get("is_capped"):
-        yield "the rate that would go with the batch isn't stable, so it is held where it is, which takes more updates"
+        yield _(
+            "the rate that would go with the batch isn't stable, so it is held where it is, which takes more updates"
+        )
     if found.choice.get("beyond"):
         yield (
-            f"batches of {found.choice['beyond']} would be faster still, but don't fit into memory; unstuck.Training(accumulate="
-            f"{max(2, found.choice['beyond'] // chosen['size'])}) makes their updates of smaller ones, though not their speed"
+            tell(
+                "batches of {beyond} would be faster still, but don't fit into memory; "
+                "unstuck.Training(accumulate={times}) makes their updates of smaller ones, though not their "
+                "speed",
+                beyond=found.choice["beyond"],
+                times=max(2, found.choice["beyond"] // chosen["size"]),
+            )
         )
     step = own.get("step_seconds")
     if step and found.choice["besides"] > _MUCH * step:
         yield (
-            f"{percent(found.choice['besides'] / step)} of a step is none of the update (loading data, printing); it is taken to grow "
-            "with larger batches, and not to shrink with smaller ones"
+            tell(
+                "{share} of a step is none of the update (loading data, printing); it is taken to grow "
+                "with larger batches, and not to shrink with smaller ones",
+                share=percent(found.choice["besides"] / step),
+            )
         )
     if own.get("reduction") == "sum":
-        yield "the loss is a sum over the batch, so its gradient grows with it: the rate is the smaller for that"
+        yield _("the loss is a sum over the batch, so its gradient grows with it: the rate is the smaller for that")
     if own.get("clipping"):
-        yield f"gradients are clipped ({own['clipping']}); the noise is that of gradients before it"
+        yield tell(
+            "gradients are clipped ({clipping}); the noise is that of gradients before it", clipping=own["clipping"]
+        )
     if any(size.get("repeated") for size in found.sizes):
-        yield f"batches of more than {own['samples']} samples were timed with samples repeated"
+        yield tell("batches of more than {samples} samples were timed with samples repeated", samples=own["samples"])
 
 
 def time_of(seconds: float | None) -> str:
@@ -309,7 +402,16 @@ def size_of(num_bytes: float | None) -> str:
     return f"{num_bytes:.0f} B"
 
 
-HEADER = ("batch size", "an update", "a pass", "memory", "rate", "updates", "time", "interval")
+HEADER = (
+    say("batch size"),
+    say("an update"),
+    say("a pass"),
+    say("memory"),
+    say("rate"),
+    say("updates"),
+    say("time"),
+    say("interval"),
+)
 
 
 def row(size: Mapping[str, Any]) -> tuple[str, ...]:
@@ -322,7 +424,9 @@ def row(size: Mapping[str, Any]) -> tuple[str, ...]:
         f"× {number(size['rate'], 2)}",
         f"× {number(size['updates'], 2)}",
         f"× {number(size['time'], 2)}",
-        "" if size["low"] == size["high"] else f"{number(size['low'], 2)} to {number(size['high'], 2)}",
+        ""
+        if size["low"] == size["high"]
+        else tell("{low} to {high}", low=number(size["low"], 2), high=number(size["high"], 2)),
     )
 
 
@@ -331,8 +435,8 @@ def mark(size: Mapping[str, Any], found: Batch) -> str:
     own = size["size"] == found.choice["own"]
     recommended = size["size"] == found.choice["recommended"]
     if own:
-        return "kept" if recommended and found.verdict == "keep" else "as it is"
-    return "recommended" if recommended else "" if size["fits"] else "doesn't fit"
+        return say("kept") if recommended and found.verdict == "keep" else say("as it is")
+    return say("recommended") if recommended else "" if size["fits"] else say("doesn't fit")
 
 
 def to_json(found: Batch, record: Record) -> dict[str, Any]:

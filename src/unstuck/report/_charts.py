@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,15 +9,28 @@ from typing import Any
 
 import numpy as np
 
+from unstuck._language import _, many, marked, tell
 from unstuck.evidence import Record, Series
-from unstuck.report._curvature import Curvature
 from unstuck.report._curves import is_wide, smooth, thin
-from unstuck.report._words import clean, count, number, place, plural
+from unstuck.report._words import SCORE_WORDS, clean, number, place
 from unstuck.verdict import Verdict
 
 _MOST_LINES = 6
 _ROWS = 16
-_TOLD_EVENTS = {"non-finite": "NaN or Inf", "reloaded": "reloaded", "exception": "exception"}
+_TOLD_EVENTS = {
+    "non-finite": marked("NaN or Inf"), "reloaded": marked("reloaded"), "exception": marked("exception"), "mode": marked("mode changes"),
+}  # fmt: skip
+_MOST_EPOCHS = 400
+_MOST_RATE_CHANGES = 6
+AXES = {
+    "step": marked("step"), "lag": marked("time lag, in steps"), "eigenvalue": marked("eigenvalue"), "class": marked("class"),
+    "feature": marked("feature"),
+}  # fmt: skip
+_NUMBERED = {
+    "step": marked("step {number}"), "lag": marked("lag {number}"), "class": marked("class {number}"),
+    "feature": marked("feature {number}"), "eigenvalue": marked("eigenvalue {number}"),
+}  # fmt: skip
+_SPANS = {"step": marked("steps"), "lag": marked("lags"), "class": marked("classes"), "feature": marked("features")}
 
 
 @dataclass(frozen=True)
@@ -37,13 +49,14 @@ class Chart:
     Attributes:
         id: Short name, unique on the page.
         title: What it shows.
-        axis: What runs along x: "step", "lag" or "eigenvalue".
+        axis: What runs along x: "step", "lag", "eigenvalue", "class" or "feature".
         lines: What is drawn, already thinned.
         is_log: Starts with a log scale.
         summary: The same in words.
         header, rows: The same as a table, by spans of steps.
         marks: Steps where something happened, with a word for it.
         level: What it is compared with, such as chance, and its name; NaN when there is nothing.
+        unit: What runs along y.
     """
 
     id: str
@@ -56,6 +69,7 @@ class Chart:
     rows: tuple[tuple[str, ...], ...]
     marks: tuple[tuple[int, str], ...] = ()
     level: tuple[float, str] = (math.nan, "")
+    unit: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """What the page's script draws."""
@@ -65,107 +79,63 @@ class Chart:
         ]
         level = {"value": self.level[0], "label": self.level[1]} if math.isfinite(self.level[0]) else None
         marks = [{"x": int(step), "label": word} for step, word in self.marks]
-        return {"id": self.id, "axis": self.axis, "log": self.is_log, "lines": lines, "marks": marks, "level": level}
+        return {
+            "id": self.id, "axis": self.axis, "along": _(AXES[self.axis]), "unit": self.unit, "log": self.is_log, "lines": lines,
+            "marks": marks, "level": level,
+        }  # fmt: skip
 
 
 def charts(verdict: Verdict, record: Record) -> list[Chart]:
-    """The charts there is something to draw for."""
+    """The charts of the run's course that there is something to draw for."""
     task = record.program.task
     name = (verdict.run.get("score") or {}).get("name") or task.score or "score"
+    shown = place(SCORE_WORDS.get(name, name), 40)
+    chance = _("chance")
     made = [
-        _course("loss", "Loss", ("loss", "eval_loss"), record, (task.chance_loss, "chance")),
-        _course("score", _title(name), ("score", "eval_score"), record, (task.chance_score, "chance")),
+        _course("loss", _("Loss"), _("loss"), ("loss", "eval_loss"), record, (task.chance_loss, chance)),
+        _course("score", _title(shown), shown, ("score", "eval_score"), record, (task.chance_score, chance)),
         _norm(record),
         _rates(record),
         _lags(record),
+        _time(record),
     ]
     return [chart for chart in made if chart is not None]
 
 
-def curvature_charts(found: Curvature | None, record: Record) -> list[Chart]:
-    """The charts of the page's panel on curvature: its course over the run, and the density of the spectrum."""
-    made = [] if found is None else [_sharpness(found, record), _density(found)]
-    return [chart for chart in made if chart is not None]
+def phases(record: Record) -> dict[str, list[int]]:
+    """Steps at which a pass over the training data began, and after which the network was evaluated."""
+    epochs, checks = (sorted({int(e.step) for e in record.happened(kind)}) for kind in ("epoch", "eval"))
+    if len(epochs) > _MOST_EPOCHS:
+        epochs = []
+    return {"epochs": epochs, "evals": checks[:: math.ceil(len(checks) / _MOST_EPOCHS) or 1]}
 
 
-def _sharpness(found: Curvature, record: Record) -> Chart | None:
-    """Sharpness over the run against what the rate bears: where the lines meet is the edge of stability."""
-    course = found.course
-    felt, edge = course.get("sharpness"), course.get("edge")
-    if felt is None or edge is None:
-        top = course.get("hessian_top")
-        if top is None:
-            return None
-        line = Line("largest eigenvalue", top)
-        return _chart("sharpness", "Sharpness over the run", [line], [(line.label, top)], record, is_log=True)
-    both, of, to = np.intersect1d(felt.steps, edge.steps, return_indices=True)
-    known = (felt.values[of] > 0) & (edge.values[to] > 0)
-    bears = Series(both[known], felt.values[of][known] / edge.values[to][known])
-    lines = [Line("sharpness, as the optimizer feels it", felt), Line("what the learning rate bears", bears, "check")]
-    columns = [("sharpness", felt), ("what the rate bears", bears)]
-    chart = _chart("sharpness", "Sharpness, against what the rate bears", lines, columns, record, is_log=True)
-    said = f"{chart.summary} Where the lines meet is the edge of stability."
-    columns += [
-        ("rate / stable rate", edge),
-        *(("smallest eigenvalue", s) for s in filter(None, [course.get("hessian_bottom")])),
-    ]
-    header, rows = (chart.header[0], *(name for name, _ in columns)), tuple(_rows([series for _, series in columns]))
-    return dataclasses.replace(chart, summary=said, header=header, rows=rows)
+def told_phases(record: Record) -> str:
+    """The phases of a run in words."""
+    epochs, checks = (len({e.step for e in record.happened(kind)}) for kind in ("epoch", "eval"))
+    parts = [many("{number} epoch", "{number} epochs", epochs)] if epochs else []
+    parts += [many("{number} evaluation", "{number} evaluations", checks)] if checks else []
+    parts += [tell("at step {step}: {change}", step=step, change=change) for step, change in _rate_changes(record)]
+    return "; ".join(parts)
 
 
-def _density(found: Curvature) -> Chart | None:
-    """How many eigenvalues lie where: a single one, apart from others, stands at 1."""
-    told = found.density
-    if not told:
-        return None
-    at, height = (np.asarray(told[name], float) for name in ("at", "height"))
-    width = (at[-1] - at[0]) / 110 * math.sqrt(2 * math.pi)
-    counts = height * int(told["size"]) * width
-    shown = Series(at, np.where(counts > 0.05, counts, np.nan))
-    point = found.point
-    tops, errors = point.get("tops") or [], point.get("tops_errors") or []
-    ends = sorted({float(v) for v in (point.get("bottom"), *tops) if v is not None})
-    lines = [
-        Line("eigenvalues around here", shown),
-        Line("outermost ones", Series(np.array(ends), np.ones(len(ends))), "dots"),
-    ]
-    summary = (
-        f"From {number(float(told['low']))} to {number(float(told['high']))}: {count(int(told['size']))} eigenvalues, "
-        + (
-            "all of them computed."
-            if told.get("exact")
-            else f"seen by {plural(int(told['vectors']), 'random vector')}."
-        )
-        + " Height is how many lie about there; a single one stands at 1."
-    )
-    rows = [(f"largest {i + 1}", number(v), number(e, 1)) for i, (v, e) in enumerate(zip(tops, errors, strict=True))]
-    rows += [("smallest", number(point.get("bottom")), number(point.get("bottom_error"), 1))] if point else []
-    header = ("which", "eigenvalue", "±")
-    return Chart(
-        "density",
-        "Density of the Hessian's eigenvalues",
-        "eigenvalue",
-        tuple(lines),
-        True,
-        summary,
-        header,
-        tuple(rows),
-    )
-
-
-def _course(id_: str, title: str, signals: tuple[str, str], record: Record, level: tuple[float, str]) -> Chart | None:
+def _course(
+    id_: str, title: str, unit: str, signals: tuple[str, str], record: Record, level: tuple[float, str]
+) -> Chart | None:
     train, check = (record.series(name) for name in signals)
     if not len(train.finite) and not len(check.finite):
         return None
+    if id_ == "score" and 2 * len(train.finite) < len(train):
+        train = train.finite  # it is measured at few steps, more of them at the start: no gaps, but a coarse line
     soft = smooth(train)
-    lines = [Line("training" if not len(soft) else "each step", thin(train), "raw" if len(soft) else "plain")]
+    lines = [Line(_("each step") if len(soft) else _("training"), thin(train), "raw" if len(soft) else "plain")]
     if len(soft):
-        lines.append(Line("training, smoothed", soft, "smooth"))
+        lines.append(Line(_("training, smoothed"), soft, "smooth"))
     if len(check.finite):
-        lines.append(Line("evaluation", thin(check), "check"))
-    columns = [("training", train), ("evaluation", check)]
+        lines.append(Line(_("evaluation"), thin(check), "check"))
+    columns = [(_("training"), train), (_("evaluation"), check)]
     shown = [line for line in lines if len(line.series.finite)]
-    return _chart(id_, title, shown, columns, record, is_log=is_wide(train.values, 30), level=level)
+    return made_chart(id_, title, shown, columns, record, is_log=is_wide(train.values, 30), level=level, unit=unit)
 
 
 def _norm(record: Record) -> Chart | None:
@@ -173,10 +143,34 @@ def _norm(record: Record) -> Chart | None:
     if not len(norm):
         return None
     soft = smooth(norm)
-    lines = [Line("each measured step" if len(soft) else "gradient norm", thin(norm), "raw" if len(soft) else "plain")]
+    lines = [
+        Line(_("each measured step") if len(soft) else _("gradient norm"), thin(norm), "raw" if len(soft) else "plain")
+    ]
     if len(soft):
-        lines.append(Line("smoothed", soft, "smooth"))
-    return _chart("norm", "Gradient norm", lines, [("gradient norm", norm)], record, is_log=is_wide(norm.values, 10))
+        lines.append(Line(_("smoothed"), soft, "smooth"))
+    columns = [(_("gradient norm"), norm)]
+    return made_chart(
+        "norm",
+        _("Gradient norm"),
+        lines,
+        columns,
+        record,
+        is_log=is_wide(norm.values, 10),
+        unit=_("L2 norm of the gradient"),
+    )
+
+
+def _time(record: Record) -> Chart | None:
+    time = record.series("step_seconds").finite
+    if len(time) < 2:
+        return None
+    soft = smooth(time)
+    lines = [Line(_("each step"), thin(time), "raw" if len(soft) else "plain")]
+    lines += [Line(_("smoothed"), soft, "smooth")] if len(soft) else []
+    columns = [(_("time a step"), time)]
+    return made_chart(
+        "time", _("Time a step"), lines, columns, record, is_log=is_wide(time.values, 10), unit=_("seconds")
+    )
 
 
 def _rates(record: Record) -> Chart | None:
@@ -186,23 +180,23 @@ def _rates(record: Record) -> Chart | None:
     if not found:
         return None
     lines = [Line(_group(name, record), thin(series)) for name, series in found]
-    columns = [(line.label, series) for line, (_, series) in zip(lines, found, strict=True)]
-    return _chart("lr", "Learning rate", lines, columns, record, is_log=False)
+    columns = [(line.label, series) for line, (_name, series) in zip(lines, found, strict=True)]
+    return made_chart("lr", _("Learning rate"), lines, columns, record, is_log=False, unit=_("learning rate"))
 
 
 def _group(name: str, record: Record) -> str:
-    optimizer, _, group = name.partition(".")
+    optimizer, _dot, group = name.partition(".")
     kinds = [clean(o.kind) for o in record.program.optimizers]
     if not optimizer.isdigit() or int(optimizer) >= len(kinds):
-        return clean(name) or "learning rate"
+        return clean(name) or _("learning rate")
     which = f" {optimizer}" if kinds.count(kinds[int(optimizer)]) > 1 else ""
-    return f"{kinds[int(optimizer)]}{which}, group {group or 0}"
+    return tell("{optimizer}, group {group}", optimizer=f"{kinds[int(optimizer)]}{which}", group=group or 0)
 
 
 def _lags(record: Record) -> Chart | None:
     last = [(name, record.vectors("lag_grad", name)) for name in record.places("lag_grad")]
     lines = [
-        Line(f"at step {vectors[-1].step} in {place(name)}", Series.of(vectors[-1].values))
+        Line(tell("at step {step} in {place}", step=vectors[-1].step, place=place(name)), Series.of(vectors[-1].values))
         for name, vectors in last[:_MOST_LINES]
         if vectors
     ]
@@ -210,10 +204,11 @@ def _lags(record: Record) -> Chart | None:
         return None
     columns = [(line.label, line.series) for line in lines]
     is_log = any(is_wide(line.series.values, 10) for line in lines)
-    return _chart("lag", "Gradient by time lag", lines, columns, record, is_log=is_log, axis="lag")
+    unit = _("gradient, relative to lag 0")
+    return made_chart("lag", _("Gradient by time lag"), lines, columns, record, is_log=is_log, axis="lag", unit=unit)
 
 
-def _chart(
+def made_chart(
     id_: str,
     title: str,
     lines: Sequence[Line],
@@ -223,13 +218,14 @@ def _chart(
     is_log: bool,
     axis: str = "step",
     level: tuple[float, str] = (math.nan, ""),
+    unit: str = "",
 ) -> Chart:
     columns = [(label, series) for label, series in columns if len(series)]
     marks = _marks(record) if axis == "step" else ()
     summary = " ".join(_summary(label, series, axis) for label, series in columns)
-    header = ("steps" if axis == "step" else "lags", *(label for label, _ in columns))
-    rows = tuple(_rows([series for _, series in columns]))
-    return Chart(id_, title, axis, tuple(lines), is_log, summary, header, rows, marks, level)
+    header = (_(_SPANS[axis]), *(label for label, _series in columns))
+    rows = tuple(spans([series for _label, series in columns]))
+    return Chart(id_, title, axis, tuple(lines), is_log, summary, header, rows, marks, level, unit)
 
 
 def _marks(record: Record) -> tuple[tuple[int, str], ...]:
@@ -237,25 +233,45 @@ def _marks(record: Record) -> tuple[tuple[int, str], ...]:
     for event in sorted(record.events, key=lambda e: e.step):
         if event.kind in _TOLD_EVENTS:
             first.setdefault(event.kind, event.step)
-    return tuple((step, _TOLD_EVENTS[kind]) for kind, step in first.items())
+    return (*((step, _(_TOLD_EVENTS[kind])) for kind, step in first.items()), *_rate_changes(record))
+
+
+def _rate_changes(record: Record) -> list[tuple[int, str]]:
+    """Steps at which the learning rate jumped, with the factor; none where it changes all the time."""
+    rate = record.series("lr").finite
+    if len(rate) < 2 or (rate.values <= 0).any():
+        return []
+    jumps = np.flatnonzero(np.abs(np.diff(np.log(rate.values))) > math.log(1.3))
+    if len(jumps) > _MOST_RATE_CHANGES:
+        return []
+    return [
+        (int(rate.steps[i + 1]), tell("rate × {factor}", factor=number(float(rate.values[i + 1] / rate.values[i]), 2)))
+        for i in jumps
+    ]
 
 
 def _summary(label: str, series: Series, axis: str) -> str:
     finite, label = series.finite, _title(label)
     if not len(finite):
-        return f"{label}: no finite number."
+        return tell("{label}: no finite number.", label=label)
     low, high = int(finite.values.argmin()), int(finite.values.argmax())
-    if finite.values[low] == finite.values[high]:
-        return f"{label}: {number(finite.first)} throughout."
-    text = f"{label}: {number(finite.first)} at {axis} {finite.steps[0]}, {number(finite.last)} at {axis} {finite.steps[-1]}"
+    at = [tell(_NUMBERED[axis], number=finite.steps[i]) for i in (0, -1, low, high)]
+    told = [number(float(finite.values[i])) for i in (0, -1, low, high)]
+    if told[2] == told[3]:
+        return tell("{label}: {value} throughout.", label=label, value=told[0])
+    text = tell(
+        "{label}: {first} at {start}, {last} at {end}", label=label, first=told[0], start=at[0], last=told[1], end=at[1]
+    )
     if len(finite) > 2:
-        text += f"; smallest {number(float(finite.values[low]))} ({axis} {finite.steps[low]})"
-        text += f", largest {number(float(finite.values[high]))} ({axis} {finite.steps[high]})"
+        text += tell("; smallest {value} ({at})", value=told[2], at=at[2])
+        text += tell(", largest {value} ({at})", value=told[3], at=at[3])
     infinite = int(np.isinf(series.values).sum())
-    return f"{text}; Inf at {plural(infinite, axis)}." if infinite else f"{text}."
+    if infinite:
+        text += tell("; Inf at {number} of {all}", number=infinite, all=len(series))
+    return tell("{text}.", text=text)
 
 
-def _rows(columns: Sequence[Series]) -> Iterator[tuple[str, ...]]:
+def spans(columns: Sequence[Series]) -> Iterator[tuple[str, ...]]:
     """Medians over equal spans of steps; of short series every step."""
     steps = np.sort(np.concatenate([np.zeros(0, int), *(series.steps for series in columns)]), kind="stable")
     steps = steps[np.diff(steps, prepend=-1) > 0]

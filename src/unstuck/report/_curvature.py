@@ -9,22 +9,56 @@ from typing import Any
 
 import numpy as np
 
+from unstuck._language import _, marked, say, stored, tell
 from unstuck.evidence import Record, Series
-from unstuck.report._words import count, number, percent, place, plural
+from unstuck.report._words import count, number, percent, place, plural, reason
 
 SIGNALS = ("hessian_top", "hessian_bottom", "sharpness", "stable_rate", "edge")
 _APART = 0.1  # relative difference of two ways to make a product, above which it is named
 _NEAR = 0.1  # of the edge of stability, within which a rate is at it
 _ROUGH = 0.2  # error of the counts of signs, above which they are told as rough
 _NONE: Mapping[str, Any] = {}
+KINDS = {
+    "minimum": say("minimum"), "saddle": say("saddle"), "maximum": say("maximum"), "flat": say("flat"),
+    "gradient-flat": say("gradient-flat"), "not critical": say("not critical"), "unknown": say("unknown"),
+}  # fmt: skip
 _HEADLINES = {
-    "minimum": "ended at a minimum: {slope}, and nothing curves down.",
-    "saddle": "ended at a saddle: {slope}, and there is a way down.",
-    "maximum": "ended at a maximum: {slope}, and nothing curves up.",
-    "flat": "ended on a plateau: neither slope nor curvature.",
-    "gradient-flat": "ended at no critical point, but where it is gradient-flat: curvature is felt hardly anywhere along the gradient.",
-    "not critical": "ended on a slope, at no critical point: it can still go down.",
+    "minimum": marked("{program} ended at a minimum: {slope}, and nothing curves down."),
+    "saddle": marked("{program} ended at a saddle: {slope}, and there is a way down."),
+    "maximum": marked("{program} ended at a maximum: {slope}, and nothing curves up."),
+    "flat": marked("{program} ended on a plateau: neither slope nor curvature."),
+    "gradient-flat": marked(
+        "{program} ended at no critical point, but where it is gradient-flat: curvature is felt hardly anywhere along the gradient."
+    ),
+    "not critical": marked("{program} ended on a slope, at no critical point: it can still go down."),
 }
+_NO_WAY_DOWN = marked(
+    "{program} ended at a saddle: {slope}, and the way down that these batches show is none on others."
+)
+_STORED = (
+    marked("a minimum: no eigenvalue is below zero by more than {tolerance} of the largest; {ends}, {slope}"),
+    marked("a saddle: an eigenvalue is below zero beyond its error; {ends}, {slope}"),
+    marked("a maximum: no eigenvalue is above zero by more than {tolerance} of the largest; {ends}, {slope}"),
+    marked("flat: neither slope nor curvature; {ends}, {slope}"),
+    marked(
+        "not critical, but gradient-flat: the gradient is all but in the kernel of the Hessian (|Hg|/|g||H| = {flatness}); "
+        "{ends}, {slope}"
+    ),
+    marked(
+        "not a critical point: the gradient is {gradient}, its noise {noise}, and takes the loss down by {gain} from {loss}; "
+        "{ends}"
+    ),
+    marked("not a critical point: the gradient is {gradient}, and takes the loss down by {gain} from {loss}; {ends}"),
+    marked("eigenvalues from {bottom} (± {bottom_error}) to {top} (± {top_error})"),
+    marked("gradient {gradient}, its noise {noise}"),
+    marked("gradient {gradient}"),
+    marked("{modes}, the same random numbers for each batch (seed {seed})"),
+    marked("modules in the modes they were trained in"),
+    marked("modules in training mode"),
+    marked("modules in evaluation mode"),
+    marked("modules in training mode with dropout off"),
+)
+"""What the watcher writes into a record of the end of a run, in sentences."""
 
 
 @dataclass(frozen=True)
@@ -65,16 +99,17 @@ class Curvature:
         """The verdict: "saddle", "minimum", ...; "unknown" where there is none."""
         return str(self.point.get("kind") or "unknown")
 
-    @property
-    def headline(self) -> str:
-        """The verdict as the end of a sentence that begins with the program's name."""
-        unknown = "ended at a point whose kind isn't known" if self.point else "was not measured"
-        told = _HEADLINES.get(self.kind, f"{unknown}: {self.why or 'nothing could be told of its curvature'}.")
+    def headline(self, program: str) -> str:
+        """The verdict as a sentence about a program."""
+        why = self.why or _("nothing could be told of its curvature")
+        if self.kind not in _HEADLINES and self.point:
+            return tell("{program} ended at a point whose kind isn't known: {why}.", program=program, why=why)
+        if self.kind not in _HEADLINES:
+            return tell("{program} was not measured: {why}.", program=program, why=why)
         exact = (self.point.get("gradient") or 0.0) <= (self.point.get("rounding") or 0.0)
-        told = told.replace("{slope}", "the gradient vanishes" if exact else "the gradient is no more than noise")
-        if self.escape and not self.holds:
-            told = told.replace("there is a way down", "the way down that these batches show is none on others")
-        return told
+        slope = _("the gradient vanishes") if exact else _("the gradient is no more than noise")
+        is_held = not self.escape or self.holds or self.kind != "saddle"
+        return tell(_HEADLINES[self.kind] if is_held else _NO_WAY_DOWN, program=program, slope=slope)
 
     @property
     def holds(self) -> bool:
@@ -102,7 +137,7 @@ def gathered(record: Record) -> Curvature | None:
         layers=tuple(p for p in parts if p.get("part") == "layer" and "layer" in p),
         course=course,
         stalls=tuple((int(a), int(b)) for a, b in by_name.get("stalls", _NONE).get("spans", ())),
-        why=str(
+        why=reason(
             by_name.get("none", by_name.get("point", _NONE)).get("why")
             or by_name.get("point", _NONE).get("failed")
             or ""
@@ -115,13 +150,13 @@ def _notes(parts: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for part in parts:
         name = str(part.get("part"))
         if "failed" in part:
-            yield f"{name} failed: {part['failed']}"
+            yield tell("{part} failed: {failed}", part=name, failed=part["failed"])
         elif name == "snapshots":
-            yield str(part.get("note"))
+            yield reason(part.get("note"))
         elif name == "layer" and "skipped" in part:
-            yield f"{plural(int(part['skipped']), 'layer')} left out for want of time"
+            yield tell("{layers} left out for want of time", layers=plural(int(part["skipped"]), "layer"))
         elif name == "skipped":
-            yield f"no time was left for {', '.join(map(str, part.get('parts', ())))}"
+            yield tell("no time was left for {parts}", parts=", ".join(map(str, part.get("parts", ()))))
 
 
 def value_of(part: Mapping[str, Any], name: str) -> float:
@@ -133,14 +168,14 @@ def value_of(part: Mapping[str, Any], name: str) -> float:
 def facts(found: Curvature) -> Iterator[tuple[str, str]]:
     """What was found, line by line: a label, and a sentence without a full stop."""
     for label, told in (
-        ("eigenvalues", _eigenvalues(found)),
-        ("trace", _trace(found)),
-        ("signs", _signs(found)),
-        ("way out", _way_out(found)),
-        ("rate", _rate(found)),
-        ("step", _step(found)),
-        ("noise", _noise(found)),
-        ("sharpness", _sharpness(found)),
+        (say("eigenvalues"), _eigenvalues(found)),
+        (say("trace"), _trace(found)),
+        (say("signs"), _signs(found)),
+        (say("way out"), _way_out(found)),
+        (say("rate"), _rate(found)),
+        (say("step"), _step(found)),
+        (say("noise"), _noise(found)),
+        (say("sharpness"), _sharpness(found)),
     ):
         if told:
             yield label, told
@@ -152,19 +187,35 @@ def measured(found: Curvature) -> str:
     if not point:
         return ""
     way = {
-        "reused": "double backward, its graph kept", "fresh": "double backward", "difference": "finite differences of gradients",
-    }.get(str(point.get("way")), str(point.get("way")))  # fmt: skip
-    told = f"{plural(int(point['batches']), 'batch').replace('batchs', 'batches')}, {value_of(point, 'samples'):g} samples; "
-    told += f"{plural(int(found.cost['products']), 'product')} by {way}" if found.cost else f"products by {way}"
+        "reused": _("double backward, its graph kept"),
+        "fresh": _("double backward"),
+        "difference": _("finite differences of gradients"),
+    }.get(str(point.get("way")), str(point.get("way")))
+    told = tell(
+        "{batches}, {samples:g} samples; ",
+        batches=plural(int(point["batches"]), "batch"),
+        samples=value_of(point, "samples"),
+    )
+    told += (
+        tell("{products} by {way}", products=plural(int(found.cost["products"]), "product"), way=way)
+        if found.cost
+        else tell("products by {way}", way=way)
+    )
     error = point.get("way_error")
     if error is not None:
-        other = "double backward" if point.get("way") == "difference" else "finite differences"
+        other = _("double backward") if point.get("way") == "difference" else _("finite differences")
         told += (
-            f", within {number(error, 2)} of {other}"
+            tell(", within {error} of {other}", error=number(error, 2), other=other)
             if error < _APART
-            else f"; {other} differ by {number(error, 2)}: kinks, or rounding"
+            else tell("; {other} differ by {error}: kinks, or rounding", other=other, error=number(error, 2))
         )
-    return f"{told}; {point.get('stated')}"
+    return _("; ").join((told, _(stored(str(point.get("stated")), *_STORED))))
+
+
+def says(found: Curvature) -> str:
+    """The proof of its kind in a sentence, "" where there is none."""
+    told = found.point.get("says")
+    return _(stored(str(told), *_STORED)) if told else ""
 
 
 def _eigenvalues(found: Curvature) -> str:
@@ -172,11 +223,18 @@ def _eigenvalues(found: Curvature) -> str:
     if "top" not in point:
         return ""
     tops = [number(v) for v in point.get("tops") or [point["top"]]]
-    told = f"largest {', '.join(tops)}; smallest {number(point['bottom'])} (± {number(point['bottom_error'], 1)})"
+    told = tell(
+        "largest {tops}; smallest {bottom} (± {error})",
+        tops=", ".join(tops),
+        bottom=number(point["bottom"]),
+        error=number(point["bottom_error"], 1),
+    )
     typical = point.get("typical")
     if typical and value_of(point, "top") > 0:
-        told += f"; the steepest is {number(point['top'] / typical, 2)} times a typical one"
-    return told if point.get("converged", True) else f"{told}; not known to the last digit: time ran out"
+        told += tell("; the steepest is {times} times a typical one", times=number(point["top"] / typical, 2))
+    return (
+        told if point.get("converged", True) else tell("{told}; not known to the last digit: time ran out", told=told)
+    )
 
 
 def _trace(found: Curvature) -> str:
@@ -184,7 +242,7 @@ def _trace(found: Curvature) -> str:
         return ""
     error, scale = found.trace.get("error"), abs(value_of(found.point, "top"))
     if abs(value_of(found.trace, "value")) < 1e-6 * scale:
-        return "0: what curves up and what curves down cancel"
+        return _("0: what curves up and what curves down cancel")
     return number(found.trace["value"]) + (f" ± {number(error, 2)}" if error else "")
 
 
@@ -192,15 +250,19 @@ def _signs(found: Curvature) -> str:
     signs = found.density
     if not signs:
         return ""
-    told = (
-        f"{percent(signs['positive'])} of {count(int(signs['size']))} curve up, {percent(signs['negative'])} down, "
-        f"{percent(signs['zero'])} neither (within {number(signs['tolerance'], 1)} of the largest)"
+    told = tell(
+        "{positive} of {size} curve up, {negative} down, {zero} neither (within {tolerance} of the largest)",
+        positive=percent(signs["positive"]),
+        size=count(int(signs["size"])),
+        negative=percent(signs["negative"]),
+        zero=percent(signs["zero"]),
+        tolerance=number(signs["tolerance"], 1),
     )
     if signs.get("exact"):
-        return f"{told}, all counted"
+        return tell("{told}, all counted", told=told)
     if not value_of(signs, "error") <= _ROUGH:
-        return f"roughly {told}; too few vectors to bound the error"
-    return f"{told}; each ± {percent(signs['error'])}"
+        return tell("roughly {told}; too few vectors to bound the error", told=told)
+    return tell("{told}; each ± {error}", told=told, error=percent(signs["error"]))
 
 
 def _way_out(found: Curvature) -> str:
@@ -208,34 +270,48 @@ def _way_out(found: Curvature) -> str:
     if not way:
         return ""
     if not way.get("taken"):
-        return "along its most negative curvature the loss falls by no more than rounding"
-    told = (
-        f"a step of {number(abs(value_of(way, 'length')), 2)} along the most negative curvature takes the loss from "
-        f"{number(way['before'])} to {number(way['after'])}"
+        return _("along its most negative curvature the loss falls by no more than rounding")
+    told = tell(
+        "a step of {length} along the most negative curvature takes the loss from {before} to {after}",
+        length=number(abs(value_of(way, "length")), 2),
+        before=number(way["before"]),
+        after=number(way["after"]),
     )
     if way.get("held_batches"):
-        told += f"; on other batches from {number(way['held_before'])} to {number(way['held_after'])}"
-        told += "" if found.holds else ": it doesn't hold there"
+        told += tell(
+            "; on other batches from {before} to {after}",
+            before=number(way["held_before"]),
+            after=number(way["held_after"]),
+        )
+        told += "" if found.holds else _(": it doesn't hold there")
     return told
 
 
 def _rate(found: Curvature) -> str:
     rate = found.rate
     if rate.get("no_rate"):
-        return str(rate["no_rate"])
+        return _(stored(str(rate["no_rate"])))
     if "edge" not in rate:
         return ""
     stable, edge, method = rate.get("stable_rate"), rate["edge"], rate["method"]
     if stable is None or edge is None:
-        return f"nothing curves upwards: no rate of {method} is too high for the curvature"
-    told = f"{number(rate['rate'])} is {number(edge, 2)} of the {number(stable)} that the curvature bears ({method})"
-    if edge > 1 - _NEAR:
-        where = "at" if edge < 1 + _NEAR else "beyond"
-        told = (
-            f"{number(rate['rate'])} is {number(edge, 2)} times the {number(stable)} that the curvature bears ({method}): {where} the edge "
-            "of stability, which is normal while the loss falls"
+        return tell("nothing curves upwards: no rate of {method} is too high for the curvature", method=method)
+    values = {"rate": number(rate["rate"]), "edge": number(edge, 2), "stable": number(stable), "method": method}
+    if edge <= 1 - _NEAR:
+        told = tell("{rate} is {edge} of the {stable} that the curvature bears ({method})", **values)
+    elif edge < 1 + _NEAR:
+        told = tell(
+            "{rate} is {edge} times the {stable} that the curvature bears ({method}): at the edge of stability, which is "
+            "normal while the loss falls",
+            **values,
         )
-    return told + (", the update taken for gradient descent" if rate.get("by_hand") else "")
+    else:
+        told = tell(
+            "{rate} is {edge} times the {stable} that the curvature bears ({method}): beyond the edge of stability, which is "
+            "normal while the loss falls",
+            **values,
+        )
+    return told + (_(", the update taken for gradient descent") if rate.get("by_hand") else "")
 
 
 def _step(found: Curvature) -> str:
@@ -243,12 +319,21 @@ def _step(found: Curvature) -> str:
     if "best" not in rate:
         return ""
     if rate.get("critical") is None:
-        return "along the script's own step the loss rises at no length that was tried"
+        return _("along the script's own step the loss rises at no length that was tried")
     if not rate.get("best"):
-        return f"no length of the script's own step takes the loss down, and beyond {number(rate['critical'], 2)} times it is higher"
-    gain = f", by {percent(rate['gain'])}" if rate.get("gain") is not None else ""
+        return tell(
+            "no length of the script's own step takes the loss down, and beyond {critical} times it is higher",
+            critical=number(rate["critical"], 2),
+        )
+    gain = tell(", by {gain}", gain=percent(rate["gain"])) if rate.get("gain") is not None else ""
     best, critical = number(rate["best"], 2), number(rate["critical"], 2)
-    return f"the loss is lowest at {best} times the script's own step{gain}; beyond {critical} times it is higher than before it"
+    return tell(
+        "the loss is lowest at {best} times the script's own step{gain}; beyond {critical} times it "
+        "is higher than before it",
+        best=best,
+        gain=gain,
+        critical=critical,
+    )
 
 
 def _noise(found: Curvature) -> str:
@@ -256,9 +341,16 @@ def _noise(found: Curvature) -> str:
     if not noise:
         return ""
     if noise.get("scale") is None:
-        of = f"{plural(int(noise['gradients']), 'batch')} of {int(noise['batch_size'])}".replace("batchs", "batches")
-        return f"in {of} no gradient is to be told from noise"
-    return f"noise equals gradient in a batch of {number(max(1.0, noise['scale']), 2)} samples; batches have {int(noise['batch_size'])}"
+        return tell(
+            "in {batches} of {size} no gradient is to be told from noise",
+            batches=plural(int(noise["gradients"]), "batch"),
+            size=int(noise["batch_size"]),
+        )
+    return tell(
+        "noise equals gradient in a batch of {scale} samples; batches have {size}",
+        scale=number(max(1.0, noise["scale"]), 2),
+        size=int(noise["batch_size"]),
+    )
 
 
 def _sharpness(found: Curvature) -> str:
@@ -266,26 +358,31 @@ def _sharpness(found: Curvature) -> str:
     if not sharp:
         return ""
     near, box = number(sharp["radius"], 1), number(sharp["epsilon"], 1)
-    return (
-        f"the loss rises by {number(sharp['sam'], 2)} within {near} (SAM), {number(sharp['adaptive'], 2)} (adaptive), "
-        f"{number(sharp['keskar'], 2)}% in a box of {box} (Keskar): shown, no promise of generalisation"
+    return tell(
+        "the loss rises by {sam} within {near} (SAM), {adaptive} (adaptive), {keskar}% in a box of "
+        "{box} (Keskar): shown, no promise of generalisation",
+        sam=number(sharp["sam"], 2),
+        near=near,
+        adaptive=number(sharp["adaptive"], 2),
+        keskar=number(sharp["keskar"], 2),
+        box=box,
     )
 
 
 def stalled(found: Curvature, most: int = 4) -> str:
     """Where the loss stalls, "" where it doesn't."""
-    spans = [f"{first} to {last}" for first, last in found.stalls[:most]]
-    return f"the loss, at steps {', '.join(spans)}" if spans else ""
+    spans = [tell("{first} to {last}", first=first, last=last) for first, last in found.stalls[:most]]
+    return tell("the loss, at steps {spans}", spans=", ".join(spans)) if spans else ""
 
 
 def brief(found: Curvature) -> str:
     """Kind of point and rate, in a line or two."""
-    return "; ".join(filter(None, (found.why if found.kind == "unknown" else found.kind, _rate(found))))
+    return _("; ").join(filter(None, (found.why if found.kind == "unknown" else _(KINDS[found.kind]), _rate(found))))
 
 
 def course_row(found: Curvature) -> tuple[str, Series] | None:
     """What the course of the run is told by: the edge of stability where a rate is known, else the largest eigenvalue."""
-    for name, words in (("edge", "rate / stable rate"), ("hessian_top", "largest eigenvalue")):
+    for name, words in (("edge", say("rate / stable rate")), ("hessian_top", say("largest eigenvalue"))):
         if name in found.course and len(found.course[name]) > 1:
             return words, found.course[name]
     return None

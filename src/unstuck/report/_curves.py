@@ -8,12 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from unstuck._language import _, tell
 from unstuck.evidence import Record, Series
-from unstuck.report._words import Scale, clean, number
+from unstuck.report._words import SCORE_WORDS, Scale, clean, number
 from unstuck.verdict import Verdict
 
 BARS = "▁▂▃▄▅▆▇█"
 _LARGEST = 1e300
+_MOST_IN_HALF = 1000  # samples in half a window of a running median; of longer runs every second, third, ... is taken
 
 
 @dataclass(frozen=True)
@@ -47,14 +49,14 @@ def courses(verdict: Verdict, record: Record) -> list[Course]:
     found = []
     loss = record.series("loss")
     if len(loss):
-        found.append(Course("loss", loss, *_ends(loss, record), _chance(task.chance_loss), _scale(loss)))
+        found.append(Course(_("loss"), loss, *_ends(loss, record), _chance(task.chance_loss), _scale(loss)))
     name, first, last = _score(verdict, record)
     if math.isfinite(first) or math.isfinite(last):
-        better = "lower is better" if task.score == "perplexity" else ""
-        note = ", ".join(filter(None, (_chance(task.chance_score), better)))
+        better = _("lower is better") if task.score == "perplexity" else ""
+        note = _(", ").join(filter(None, (_chance(task.chance_score), better)))
         series = _score_series(record)
         scale = "share" if task.score.endswith("accuracy") else _scale(series)
-        found.append(Course(clean(name), series, first, last, note, scale))
+        found.append(Course(clean(SCORE_WORDS.get(name, name)), series, first, last, note, scale))
     return found
 
 
@@ -76,26 +78,15 @@ def split_gaps(series: Series) -> Series:
     limit = max(2, len(series) // 50)
     edges = np.flatnonzero(np.diff(np.concatenate([[0], broken.astype(np.int8), [0]])))
     keep = ~broken
-    for start, stop in edges.reshape(-1, 2):
-        keep[start] = stop - start >= limit or stop == len(series)
+    start, stop = edges[::2], edges[1::2]
+    keep[start] = (stop - start >= limit) | (stop == len(series))
     values = np.where(broken, np.nan, series.values)
     return Series(series.steps[keep], values[keep])
 
 
 def thin(series: Series, buckets: int = 400) -> Series:
     """At most two points a bucket, its smallest and its largest, so that no spike is lost; gaps stay (see `split_gaps`)."""
-    series = split_gaps(series)
-    if len(series) <= 2 * buckets:
-        return series
-    keep = {0, len(series) - 1}
-    for part in np.array_split(np.arange(len(series)), buckets):
-        values = series.values[part]
-        finite = np.isfinite(values)
-        if finite.any():
-            keep |= {int(part[np.nanargmin(values)]), int(part[np.nanargmax(values)])}
-        keep |= set(part[~finite][:1].tolist())
-    where = np.array(sorted(keep))
-    return Series(series.steps[where], series.values[where])
+    return split_gaps(series).thinned(2 * buckets)
 
 
 def smooth(series: Series, points: int = 200) -> Series:
@@ -104,8 +95,9 @@ def smooth(series: Series, points: int = 200) -> Series:
     if len(finite) < points:
         return finite.until(-1)
     half = max(2, len(finite) // 50)
+    every = max(1, half // _MOST_IN_HALF)
     centres = np.unique(np.linspace(0, len(finite) - 1, points).round().astype(int))
-    values = [np.median(finite.values[max(0, c - half) : c + half + 1]) for c in centres]
+    values = [np.median(finite.values[max(0, c - half) : c + half + 1 : every]) for c in centres]
     return Series(finite.steps[centres], np.array(values))
 
 
@@ -184,7 +176,7 @@ def _scale(series: Series) -> Scale:
 
 
 def _chance(value: float) -> str:
-    return f"chance {number(value)}" if math.isfinite(value) else ""
+    return tell("chance {value}", value=number(value)) if math.isfinite(value) else ""
 
 
 def _score_series(record: Record) -> Series:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from unstuck._language import _, tell
 from unstuck.report import _words as words
 from unstuck.report._search_plots import Axis, Plot, Scale, Shape
 
@@ -30,22 +31,26 @@ def by_size(law: Mapping[str, Any] | None) -> Plot | None:
     fitted = tuple((x.share(n), y.share(v)) for n, v in zip(fine.tolist(), line.tolist(), strict=True))
     shapes = (
         Shape("search span", "", tuple((far, y.share(twice[end])) for end in ("low", "high")), join="pairs"),
-        Shape("control dot", "training", tuple(_points(sizes, trained, x, y))),
-        Shape("search best", "power law through the evaluation", fitted, join="line"),
-        Shape("search dot", "evaluation", tuple(_points(sizes, scores, x, y))),
-        Shape("search mean", "expected with twice the data", ((far, y.share(twice["score"])),)),
+        Shape("control dot", _("training"), tuple(_points(sizes, trained, x, y))),
+        Shape("search best", _("power law through the evaluation"), fitted, join="line"),
+        Shape("search dot", _("evaluation"), tuple(_points(sizes, scores, x, y))),
+        Shape("search mean", _("expected with twice the data"), ((far, y.share(twice["score"])),)),
     )
-    said = (
-        f"With {twice['num_samples']} samples {words.number(twice['score'])} is to be expected "
-        f"(95% interval {words.number(twice['low'])} to {words.number(twice['high'])}), if the power law holds so far."
+    said = tell(
+        "With {samples} samples {score} is to be expected (95% interval {low} to {high}), if the "
+        "power law holds so far.",
+        samples=twice["num_samples"],
+        score=words.number(twice["score"]),
+        low=words.number(twice["low"]),
+        high=words.number(twice["high"]),
     )
     rows = tuple(
         (str(int(n)), words.number(_mean(row)), words.number(_mean(on)) if len(trained) else "–")
         for n, row, on in zip(sizes, scores, trained if len(trained) else scores, strict=True)
     )
     return Plot(
-        "by-size", "Score by number of training samples", Axis("training samples (log scale)", x.ticks()),
-        Axis("score", y.ticks()), shapes, said, ("samples", "evaluation", "training"), rows,
+        "by-size", _("Score by number of training samples"), Axis(_("training samples (log scale)"), x.ticks()),
+        Axis(_("score"), y.ticks()), shapes, said, (_("samples"), _("evaluation"), _("training")), rows,
     )  # fmt: skip
 
 
@@ -56,16 +61,21 @@ def reliability(calibration: Mapping[str, Any] | None) -> Plot | None:
     bins = calibration["bins"]
     scale = Scale(0.0, 1.0)
     shapes = (
-        Shape("own span", "as sure as right", ((0.0, 0.0), (1.0, 1.0)), join="line"),
+        Shape("own span", _("as sure as right"), ((0.0, 0.0), (1.0, 1.0)), join="line"),
         Shape("search best", "", tuple((confidence, right) for _, confidence, right in bins), join="line"),
-        Shape("search dot", "answers, by confidence", tuple((confidence, right) for _, confidence, right in bins)),
+        Shape("search dot", _("answers, by confidence"), tuple((confidence, right) for _, confidence, right in bins)),
     )
     total = sum(count for count, *_ in bins)
     sure = sum(count * (confidence - right) for count, confidence, right in bins) / total
-    said = f"Answers are on average {words.percent(abs(sure))} {'too sure' if sure > 0 else 'less sure than they could be'}."
+    share = words.percent(abs(sure))
+    said = (
+        tell("Answers are on average {share} too sure.", share=share)
+        if sure > 0
+        else tell("Answers are on average {share} less sure than they could be.", share=share)
+    )
     rows = tuple((words.percent(confidence), words.percent(right), str(count)) for count, confidence, right in bins)
     return Plot(
-        "calibration", "Accuracy by confidence", Axis("confidence", scale.ticks()), Axis("share that is right", scale.ticks()),
+        "calibration", _("Accuracy by confidence"), Axis(_("confidence"), scale.ticks()), Axis(_("share that is right"), scale.ticks()),
         shapes, said, ("confidence", "right", "answers"), rows, 12.0,
     )  # fmt: skip
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from unstuck._language import _, marked, tell
 from unstuck.evidence import Record
 from unstuck.report._words import Scale, number, percent, signal
 from unstuck.verdict import Finding
@@ -19,6 +20,7 @@ _BY_CAUSE = {
     "dead-units": "dead_share",
     "bad-initialization": "act_std",
 }
+_TITLES = {"layer": marked("{signal} by layer"), "parameter": marked("{signal} by parameter")}
 _BY_DEPTH = ("back_", "act_", "dead_share", "grad_rms", "update_ratio", "weight_rms")
 
 
@@ -51,7 +53,7 @@ class Profile:
     def title(self) -> str:
         """What it shows, as a title."""
         words = signal(self.signal).words
-        return words if self.axis == "lag" else f"{words} by {self.axis}"
+        return _(words) if self.axis == "lag" else tell(_TITLES[self.axis], signal=words)
 
     @property
     def caption(self) -> str:
@@ -59,10 +61,13 @@ class Profile:
         words = signal(self.signal).words
         finite = self.values[np.isfinite(self.values)]
         if not len(finite):
-            return f"{words}, NaN or Inf everywhere, step {self.step}"
+            return tell("{signal}, NaN or Inf everywhere, step {step}", signal=words, step=self.step)
         low, high = float(finite.min()), float(finite.max())
         written = (percent(low), percent(high)) if self.scale == "share" else (number(low, 2), number(high, 2))
-        return f"{words} {written[0]} … {written[1]}{', log scale' if self.scale == 'log' else ''}, step {self.step}"
+        told = {"signal": words, "low": written[0], "high": written[1], "step": self.step}
+        if self.scale == "log":
+            return tell("{signal} {low} … {high}, log scale, step {step}", **told)
+        return tell("{signal} {low} … {high}, step {step}", **told)
 
     def squeezed(self, width: int) -> np.ndarray:
         """At most `width` numbers: medians over neighbours where there are more."""
@@ -114,7 +119,13 @@ def _by_depth(record: Record, finding: Finding, name: str, step: int) -> Profile
     when, values = zip(*(_at(record, name, place, step) for place in names), strict=True)
     axis = "layer" if any(place in record.layers for place in names) else "parameter"
     steps, counts = np.unique(when, return_counts=True)
-    return Profile(name, axis, int(steps[counts.argmax()]), tuple(names), np.array(values), frozenset(finding.layers))
+    return Profile(name, axis, int(steps[counts.argmax()]), tuple(names), np.array(values), _sits_in(record, finding))
+
+
+def _sits_in(record: Record, finding: Finding) -> frozenset[str]:
+    """The layers a finding names, and their parameters."""
+    parameters = (record.layers[name].parameters for name in finding.layers if name in record.layers)
+    return frozenset({*finding.layers, *(name for names in parameters for name in names)})
 
 
 def in_order(record: Record, name: str) -> list[str]:

@@ -10,6 +10,7 @@ from itertools import accumulate, pairwise
 
 import numpy as np
 
+from unstuck._language import _, say, tell
 from unstuck.report import _search_facts as facts
 from unstuck.report import _words as words
 from unstuck.report._search_facts import CONTROL, NAMES, SEARCH, Told
@@ -17,7 +18,7 @@ from unstuck.report._search_plots import Axis, Plot, Point, Scale, Shape, is_wid
 
 ROWS = 12  # of a table that stands for a line
 LINE = 1.9  # height of a row of names, in lines of text
-_LABELS = {"span": "", "mean": "mean, and its 95% interval", "dot": "one fresh seed"}
+_LABELS = {"span": "", "mean": say("mean, and its 95% interval"), "dot": say("one fresh seed")}
 
 
 @dataclass(frozen=True)
@@ -76,14 +77,14 @@ class Scores:
             group.append((child, x))
         name = NAMES[arm]
         for kind, label, group in (
-            ("early", f"{name}, trained in part", early),
-            ("dot", f"{name}, trained whole" if self.staged else name, whole),
+            ("early", tell("{name}, trained in part", name=name), early),
+            ("dot", tell("{name}, trained whole", name=name) if self.staged else name, whole),
         ):
             yield Shape(
                 f"{arm} {kind}", label, tuple((x, self.at(c)) for c, x in group), tuple(c["number"] for c, _ in group)
             )
         worst, way = (1.0, "down") if self.lower else (0.0, "up")
-        yield Shape("lost", "failed", tuple((x, worst) for _, x in lost), tuple(c["number"] for c, _ in lost), way)
+        yield Shape("lost", _("failed"), tuple((x, worst) for _, x in lost), tuple(c["number"] for c, _ in lost), way)
 
 
 # ---------------------------------------------------------------------- the best so far
@@ -103,10 +104,11 @@ def progress(told: Told) -> Plot | None:
     shapes += [_line(arm, course, across, scores) for arm, course in courses.items()]
     said = [_course(arm, course, scores) for arm, course in courses.items()]
     beyond = sum(facts.is_sound(c) and scores.scale.is_beyond(facts.bounded(c["score"])) for c in told["children"])
-    said += [f"{words.plural(beyond, 'score')} so bad as to lie beyond the edge."] if beyond else []
+    said += [tell("{scores} so bad as to lie beyond the edge.", scores=words.plural(beyond, "score"))] if beyond else []
     return Plot(
-        "progress", f"Best {scores.name} so far", Axis("evaluation", across.ticks()), scores.axis, tuple(shapes), " ".join(said),
-        ("evaluation", *(f"best of the {NAMES[arm]}" for arm in arms)), _milestones(list(courses.values())), 18.0,
+        "progress", tell("Best {score} so far", score=scores.name), Axis(_("evaluation"), across.ticks()), scores.axis,
+        tuple(shapes), " ".join(said),
+        (_("evaluation"), *(tell("best of the {arm}", arm=NAMES[arm]) for arm in arms)), _milestones(list(courses.values())), 18.0,
     )  # fmt: skip
 
 
@@ -126,7 +128,7 @@ def _line(arm: str, course: Sequence[float | None], across: Scale, scores: Score
     known = [(i, v) for i, v in enumerate(course) if v is not None]
     steps = [known[0], *(b for a, b in pairwise(known) if b[1] != a[1]), known[-1]] if known else []
     points = tuple((across.share(i + 1), scores.scale.share(v)) for i, v in steps)
-    return Shape(f"{arm} best", f"best of the {NAMES[arm]} so far", points, join="steps")
+    return Shape(f"{arm} best", tell("best of the {arm} so far", arm=NAMES[arm]), points, join="steps")
 
 
 def _milestones(courses: Sequence[Sequence[float | None]]) -> tuple[tuple[str, ...], ...]:
@@ -137,11 +139,20 @@ def _milestones(courses: Sequence[Sequence[float | None]]) -> tuple[tuple[str, .
 
 def _course(arm: str, course: Sequence[float | None], scores: Scores) -> str:
     """When the best was found, in words."""
-    name, last = NAMES[arm].capitalize(), course[-1]
+    name, last = _(NAMES[arm]).capitalize(), course[-1]
     if last is None:
-        return f"{name}: nothing came to an end in {words.plural(len(course), 'evaluation')}."
-    return (
-        f"{name}: {scores.name} {words.number(last)}, reached by evaluation {course.index(last) + 1} of {len(course)}."
+        return tell(
+            "{arm}: nothing came to an end in {evaluations}.",
+            arm=name,
+            evaluations=words.plural(len(course), "evaluation"),
+        )
+    return tell(
+        "{arm}: {score} {last}, reached by evaluation {index} of {count}.",
+        arm=name,
+        score=scores.name,
+        last=words.number(last),
+        index=course.index(last) + 1,
+        count=len(course),
     )
 
 
@@ -155,13 +166,17 @@ def fresh(told: Told) -> Plot | None:
         return None
     intervals = [facts.interval(sound) for _, sound in finals]
     scale = _seen([v for _, sound in finals for v in sound], intervals)
-    first = f"{facts.who(finals[0][0]).capitalize()} is first with a mean of {words.number(intervals[0][0])}."
+    first = tell(
+        "{who} is first with a mean of {mean}.",
+        who=facts.who(finals[0][0]).capitalize(),
+        mean=words.number(intervals[0][0]),
+    )
     across = Axis(f"{facts.score(told)} ({facts.better(told)})", scale.ticks())
     names = Axis("", named([facts.who(f) for f, _ in finals]), are_names=True)
     rows = tuple(_final_row(found, sound) for found, sound in finals)
     return Plot(
-        "fresh", "The best of each, trained anew with fresh seeds", across, names, tuple(_spreads(finals, scale)),
-        f"{first} {_overlap(told)}".strip(), ("child", "scores", "mean", "95% interval"), rows, max(5.0, LINE * len(finals)),
+        "fresh", _("The best of each, trained anew with fresh seeds"), across, names, tuple(_spreads(finals, scale)),
+        f"{first} {_overlap(told)}".strip(), (_("child"), _("scores"), _("mean"), _("95% interval")), rows, max(5.0, LINE * len(finals)),
     )  # fmt: skip
 
 
@@ -193,14 +208,14 @@ def _spreads(finals: Sequence[tuple[Told, list[float]]], scale: Scale) -> Iterat
         kinds["dot"] += [(scale.share(v), y) for v in sound]
     for arm, kinds in shapes.items():
         for kind, points in kinds.items():
-            label = f"{NAMES.get(arm, arm)}: {_LABELS[kind]}" if _LABELS[kind] else ""
+            label = tell("{arm}: {what}", arm=NAMES.get(arm, arm), what=_LABELS[kind]) if _LABELS[kind] else ""
             yield Shape(f"{arm} {kind}", label, tuple(points), join="pairs" if kind == "span" else "")
 
 
 def _final_row(found: Told, sound: list[float]) -> tuple[str, ...]:
     mean, low, high = facts.interval(sound)
-    scores = ", ".join("failed" if v is None else words.number(v) for v in found["scores"].values())
-    interval = f"{words.number(low)} to {words.number(high)}" if math.isfinite(low) else "–"
+    scores = ", ".join(_("failed") if v is None else words.number(v) for v in found["scores"].values())
+    interval = tell("{low} to {high}", low=words.number(low), high=words.number(high)) if math.isfinite(low) else "–"
     return facts.who(found), scores, words.number(mean), interval
 
 
@@ -210,5 +225,7 @@ def _overlap(told: Told) -> str:
     if effect is None or effect["low"] is None or effect["high"] is None:
         return ""
     if effect["low"] <= 0 <= effect["high"]:
-        return "The difference of the two best is within noise."
-    return f"The search's best is {'ahead of' if effect['low'] > 0 else 'behind'} the best at random beyond noise."
+        return _("The difference of the two best is within noise.")
+    if effect["low"] > 0:
+        return _("The search's best is ahead of the best at random beyond noise.")
+    return _("The search's best is behind the best at random beyond noise.")

@@ -12,13 +12,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from unstuck._language import _, many, say, stored, tell
 from unstuck._student import half_width
 from unstuck.report import _words as words
 from unstuck.verdict import CAUSES
 
 Told = Mapping[str, Any]
 SEARCH, CONTROL, OWN = "search", "control", "own"
-NAMES = {SEARCH: "search", CONTROL: "random", OWN: "as it is"}
+NAMES = {SEARCH: say("search"), CONTROL: say("random"), OWN: say("as it is")}
 _LONGEST = 120  # characters of what a child complained of
 _LARGEST = 1e150  # of a score that is reckoned with
 _SURE = 0.05  # chance, below which children are said to be better than random ones
@@ -68,19 +69,23 @@ class Failure:
 def judged(told: Told) -> Judgement:
     """Who won, and how sure that is: over a script as it stands, where there is one, and over random search."""
     if told.get("best") is None:
-        return Judgement("sick", "nothing found", "Nothing came to an end: no point of the space could be trained.")
+        return Judgement(
+            "sick", _("nothing found"), _("Nothing came to an end: no point of the space could be trained.")
+        )
     beside = _beside(told)
     own, gain = told.get("own"), _known(told.get("gain"))
     if own is None or gain is None:
         return beside
     has, had = words.number(final(winner(told), told)), words.number(final(own, told))
-    changes = f"{score(told)} {has} in place of {had} as it stands"
+    changes = tell("{score} {has} in place of {had} as it stands", score=score(told), has=has, had=had)
     said = (_effect(**gain), f"{beside.headline} {beside.sentences[0]}", *beside.sentences[1:])
     if gain["low"] > 0:
-        return Judgement("healthy", "better", f"Better than as it stands: {changes}.", said)
+        return Judgement("healthy", _("better"), tell("Better than as it stands: {changes}.", changes=changes), said)
     if gain["high"] < 0:
-        return Judgement("sick", "worse", f"Leave it as it is: {changes}.", said)
-    return Judgement("unknown", "no better", f"No better than as it stands beyond noise: {changes}.", said)
+        return Judgement("sick", _("worse"), tell("Leave it as it is: {changes}.", changes=changes), said)
+    return Judgement(
+        "unknown", _("no better"), tell("No better than as it stands beyond noise: {changes}.", changes=changes), said
+    )
 
 
 def winner(told: Told) -> Told:
@@ -98,31 +103,61 @@ def _beside(told: Told) -> Judgement:
     best, control, effect = told["best"], told.get("control"), _known(told.get("effect"))
     has = f"{score(told)} {words.number(final(best, told))}"
     if control is None:
-        why = "There was no random search beside it: what the searching itself has gained isn't known."
+        why = _("There was no random search beside it: what the searching itself has gained isn't known.")
         return Judgement(
-            "unknown", "found", f"The best that was found has {has}.", (*_flattered(told), why, *_chance(told))
+            "unknown",
+            _("found"),
+            tell("The best that was found has {has}.", has=has),
+            (*_flattered(told), why, *_chance(told)),
         )
-    against = f"{has} against {words.number(final(control, told))}"
+    against = tell("{has} against {final}", has=has, final=words.number(final(control, told)))
     if effect is None:
-        why = "How sure the difference is can't be told: that takes two fresh seeds of either, or more."
+        why = _("How sure the difference is can't be told: that takes two fresh seeds of either, or more.")
         return Judgement(
-            "unknown", "unproven", f"The best has {against} of random search.", (*_flattered(told), why, *_chance(told))
+            "unknown",
+            _("unproven"),
+            tell("The best has {against} of random search.", against=against),
+            (*_flattered(told), why, *_chance(told)),
         )
     said = (_effect(**effect), *_flattered(told), *_chance(told))
     if effect["low"] > 0:
-        return Judgement("healthy", "better than random", f"The search beat random search: {against}.", said)
+        return Judgement(
+            "healthy", _("better than random"), tell("The search beat random search: {against}.", against=against), said
+        )
     if effect["high"] < 0:
-        return Judgement("sick", "worse than random", f"Random search did better: {against}.", said)
-    return Judgement("unknown", "no better than random", f"No better than random search beyond noise: {against}.", said)
+        return Judgement(
+            "sick", _("worse than random"), tell("Random search did better: {against}.", against=against), said
+        )
+    return Judgement(
+        "unknown",
+        _("no better than random"),
+        tell("No better than random search beyond noise: {against}.", against=against),
+        said,
+    )
 
 
 def _effect(mean: float, low: float, high: float) -> str:
     """How large a difference is, and how sure."""
     if low > 0:
-        return f"Better by {words.number(mean)}, 95% interval {words.number(low)} to {words.number(high)}."
+        return tell(
+            "Better by {mean}, 95% interval {low} to {high}.",
+            mean=words.number(mean),
+            low=words.number(low),
+            high=words.number(high),
+        )
     if high < 0:
-        return f"Worse by {words.number(-mean)}, 95% interval {words.number(-high)} to {words.number(-low)}."
-    return f"The difference is {mean:+.3g}, 95% interval {low:+.3g} to {high:+.3g}: it may well be none."
+        return tell(
+            "Worse by {mean}, 95% interval {low} to {high}.",
+            mean=words.number(-mean),
+            low=words.number(-high),
+            high=words.number(-low),
+        )
+    return tell(
+        "The difference is {mean:+.3g}, 95% interval {low:+.3g} to {high:+.3g}: it may well be none.",
+        mean=mean,
+        low=low,
+        high=high,
+    )
 
 
 def _flattered(told: Told) -> tuple[str, ...]:
@@ -130,35 +165,47 @@ def _flattered(told: Told) -> tuple[str, ...]:
     seeds = len(told["best"]["scores"])
     if not seeds:
         return (
-            "These are the scores by which they were chosen, without fresh seeds: the best of many looks better than it is.",
+            _(
+                "These are the scores by which they were chosen, without fresh seeds: the best of many looks better than it is."
+            ),
         )
     rivals = sum(f["arm"] == told["best"]["arm"] for f in told["finalists"])
     if rivals < 2:
         return ()
-    which = "Either" if told.get("control") is not None else "It"
-    return (
-        f"{which} is the best of {rivals} by these same {words.plural(seeds, 'seed')}, which flatters it a little.",
-    )
+    values = {"rivals": rivals, "seeds": words.plural(seeds, "seed")}
+    if told.get("control") is not None:
+        return (tell("Either is the best of {rivals} by these same {seeds}, which flatters it a little.", **values),)
+    return (tell("It is the best of {rivals} by these same {seeds}, which flatters it a little.", **values),)
 
 
 def _chance(told: Told) -> tuple[str, ...]:
     chance = told.get("better_than_random")
     if chance is None or (chance >= _SURE and told.get("verdicts")):  # these say so then
         return ()
-    better = "better than" if chance < _SURE else "not told apart from"
+    if chance < _SURE:
+        return (
+            tell(
+                "The later half of what the search tried is better than what was drawn at random (Mann-Whitney, p = {chance:.2g}).",
+                chance=chance,
+            ),
+        )
     return (
-        f"The later half of what the search tried is {better} what was drawn at random (Mann-Whitney, p = {chance:.2g}).",
+        tell(
+            "The later half of what the search tried is not told apart from what was drawn at random (Mann-Whitney, "
+            "p = {chance:.2g}).",
+            chance=chance,
+        ),
     )
 
 
 def score(told: Told) -> str:
     """Name of the score."""
-    return words.clean(told.get("score") or "score").replace("_", " ")
+    return _(stored(words.clean(told.get("score") or "score").replace("_", " ")))
 
 
 def better(told: Told) -> str:
     """Which way is up."""
-    return "lower is better" if told.get("lower_is_better") else "higher is better"
+    return _("lower is better") if told.get("lower_is_better") else _("higher is better")
 
 
 def final(found: Told, told: Told) -> float | None:
@@ -187,8 +234,8 @@ def bounded(score: float) -> float:
 def who(child: Told) -> str:
     """The name of a child."""
     if child["arm"] == OWN:
-        return "as it is"
-    return f"{NAMES.get(child['arm'], words.clean(child['arm']))} {child['number']}"
+        return _("as it is")
+    return tell("{arm} {number}", arm=NAMES.get(child["arm"], words.clean(child["arm"])), number=child["number"])
 
 
 # ---------------------------------------------------------------------- children
@@ -196,7 +243,7 @@ def who(child: Told) -> str:
 
 def children(count: int) -> str:
     """How many, with the noun."""
-    return f"{count} child" if count == 1 else f"{count} children"
+    return many("{number} child", "{number} children", count)
 
 
 def ranked(told: Told) -> list[Told]:
@@ -221,7 +268,7 @@ def trained(child: Told) -> str:
     """For how many epochs a child was trained: "9", "27 (all)"."""
     if not child["epochs"]:
         return ""
-    return f"{child['epochs']} (all)" if child["whole"] else str(child["epochs"])
+    return tell("{epochs} (all)", epochs=child["epochs"]) if child["whole"] else str(child["epochs"])
 
 
 def failures(told: Told) -> list[Failure]:
@@ -250,9 +297,9 @@ def times(told: Told) -> list[tuple[str, float]]:
     for child in told["children"]:
         lost = child["cause"] or (is_over(child) and not is_sound(child))
         what = (
-            "children that failed or were broken off"
+            _("children that failed or were broken off")
             if lost
-            else f"sound children of the {NAMES.get(child['arm'], words.clean(child['arm']))} arm"
+            else tell("sound children of the {arm} arm", arm=NAMES.get(child["arm"], words.clean(child["arm"])))
         )
         made[what] = made.get(what, 0.0) + (child["seconds"] or 0.0)
     return sorted(((what, seconds) for what, seconds in made.items() if seconds > 0), key=lambda item: -item[1])
@@ -270,9 +317,9 @@ def value(of: Any) -> str:
     """A value as one would write it; of links those that there are: "from 0, 2"."""
     if isinstance(of, list | tuple):
         there = [str(i) for i, v in enumerate(of) if v]
-        return f"from {', '.join(there)}" if there else "from none"
+        return tell("from {there}", there=", ".join(there)) if there else _("from none")
     if of is None:
-        return "none"
+        return _("none")
     return words.number(of, 4) if isinstance(of, float) and not of.is_integer() else words.exact(of)
 
 

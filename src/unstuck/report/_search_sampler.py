@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from unstuck._language import _, say, tell
 from unstuck.report import _words as words
 from unstuck.report._search_charts import ROWS
 from unstuck.report._search_facts import SEARCH, Told
@@ -18,8 +19,8 @@ _LEAST = 5  # proposals of a span
 _COLOURS = {"random": "a", "controller": "b", "model": "b", "neighbour": "c", "mutation": "c"}
 _OTHERS = "de"
 _SIGNALS = {
-    "entropy_share": ("entropy, of the highest", "search best"),
-    "repeats": ("repeats among its proposals", "control best"),
+    "entropy_share": (say("entropy, of the highest"), "search best"),
+    "repeats": (say("repeats among its proposals"), "control best"),
 }
 _PERCENTS = tuple((i / 4, f"{25 * i}%") for i in range(5))
 
@@ -43,8 +44,8 @@ def _origins(told: Told) -> Plot | None:
     )
     whole = ", ".join(f"{kind} {words.percent(origins.count(kind) / len(origins))}" for kind in kinds)
     return Plot(
-        "origins", "Where the search's proposals came from", Axis("evaluation", Scale.of([1, len(origins)], whole=True).ticks()),
-        Axis("share", _PERCENTS), tuple(_stacked(shares)), f"Of all: {whole}.", ("evaluations", *kinds), rows, 12.0,
+        "origins", _("Where the search's proposals came from"), Axis(_("evaluation"), Scale.of([1, len(origins)], whole=True).ticks()),
+        Axis(_("share"), _PERCENTS), tuple(_stacked(shares)), tell("Of all: {whole}.", whole=whole), (_("evaluations"), *kinds), rows, 12.0,
     )  # fmt: skip
 
 
@@ -85,11 +86,16 @@ def _signals(told: Told) -> Plot | None:
     at = np.unique(np.linspace(0, len(history) - 1, min(ROWS, len(history))).astype(int)).tolist()
     rows = tuple((words.exact(places[i]), *(words.percent(history[i].get(key)) for key in found)) for i in at)
     said = [
-        f"{_SIGNALS[key][0].capitalize()}: {words.percent(known[0][1])} at first, {words.percent(known[-1][1])} at last."
+        tell(
+            "{signal}: {first} at first, {last} at last.",
+            signal=_(_SIGNALS[key][0]).capitalize(),
+            first=words.percent(known[0][1]),
+            last=words.percent(known[-1][1]),
+        )
         for key, known in found.items()
     ]
     return Plot(
-        "sampler", "What the sampler says of itself", Axis(label, across.ticks()), Axis("share", _PERCENTS), shapes, " ".join(said),
+        "sampler", _("What the sampler says of itself"), Axis(label, across.ticks()), Axis(_("share"), _PERCENTS), shapes, " ".join(said),
         (label, *(_SIGNALS[key][0] for key in found)), rows, 12.0,
     )  # fmt: skip
 
@@ -98,5 +104,5 @@ def _places(history: Sequence[Mapping[str, Any]]) -> tuple[str, list[float]]:
     """What runs below: updates, where the sampler counts them, else how often it was asked."""
     updates = [float(u) for h in history if (u := h.get("updates")) is not None]
     if len(updates) == len(history) and updates[-1] > updates[0]:
-        return "updates of the controller", updates
+        return _("updates of the controller"), updates
     return "snapshot", [i + 1.0 for i in range(len(history))]

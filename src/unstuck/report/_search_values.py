@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from unstuck._language import _, many, say, tell
 from unstuck.report import _search_facts as facts
 from unstuck.report import _words as words
 from unstuck.report._search_charts import LINE, Scores
@@ -24,7 +25,7 @@ _ENOUGH = 3  # scores for a median
 _SHORTEST = 0.1  # seconds that are worth a picture
 _ASIDE = {"up": "right", "down": "left"}
 _GOLDEN = 0.618  # multiples of it spread evenly
-_HEADER = ("children", "best", "median", "failed")
+_HEADER = (say("children"), say("best"), say("median"), say("failed"))
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def _decision(id_: str, name: str, have: list[tuple[Told, Any]], scores: Scores)
     if all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
         return _by_number(id_, title, have, scores)
     if any(isinstance(v, list | tuple) for v in values):
-        return _by_number(id_, f"{title}, how many", [(c, sum(v)) for c, v in have], scores)
+        return _by_number(id_, tell("{title}, how many", title=title), [(c, sum(v)) for c, v in have], scores)
     return _by_option(id_, title, [(c, facts.value(v)) for c, v in have], scores)
 
 
@@ -86,7 +87,7 @@ def _by_number(id_: str, name: str, have: list[tuple[Told, float]], scores: Scor
     shapes: list[Shape] = []
     for arm in (CONTROL, SEARCH):
         own = [(c, v) for c, v in have if c["arm"] == arm]
-        shapes += scores.points(arm, [c for c, _ in own], [across.share(v) for _, v in own])
+        shapes += scores.points(arm, [c for c, _x in own], [across.share(v) for _, v in own])
     return Plot(
         id_, name, Axis(name, across.ticks()), scores.axis, _unnamed(shapes), _said(groups, scores), (name, *_HEADER),
         tuple(g.row(scores) for g in groups),
@@ -102,7 +103,7 @@ def _parts(have: list[tuple[Told, float]]) -> Iterator[_Group]:
     order = sorted(range(len(have)), key=lambda i: have[i][1])
     for part in np.array_split(np.array(order), min(_PARTS, max(1, len(order) // _ENOUGH))):
         low, high = (_brief(have[i][1]) for i in (part[0], part[-1]))
-        yield _group(f"{low} to {high}", (have[i][0] for i in part))
+        yield _group(tell("{low} to {high}", low=low, high=high), (have[i][0] for i in part))
 
 
 def _group(label: str, children: Iterable[Told]) -> _Group:
@@ -118,10 +119,17 @@ def _said(groups: Sequence[_Group], scores: Scores) -> str:
     """Where the median score is best, of groups that are large enough to have one."""
     known = [g for g in groups if len(g.scores) >= _ENOUGH]
     if len(known) < 2:
-        return "There are too few to compare."
+        return _("There are too few to compare.")
     best = (min if scores.lower else max)(known, key=lambda g: statistics.median(g.scores))
     of = facts.children(sum(g.count for g in groups))
-    return f"The median {scores.name} is best, {words.number(best.median)}, with {best.label} ({best.count} of {of})."
+    return tell(
+        "The median {score} is best, {median}, with {label} ({count} of {of}).",
+        score=scores.name,
+        median=words.number(best.median),
+        label=best.label,
+        count=best.count,
+        of=of,
+    )
 
 
 def _unnamed(shapes: Iterable[Shape]) -> tuple[Shape, ...]:
@@ -135,7 +143,11 @@ def _by_option(id_: str, name: str, have: list[tuple[Told, str]], scores: Scores
     groups.sort(key=lambda g: (g.median is None, sign * (g.median or 0.0)))
     shown = [g.label for g in groups[:_MOST_OPTIONS]]
     shapes = [s for arm in (CONTROL, SEARCH) for s in _rows(arm, have, shown, scores)]
-    more = f" {len(groups) - len(shown)} more options are in the table." if len(groups) > len(shown) else ""
+    more = (
+        tell(" {number} more options are in the table.", number=len(groups) - len(shown))
+        if len(groups) > len(shown)
+        else ""
+    )
     return Plot(
         id_, name, scores.axis, Axis("", named(shown), are_names=True), _unnamed(shapes), _said(groups, scores) + more, (name, *_HEADER),
         tuple(g.row(scores) for g in groups), max(14.0, LINE * len(shown)),
@@ -147,8 +159,8 @@ def _rows(arm: str, have: list[tuple[Told, str]], shown: list[str], scores: Scor
     own = [(c, v) for c, v in have if c["arm"] == arm and v in shown]
     spread = 0.55 / len(shown)
     at = {c["number"]: row(shown.index(v), len(shown)) + spread * ((_GOLDEN * c["number"]) % 1 - 0.5) for c, v in own}
-    for shape in scores.points(arm, [c for c, _ in own], [0.0] * len(own)):
-        points = tuple((x, at[number]) for (_, x), number in zip(shape.points, shape.of, strict=True))
+    for shape in scores.points(arm, [c for c, _x in own], [0.0] * len(own)):
+        points = tuple((x, at[number]) for (_y, x), number in zip(shape.points, shape.of, strict=True))
         yield dataclasses.replace(shape, points=points, join=_ASIDE.get(shape.join, ""))
 
 
@@ -163,17 +175,27 @@ def costs(told: Told) -> Plot | None:
     if scores is None or len(sound) < _ENOUGH or len(set(several)) < 2 or max(several) < _SHORTEST:
         return None
     across, front = Scale.of(several, is_log=is_wide(several)), _front(sound, cost, scores)
-    line, beaten = tuple((across.share(cost(c)), scores.at(c)) for c in front), "better than all that cost less"
+    line, beaten = tuple((across.share(cost(c)), scores.at(c)) for c in front), _("better than all that cost less")
     shapes = [Shape("front", beaten, line, join="steps"), Shape("front mark", "", line)]
     for arm in (CONTROL, SEARCH):
         own = [c for c in sound if c["arm"] == arm]
         shapes += _unnamed(scores.points(arm, own, [across.share(cost(c)) for c in own]))
     rows = tuple((facts.who(c), shown(c), words.number(c["score"])) for c in front)
-    ends = " to ".join(dict.fromkeys(f"{r[1]} with {r[2]}" for r in (rows[0], rows[-1])))
-    summary = f"{len(front)} of {facts.children(len(sound))} {'is' if len(front) == 1 else 'are'} {beaten}: {ends}."
+    ends = _(" to ").join(
+        dict.fromkeys(tell("{score} with {cost}", score=r[1], cost=r[2]) for r in (rows[0], rows[-1]))
+    )
+    summary = many(
+        "{number} of {children} is {beaten}: {ends}.",
+        "{number} of {children} are {beaten}: {ends}.",
+        len(front),
+        children=facts.children(len(sound)),
+        beaten=beaten,
+        ends=ends,
+    )
     return Plot(
-        "costs", f"{scores.name.capitalize()} against {label}", Axis(label, across.ticks()), scores.axis, tuple(shapes), summary,
-        ("child", label, scores.name), rows, 16.0,
+        "costs", tell("{score} against {cost}", score=scores.name.capitalize(), cost=label), Axis(label, across.ticks()), scores.axis,
+        tuple(shapes), summary,
+        (_("child"), label, scores.name), rows, 16.0,
     )  # fmt: skip
 
 

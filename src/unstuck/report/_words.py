@@ -10,13 +10,25 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from unstuck._language import Said, _, joined, many, marked, plural_of, say, stored, tell, translated
 from unstuck.evidence import Event, Model, Optimizer, Record
 from unstuck.verdict import CAUSES, Evidence, Finding, Verdict
 
 Scale = Literal["log", "linear", "share"]
 VERDICT_MARKS = {"sick": "✗", "healthy": "✓", "unknown": "?"}
 SEVERITY_MARKS = {"error": "✗", "warning": "!", "note": "·"}
-_CONFIDENCE = ((0.95, "almost certain"), (0.85, "very likely"), (0.65, "likely"), (0.4, "possible"), (0.0, "uncertain"))
+VERDICT_WORDS = {"sick": say("sick"), "healthy": say("healthy"), "unknown": say("unknown")}
+SEVERITY_WORDS = {"error": say("error"), "warning": say("warning"), "note": say("note")}
+SCORE_WORDS = {
+    "accuracy": say("accuracy"), "r2": "r2", "bit_accuracy": "bit_accuracy", "perplexity": say("perplexity"), "score": say("score"),
+}  # fmt: skip
+_CONFIDENCE = (
+    (0.95, say("almost certain")),
+    (0.85, say("very likely")),
+    (0.65, say("likely")),
+    (0.4, say("possible")),
+    (0.0, say("uncertain")),
+)
 
 
 class Signal(NamedTuple):
@@ -27,45 +39,80 @@ class Signal(NamedTuple):
 
 
 SIGNALS = {
-    "loss": Signal("loss", "linear"),
-    "score": Signal("score", "linear"),
-    "eval_loss": Signal("evaluation loss", "linear"),
-    "eval_score": Signal("evaluation score", "linear"),
-    "lr": Signal("learning rate", "linear"),
-    "grad_norm": Signal("gradient norm", "log"),
-    "batch_size": Signal("batch size", "linear"),
-    "step_seconds": Signal("seconds a step", "linear"),
-    "act_mean": Signal("activation mean", "linear"),
-    "act_std": Signal("activation deviation", "log"),
-    "act_max": Signal("largest activation", "log"),
-    "act_zero": Signal("share of zero outputs", "share"),
-    "act_nonfinite": Signal("share of NaN or Inf outputs", "share"),
-    "act_saturated": Signal("share of saturated outputs", "share"),
-    "act_negative": Signal("share of negative outputs", "share"),
-    "act_between": Signal("deviation between samples", "share"),
-    "dead_share": Signal("share of dead units", "share"),
-    "back_rms": Signal("gradient", "log"),
-    "back_max": Signal("largest gradient", "log"),
-    "back_zero": Signal("share of zero gradients", "share"),
-    "back_nonfinite": Signal("share of NaN or Inf gradients", "share"),
-    "grad_rms": Signal("gradient", "log"),
-    "grad_max": Signal("largest gradient", "log"),
-    "grad_zero": Signal("share of zero gradients", "share"),
-    "grad_nonfinite": Signal("share of NaN or Inf gradients", "share"),
-    "weight_rms": Signal("weight rms", "log"),
-    "weight_max": Signal("largest weight", "log"),
-    "weight_nonfinite": Signal("share of NaN or Inf weights", "share"),
-    "update_ratio": Signal("update / weight", "log"),
-    "stale_rms": Signal("gradient left from the step before", "linear"),
-    "lag_grad": Signal("gradient by time lag", "log"),
-    "input_mean": Signal("input mean", "linear"),
-    "input_std": Signal("input deviation", "log"),
-    "hessian_top": Signal("largest eigenvalue", "log"),
-    "hessian_bottom": Signal("smallest eigenvalue", "linear"),
-    "sharpness": Signal("sharpness as the optimizer feels it", "log"),
-    "stable_rate": Signal("stable learning rate", "log"),
-    "layer_top": Signal("largest eigenvalue", "log"),
-    "edge": Signal("rate / stable rate", "log"),
+    "loss": Signal(say("loss"), "linear"),
+    "score": Signal(say("score"), "linear"),
+    "eval_loss": Signal(say("evaluation loss"), "linear"),
+    "eval_score": Signal(say("evaluation score"), "linear"),
+    "lr": Signal(say("learning rate"), "linear"),
+    "grad_norm": Signal(say("gradient norm"), "log"),
+    "batch_size": Signal(say("batch size"), "linear"),
+    "step_seconds": Signal(say("seconds a step"), "linear"),
+    "act_mean": Signal(say("activation mean"), "linear"),
+    "act_std": Signal(say("activation deviation"), "log"),
+    "act_max": Signal(say("largest activation"), "log"),
+    "act_zero": Signal(say("share of zero outputs"), "share"),
+    "act_nonfinite": Signal(say("share of NaN or Inf outputs"), "share"),
+    "act_saturated": Signal(say("share of saturated outputs"), "share"),
+    "act_negative": Signal(say("share of negative outputs"), "share"),
+    "act_between": Signal(say("deviation between samples"), "share"),
+    "dead_share": Signal(say("share of dead units"), "share"),
+    "back_rms": Signal(say("gradient"), "log"),
+    "back_max": Signal(say("largest gradient"), "log"),
+    "back_zero": Signal(say("share of zero gradients"), "share"),
+    "back_nonfinite": Signal(say("share of NaN or Inf gradients"), "share"),
+    "grad_rms": Signal(say("gradient"), "log"),
+    "grad_max": Signal(say("largest gradient"), "log"),
+    "grad_zero": Signal(say("share of zero gradients"), "share"),
+    "grad_nonfinite": Signal(say("share of NaN or Inf gradients"), "share"),
+    "weight_rms": Signal(say("weight rms"), "log"),
+    "weight_max": Signal(say("largest weight"), "log"),
+    "weight_nonfinite": Signal(say("share of NaN or Inf weights"), "share"),
+    "update_ratio": Signal(say("update / weight"), "log"),
+    "stale_rms": Signal(say("gradient left from the step before"), "linear"),
+    "lag_grad": Signal(say("gradient by time lag"), "log"),
+    "input_mean": Signal(say("input mean"), "linear"),
+    "input_std": Signal(say("input deviation"), "log"),
+    "hessian_top": Signal(say("largest eigenvalue"), "log"),
+    "hessian_bottom": Signal(say("smallest eigenvalue"), "linear"),
+    "sharpness": Signal(say("sharpness as the optimizer feels it"), "log"),
+    "stable_rate": Signal(say("stable learning rate"), "log"),
+    "layer_top": Signal(say("largest eigenvalue"), "log"),
+    "edge": Signal(say("rate / stable rate"), "log"),
+    "condition": Signal(say("condition"), "linear"),
+    "critical_rate": Signal(say("critical rate"), "linear"),
+    "distinct_labels": Signal(say("distinct labels"), "linear"),
+    "dropout": Signal(say("dropout"), "linear"),
+    "eval_input_size": Signal(say("eval input size"), "linear"),
+    "features_apart": Signal(say("features apart"), "linear"),
+    "gain": Signal(say("gain"), "linear"),
+    "in_train_mode": Signal(say("in train mode"), "linear"),
+    "input_size": Signal(say("input size"), "linear"),
+    "label_share": Signal(say("label share"), "linear"),
+    "linear_pairs": Signal(say("linear pairs"), "linear"),
+    "loss_part": Signal(say("loss part"), "linear"),
+    "mode_gap": Signal(say("mode gap"), "linear"),
+    "noise_scale": Signal(say("noise scale"), "linear"),
+    "older_nodes": Signal(say("older nodes"), "linear"),
+    "output_size": Signal(say("output size"), "linear"),
+    "overfit_score": Signal(say("overfit score"), "linear"),
+    "pairs": Signal(say("pairs"), "linear"),
+    "prediction_share": Signal(say("prediction share"), "linear"),
+    "quality_adam": Signal(say("quality adam"), "linear"),
+    "quality_best_rate": Signal(say("quality best rate"), "linear"),
+    "reference_score": Signal(say("reference score"), "linear"),
+    "share_not_trained": Signal(say("share not trained"), "linear"),
+    "steps_in_evaluation_mode": Signal(say("steps in evaluation mode"), "linear"),
+    "target_mean": Signal(say("target mean"), "linear"),
+    "target_std": Signal(say("target std"), "linear"),
+    "target_min": Signal(say("target min"), "linear"),
+    "target_max": Signal(say("target max"), "linear"),
+    "unseen_labels": Signal(say("unseen labels"), "linear"),
+    "weight_left": Signal(say("weight left"), "linear"),
+    "weight_std": Signal(say("weight std"), "linear"),
+    "output_min": Signal(say("output min"), "linear"),
+    "output_max": Signal(say("output max"), "linear"),
+    "output_sums_to_one": Signal(say("output sums to one"), "linear"),
+    "output_log_sums_to_one": Signal(say("output log sums to one"), "linear"),
 }
 
 
@@ -75,8 +122,10 @@ def signal(name: str) -> Signal:
 
 
 def clean(text: object) -> str:
-    """Text from the user's program on one line, without control characters that would act on a terminal or a page."""
-    spaced = " ".join(str(text).split())
+    """Text on one line, without control characters that would act on a terminal or a page; ours in the language that is spoken."""
+    spaced = " ".join((translated(text) if isinstance(text, Said) else str(text)).split())
+    if spaced.isprintable():
+        return spaced
     return "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(c) in {"Cc", "Cf", "Cs"} else c for c in spaced)
 
 
@@ -96,7 +145,7 @@ def number(value: float | None, digits: int = 3) -> str:
 def exact(value: Any) -> str:
     """A value somebody chose, or counted, as they would write it: "0.1", "3e-4", "(0.9, 0.95)", "yes"."""
     if isinstance(value, (bool, np.bool_)):
-        return "yes" if value else "no"
+        return _("yes") if value else _("no")
     if isinstance(value, (float, np.floating)):
         plain = f"{value:.6g}".replace("nan", "NaN").replace("inf", "Inf").replace("e+", "e")
         return _short_exponent(f"{value:.4e}") if math.isfinite(value) and 0 < abs(value) < 1e-3 else plain
@@ -127,9 +176,16 @@ def count(value: int) -> str:
     return str(value)
 
 
+_UNITS = (
+    (86400, marked("{number} d"), 3600, marked("{number} h")),
+    (3600, marked("{number} h"), 60, marked("{number} min")),
+    (60, marked("{number} min"), 1, marked("{number} s")),
+)
+
+
 def plural(num: int, noun: str) -> str:
-    """A count with its noun: "1 layer", "10 layers"."""
-    return f"{num} {noun}" if num == 1 else f"{num} {noun}s"
+    """A count with its noun: "1 layer", "10 layers", "3 batches". The noun is a literal, so that it can be collected."""
+    return many(f"{{number}} {noun}", f"{{number}} {plural_of(noun)}", num)
 
 
 def duration(seconds: float | None) -> str:
@@ -137,19 +193,20 @@ def duration(seconds: float | None) -> str:
     if seconds is None or not math.isfinite(seconds):
         return "–"
     if seconds < 60:
-        return f"{seconds:.1f} s"
+        return tell("{seconds:.1f} s", seconds=seconds)
     whole = round(seconds)
-    for unit, name, lower, lower_name in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+    for unit, name, lower, lower_name in _UNITS:
         if whole >= unit:
             rest = whole % unit // lower
-            return f"{whole // unit} {name}" + (f" {rest} {lower_name}" if rest else "")
-    return f"{whole} s"
+            first = tell(name, number=whole // unit)
+            return f"{first} {tell(lower_name, number=rest)}" if rest else first
+    return tell("{number} s", number=whole)
 
 
 def confidence(share: float) -> str:
     """A probability in words and as a number: "very likely (0.93)"."""
-    word = next((word for limit, word in _CONFIDENCE if share >= limit), "uncertain")
-    return f"{word} ({share:.2f})"
+    word = next((word for limit, word in _CONFIDENCE if share >= limit), _CONFIDENCE[-1][1])
+    return f"{_(word)} ({share:.2f})"
 
 
 def place(name: str, width: int = 28) -> str:
@@ -161,11 +218,12 @@ def place(name: str, width: int = 28) -> str:
 def places(names: Sequence[str], record: Record) -> str:
     """Where a finding sits, short: "net.0 … net.18 (10 layers)"; "the whole program" when it has no place."""
     if not names:
-        return "the whole program"
+        return _("the whole program")
     if len(names) <= 3:
         return ", ".join(place(name) for name in names)
-    noun = "parameter" if all(name in record.parameters and name not in record.layers for name in names) else "layer"
-    return f"{place(names[0])} … {place(names[-1])} ({plural(len(names), noun)})"
+    are_parameters = all(name in record.parameters and name not in record.layers for name in names)
+    told = plural(len(names), "parameter") if are_parameters else plural(len(names), "layer")
+    return f"{place(names[0])} … {place(names[-1])} ({told})"
 
 
 def evidence(items: Iterable[Evidence], most: int = 4) -> list[str]:
@@ -176,7 +234,12 @@ def evidence(items: Iterable[Evidence], most: int = 4) -> list[str]:
     lines = []
     for (name, step), group in groups.items():
         values = ", ".join(f"{place(e.layer)} {measured(name, e.value)}".strip() for e in group)
-        lines.append(f"{signal(name).words} {'of ' if group[0].layer else ''}{values} (step {step})")
+        called = signal(name).words
+        lines.append(
+            tell("{signal} of {values} (step {step})", signal=called, values=values, step=step)
+            if group[0].layer
+            else tell("{signal} {values} (step {step})", signal=called, values=values, step=step)
+        )
     return lines
 
 
@@ -188,21 +251,29 @@ def remedies(finding: Finding) -> str:
 def headline(verdict: Verdict, record: Record) -> str:
     """The verdict as one plain sentence."""
     if verdict.verdict == "unknown":
-        return sentence(verdict.why_unknown or "too little was seen to judge")
+        return sentence(verdict.why_unknown or say("too little was seen to judge"))
+    name = program(record)
     if verdict.verdict == "healthy":
-        return f"Nothing found that keeps {program(record)} from training, in {plural(record.steps, 'step')}."
+        return many(
+            "Nothing found that keeps {program} from training, in {number} step.",
+            "Nothing found that keeps {program} from training, in {number} steps.",
+            record.steps,
+            program=name,
+        )
     if not verdict.findings:
-        return f"Something keeps {program(record)} from training, but no rule names it."
+        return tell("Something keeps {program} from training, but no rule names it.", program=name)
     worst = verdict.findings[0]
-    judgement = "can't train" if worst.severity == "error" else "trains worse than it could"
-    return f"{_capital(program(record))} {judgement}: {CAUSES[worst.cause]}."
+    told = {"program": _capital(name), "cause": CAUSES[worst.cause]}
+    if worst.severity == "error":
+        return tell("{program} can't train: {cause}.", **told)
+    return tell("{program} trains worse than it could: {cause}.", **told)
 
 
 def sentence(text: object) -> str:
     """Text from anywhere as one sentence, with a capital and a full stop."""
     plain = clean(text)
     plain = plain[:1].upper() + plain[1:] if plain.partition(" ")[0].isalpha() else plain
-    return plain if plain.endswith((".", "!", "?", "…")) else f"{plain}."
+    return plain if plain.endswith((".", "!", "?", "…", "。", "！", "？")) else tell("{sentence}.", sentence=plain)
 
 
 def program(record: Record) -> str:
@@ -210,7 +281,7 @@ def program(record: Record) -> str:
     script = record.meta.get("script")
     if script:
         return clean(PurePath(str(script)).name or script)
-    return clean(record.program.models[0].name) if record.program.models else "the network"
+    return clean(record.program.models[0].name) if record.program.models else _("the network")
 
 
 def ending(record: Record) -> str:
@@ -219,33 +290,49 @@ def ending(record: Record) -> str:
     if status == "finished":
         return ""
     if status == "running":
-        return "still running"
+        return _("still running")
+    told = _STATUS.get(status, status)
     exception = next(iter(record.happened("exception")), None)
     if exception is not None:
-        return clean(f"{status} with {exception.data.get('type', 'an exception')}: {exception.data.get('message', '')}")
+        kind, message = exception.data.get("type", _("an exception")), exception.data.get("message", "")
+        if not message:
+            return clean(say("{status} with {type}", status=told, type=kind))
+        return clean(say("{status} with {type}: {message}", status=told, type=kind, message=message))
     code = record.meta.get("exit_code")
-    return clean(f"{status}, exit code {code}" if code is not None else status)
+    return clean(say("{status}, exit code {code}", status=told, code=code) if code is not None else told)
 
 
 def model(item: Model, record: Record) -> str:
     """A model in a few words."""
     layers = sum(layer.model == item.name and layer.role != "loss" for layer in record.program.layers)
-    wraps = f" in {', '.join(map(clean, item.wrapped_by))}" if item.wrapped_by else ""
-    size = [f"{count(item.num_parameters)} parameters", *([plural(layers, "layer")] if layers else [])]
+    wraps = tell(" in {wrappers}", wrappers=", ".join(map(clean, item.wrapped_by))) if item.wrapped_by else ""
+    parameters = tell("{count} parameters", count=count(item.num_parameters))
+    size = [parameters, *([plural(layers, "layer")] if layers else [])]
     return f"{clean(item.name)} ({clean(item.kind)}{wraps}), {', '.join(size)}"
 
 
 def run(record: Record, *, curvature: bool = True) -> str:
     """How long the run was, what watching it cost (and measuring curvature), and how it ended."""
     seconds = record.meta.get("seconds")
-    parts = [plural(record.steps, "step") + (f" in {duration(seconds)}" if seconds is not None else "")]
+    steps = plural(record.steps, "step")
+    parts = [tell("{steps} in {time}", steps=steps, time=duration(seconds)) if seconds is not None else steps]
     if record.meta.get("overhead") is not None:
-        parts.append(f"watching took {percent(record.meta['overhead'])} of it")
+        parts.append(tell("watching took {share} of it", share=percent(record.meta["overhead"])))
     if record.meta.get("probe_seconds"):
-        parts.append(f"experiments {duration(record.meta['probe_seconds'])} more")
+        parts.append(tell("experiments {time} more", time=duration(record.meta["probe_seconds"])))
     if curvature and record.meta.get("curvature_seconds"):
-        parts.append(f"curvature {duration(record.meta['curvature_seconds'])} more")
-    return ", ".join(filter(None, (*parts, ending(record))))
+        parts.append(tell("curvature {time} more", time=duration(record.meta["curvature_seconds"])))
+    return _(joined(filter(None, (*parts, ending(record))), say(", ")))
+
+
+def reason(text: object) -> str:
+    """Why something could not be measured, as the watcher wrote it into a record."""
+    return clean(stored(str(text), *_REASONS)) if text else ""
+
+
+def not_found(record: Record) -> list[str]:
+    """What the watcher could not see, sentence by sentence."""
+    return [clean(stored(told)) for told in record.program.not_found]
 
 
 def settings(items: Mapping[str, Any]) -> str:
@@ -261,11 +348,22 @@ def settings(items: Mapping[str, Any]) -> str:
 def optimizer(item: Optimizer) -> str:
     """An optimizer in a few words."""
     extras = [settings({key: v for key, v in item.settings.items() if key in _TOLD})]
-    extras += [f"schedule {clean(item.schedule)}"] if item.schedule else []
-    extras += [f"clipped by {clean(item.clipping)}"] if item.clipping else []
+    extras += [tell("schedule {name}", name=clean(item.schedule))] if item.schedule else []
+    extras += [tell("clipped by {name}", name=clean(item.clipping))] if item.clipping else []
     return ", ".join(filter(None, (clean(item.kind), *extras)))
 
 
+_REASONS = (
+    marked("the network is wrapped by {wrappers}"),
+    marked("a snapshot takes {size} MiB, and all may take {most}: there are {number} along the run"),
+    marked("a snapshot takes {size} MiB, and all may take {most}: there is none between start and end"),
+)
+_STATUS = {
+    "failed": say("failed"),
+    "killed": say("killed"),
+    "interrupted": say("interrupted"),
+    "stopped": say("stopped"),
+}
 _TOLD = ("lr", "momentum", "betas", "weight_decay", "nesterov")
 
 
@@ -281,4 +379,4 @@ def _short_exponent(text: str) -> str:
 
 
 def _capital(text: str) -> str:
-    return "The network" if text == "the network" else text
+    return _("The network") if text == _("the network") else text

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from unstuck._language import _, tell
 from unstuck.evidence import Event, Record
 from unstuck.report import _words as words
 from unstuck.report._samples import drawn
@@ -30,13 +31,12 @@ def worst_samples(record: Record) -> dict[str, Any] | None:
 
 
 def _says(data: Mapping[str, Any]) -> str:
-    looked, wrong = data.get("looked"), data.get("wrong")
-    among = (
-        f"Of {looked} training samples that were looked at, {wrong} were wrong. "
-        if data.get("kind") != "regression"
-        else ""
-    )
-    return f"{among}These are samples that it was trained on, the most confident errors first: wrong labels often show here."
+    rest = _("These are samples that it was trained on, the most confident errors first: wrong labels often show here.")
+    if data.get("kind") == "regression":
+        return rest
+    counted = {name: words.exact(data.get(name)) for name in ("looked", "wrong")}
+    among = tell("Of {looked} training samples that were looked at, {wrong} were wrong.", **counted)
+    return f"{among} {rest}"
 
 
 def _card(sample: Mapping[str, Any]) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def _card(sample: Mapping[str, Any]) -> dict[str, Any]:
     sure, error = sample.get("confidence"), sample.get("error")
     sketch = sample.get("input")
     return {
-        "number": None, "picture": drawn(sketch, f"a training sample, {target}") if sketch is not None else "",
+        "number": None, "picture": drawn(sketch, tell("a training sample, {target}", target=target)) if sketch is not None else "",
         "target": target, "prediction": prediction, "sure": words.percent(sure) if _is_number(sure) else "",
         "loss": words.number(_value(sample.get("loss"))), "error": words.percent(error) if _is_number(error) else "",
     }  # fmt: skip

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from unstuck._json import plain
+from unstuck._language import _, speaking, tell
 from unstuck.evidence import Record
 from unstuck.report import _words as words
 from unstuck.report._batch import HEADER, Batch, advice, caveats, facts, gathered, headline, mark, row
@@ -52,7 +53,8 @@ def to_json(record: Record) -> dict[str, Any]:
         >>> to_json(Record.of())["verdict"]
         'unknown'
     """
-    return plain(as_json(gathered(record), record))
+    with speaking("en"):
+        return plain(as_json(gathered(record), record))
 
 
 def write(record: Record, path: str | Path) -> None:
@@ -85,11 +87,11 @@ def _parts(record: Record, width: int) -> Iterator[RenderableType]:
 
 
 def _headline(found: Batch, record: Record) -> RenderableType:
-    badge = {"change": f"{found.choice.get('recommended')}", "keep": f"KEEP {found.choice.get('own')}"}
+    badge = {"change": f"{found.choice.get('recommended')}", "keep": tell("KEEP {size}", size=found.choice.get("own"))}
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(no_wrap=True)
     grid.add_column()
-    told = Text(badge.get(found.verdict, "UNKNOWN"), f"bold {_COLOURS[found.verdict]}")
+    told = Text(badge.get(found.verdict, _("UNKNOWN")), f"bold {_COLOURS[found.verdict]}")
     grid.add_row(told, Short(Text(words.clean(headline(found, record)), "bold"), lines=4))
     return grid
 
@@ -101,13 +103,13 @@ def _sizes(found: Batch, *, wide: bool) -> Table:
     grid = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     grid.add_column("", width=1)
     for i in shown:
-        grid.add_column(HEADER[i], justify="right", no_wrap=True)
+        grid.add_column(_(HEADER[i]), justify="right", no_wrap=True)
     grid.add_column("", no_wrap=True)
     for size in found.sizes:
         cells, told = row(size), mark(size, found)
         style = "bold" if size["size"] == found.choice["recommended"] else "" if told else "dim"
         sign = "→" if told in ("recommended", "kept") else ""
-        grid.add_row(sign, *(cells[i] for i in shown), told, style=style)
+        grid.add_row(sign, *(cells[i] for i in shown), words.clean(told), style=style)
     return grid
 
 
@@ -117,10 +119,14 @@ def _rows(found: Batch) -> Iterator[Row]:
         if label == "noise" and len(found.noise) > 2:
             yield (
                 "",
-                line(Text.assemble((spark(_course(found), "log"), _BARS), ("  from start to end, log scale", "dim"))),
+                line(
+                    Text.assemble(
+                        (spark(_course(found), "log"), _BARS), (f"  {_('from start to end, log scale')}", "dim")
+                    )
+                ),
             )
     for i, told in enumerate(caveats(found)):
-        yield "" if i else "mind", Short(Text(words.clean(words.sentence(told))), lines=3)
+        yield "" if i else _("mind"), Short(Text(words.clean(words.sentence(told))), lines=3)
 
 
 def _course(found: Batch) -> np.ndarray:
@@ -131,9 +137,9 @@ def _course(found: Batch) -> np.ndarray:
 
 def _footer(found: Batch, record: Record) -> Iterator[Row]:
     if found.notes:
-        yield "left out", Short(Text(words.clean("; ".join(found.notes))), lines=3)
+        yield _("left out"), Short(Text(words.clean(_("; ").join(found.notes))), lines=3)
     seconds = record.meta.get("batch_seconds")
-    took = f", measuring took {words.duration(seconds)}" if seconds else ""
-    yield "run", Short(Text(words.run(record) + took), lines=2)
+    took = tell(", measuring took {time}", time=words.duration(seconds)) if seconds else ""
+    yield _("run"), Short(Text(words.run(record) + took), lines=2)
     if record.path:
-        yield "record", Text(words.clean(record.path), overflow="fold")
+        yield _("record"), Text(words.clean(record.path), overflow="fold")

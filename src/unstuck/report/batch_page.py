@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from unstuck._language import _, tell
 from unstuck.evidence import Record
 from unstuck.report import _words as words
 from unstuck.report._batch import (
@@ -51,7 +52,7 @@ def render(record: Record) -> str:
     return _template("batch.html").render(
         found=found,
         name=words.program(record),
-        badge={"change": "change it", "keep": "keep it", "unknown": "unknown"}[found.verdict],
+        badge={"change": _("change it"), "keep": _("keep it"), _("unknown"): _("unknown")}[found.verdict],
         headline=headline(found, record),
         advice=advice(found),
         stats=list(_stats(found)),
@@ -88,33 +89,35 @@ def _stats(found: Batch) -> Sequence[tuple[str, str, str]]:
     rate = words.number(found.new_rate, 2) if own.get("rate") else f"× {words.number(chosen['rate'], 2)}"
     critical = found.choice.get("critical")
     return [
-        ("batch size", str(chosen["size"]), f"{own['size']} as it is"),
-        ("learning rate", rate, f"× {words.number(chosen['rate'], 2)}"),
-        ("updates", words.count(found.new_updates), f"{words.count(own['updates'])} as it is"),
-        ("time to the same loss", words.percent(chosen["time"]), _between(chosen)),
-        ("an update", time_of(chosen["update_seconds"]), f"± {time_of(chosen['update_error'])}"),
-        ("critical batch size", words.number(critical, 2) if critical is not None else "–", "over the run"),
+        (_("batch size"), str(chosen["size"]), tell("{size} as it is", size=own["size"])),
+        (_("learning rate"), rate, f"× {words.number(chosen['rate'], 2)}"),
+        (_("updates"), words.count(found.new_updates), tell("{updates} as it is", updates=words.count(own["updates"]))),
+        (_("time to the same loss"), words.percent(chosen["time"]), _between(chosen)),
+        (_("an update"), time_of(chosen["update_seconds"]), f"± {time_of(chosen['update_error'])}"),
+        (_("critical batch size"), words.number(critical, 2) if critical is not None else "–", _("over the run")),
     ]
 
 
 def _between(size: Told) -> str:
     return (
-        "as it is" if size["low"] == size["high"] else f"{words.percent(size['low'])} to {words.percent(size['high'])}"
+        _("as it is")
+        if size["low"] == size["high"]
+        else tell("{low} to {high}", low=words.percent(size["low"]), high=words.percent(size["high"]))
     )
 
 
 def _run(found: Batch, record: Record) -> tuple[tuple[str, str], list[tuple[str, str]]]:
     seconds = record.meta.get("batch_seconds")
     rows = [
-        ("run", words.run(record)),
-        ("measuring took", words.duration(seconds) if seconds else ""),
-        ("optimizer", found.own.get("optimizer") or ("written by hand" if found.own.get("by_hand") else "")),
-        ("samples in the training set", str(found.own.get("num_samples") or "")),
-        ("samples at hand", str(found.own.get("samples") or "")),
-        ("notes", "; ".join(found.notes)),
-        ("record", str(record.path or "")),
+        (_("run"), words.run(record)),
+        (_("measuring took"), words.duration(seconds) if seconds else ""),
+        (_("optimizer"), found.own.get("optimizer") or (_("written by hand") if found.own.get("by_hand") else "")),
+        (_("samples in the training set"), str(found.own.get("num_samples") or "")),
+        (_("samples at hand"), str(found.own.get("samples") or "")),
+        (_("notes"), _("; ").join(found.notes)),
+        (_("record"), str(record.path or "")),
     ]
-    return ("what", "value"), [(what, words.clean(value)) for what, value in rows if value]
+    return (_("what"), _("value")), [(what, words.clean(value)) for what, value in rows if value]
 
 
 # ---------------------------------------------------------------------- pictures
@@ -127,7 +130,7 @@ class _Sizes:
         self.found = found
         self.scale = Scale.of([s["size"] for s in found.sizes], is_log=True)
         every = math.ceil(len(found.sizes) / _MOST_TICKS)
-        self.axis = Axis("batch size", tuple((self.at(s["size"]), str(s["size"])) for s in found.sizes[::every]))
+        self.axis = Axis(_("batch size"), tuple((self.at(s["size"]), str(s["size"])) for s in found.sizes[::every]))
 
     def at(self, size: float) -> float:
         """Where a size lies, from 0 to 1."""
@@ -136,10 +139,10 @@ class _Sizes:
     def marks(self) -> list[Shape]:
         """Lines from top to bottom."""
         own, recommended = self.found.choice["own"], self.found.choice["recommended"]
-        shapes = [Shape("asis", "as it is", ((self.at(own), 0.0), (self.at(own), 1.0)), join="line")]
+        shapes = [Shape("asis", _("as it is"), ((self.at(own), 0.0), (self.at(own), 1.0)), join="line")]
         if recommended != own:
             x = self.at(recommended)
-            shapes.append(Shape("advised", "recommended", ((x, 0.0), (x, 1.0)), join="line"))
+            shapes.append(Shape("advised", _("recommended"), ((x, 0.0), (x, 1.0)), join="line"))
         return shapes
 
 
@@ -166,19 +169,23 @@ def _time(found: Batch) -> Plot | None:
     line = tuple((x, up.share(s["time"])) for x, s in zip(across, found.sizes, strict=True))
     low, high = ([up.share(max(s[name], 1e-9)) for s in found.sizes] for name in ("low", "high"))
     least = min(found.sizes, key=lambda s: s["time"])
-    said = (
-        f"Least with batches of {least['size']}: {words.percent(least['time'])} of the time that batches of {found.choice['own']} take "
-        f"({_between(least)}). Updates are predicted by the noise scale along the run, the time of each is measured. The band is the "
-        "interval of both."
+    said = tell(
+        "Least with batches of {size}: {time} of the time that batches of {own} take ({between}). "
+        "Updates are predicted by the noise scale along the run, the time of each is measured. The "
+        "band is the interval of both.",
+        size=least["size"],
+        time=words.percent(least["time"]),
+        own=found.choice["own"],
+        between=_between(least),
     )
     shapes = (
-        Shape("band", "interval", _band(across, low, high), join="boxes"), *sizes.marks(),
-        Shape("search best", "predicted time", line, join="line"), Shape("search dot", "", line),
+        Shape("band", _("interval"), _band(across, low, high), join="boxes"), *sizes.marks(),
+        Shape("search best", _("predicted time"), line, join="line"), Shape("search dot", "", line),
     )  # fmt: skip
     rows = tuple((str(s["size"]), f"{words.number(s['time'], 2)}", _between(s)) for s in found.sizes)
-    axis = Axis("time, relative", tuple((at, f"× {text}") for at, text in up.ticks()))
-    header = ("batch size", "time, relative", "interval")
-    return Plot("time", "Time to the same loss", sizes.axis, axis, shapes, said, header, rows, 18.0)
+    axis = Axis(_("time, relative"), tuple((at, f"× {text}") for at, text in up.ticks()))
+    header = (_("batch size"), _("time, relative"), "interval")
+    return Plot("time", _("Time to the same loss"), sizes.axis, axis, shapes, said, header, rows, 18.0)
 
 
 def _update(found: Batch) -> Plot | None:
@@ -191,12 +198,12 @@ def _update(found: Batch) -> Plot | None:
     at = np.geomspace(found.sizes[0]["size"], found.sizes[-1]["size"], 60)
     fitted = tuple((sizes.at(n), up.share(_fitted(found, float(n)))) for n in at)
     shapes = (
-        *sizes.marks(), Shape("control best", "fitted", fitted, join="line"), Shape("search dot", "measured", dots),
+        *sizes.marks(), Shape("control best", _("fitted"), fitted, join="line"), Shape("search dot", _("measured"), dots),
     )  # fmt: skip
-    said = f"{next((told for label, told in facts(found) if label == 'time'), '')}."
+    said = words.sentence(next((told for label, told in facts(found) if label == "time"), ""))
     rows = tuple((str(s["size"]), time_of(s["update_seconds"]), f"± {time_of(s['update_error'])}") for s in found.sizes)
-    header = ("batch size", "an update", "standard error")
-    return Plot("update", "Time of an update", sizes.axis, _seconds(up), shapes, said, header, rows)
+    header = (_("batch size"), _("an update"), _("standard error"))
+    return Plot("update", _("Time of an update"), sizes.axis, _seconds(up), shapes, said, header, rows)
 
 
 def _fitted(found: Batch, size: float) -> float:
@@ -216,15 +223,25 @@ def _pass(found: Batch) -> Plot | None:
     sizes = _Sizes(found)
     up = Scale.of([s["epoch_seconds"] for s in known], is_log=True)
     line = tuple((sizes.at(s["size"]), up.share(s["epoch_seconds"])) for s in known)
-    shapes = (*sizes.marks(), Shape("search best", "a pass", line, join="line"), Shape("search dot", "", line))
+    shapes = (*sizes.marks(), Shape("search best", _("a pass"), line, join="line"), Shape("search dot", "", line))
     least = min(known, key=lambda s: s["epoch_seconds"])
-    said = (
-        f"Fastest with batches of {least['size']}: {time_of(least['epoch_seconds'])} for {words.count(found.own['num_samples'])} samples, "
-        "updates alone. A faster pass isn't a faster training: with larger batches it makes fewer updates."
+    said = tell(
+        "Fastest with batches of {size}: {time} for {samples} samples, updates alone. A "
+        "faster pass isn't a faster training: with larger batches it makes fewer updates.",
+        size=least["size"],
+        time=time_of(least["epoch_seconds"]),
+        samples=words.count(found.own["num_samples"]),
     )
     rows = tuple((str(s["size"]), time_of(s["epoch_seconds"])) for s in known)
     return Plot(
-        "pass", "Time of a pass over the data", sizes.axis, _seconds(up), shapes, said, ("batch size", "a pass"), rows
+        "pass",
+        _("Time of a pass over the data"),
+        sizes.axis,
+        _seconds(up),
+        shapes,
+        said,
+        (_("batch size"), _("a pass")),
+        rows,
     )
 
 
@@ -247,18 +264,18 @@ def _noise(found: Batch) -> Plot | None:
     bars = tuple(point for p in known for point in (at(p["step"], p["low"]), at(p["step"], p["high"])))
     open_bars = tuple(point for p in unknown for point in (at(p["step"], p["low"]), (across.share(p["step"]), 1.0)))
     shapes = (
-        Shape("asis", "batch size as it is", (at(0, own), at(last, own)), join="line"),
+        Shape("asis", _("batch size as it is"), (at(0, own), at(last, own)), join="line"),
         Shape("search span", "", bars, join="pairs"),
-        Shape("search dot", "noise scale, and its 95% interval", tuple(at(p["step"], p["scale"]) for p in known)),
+        Shape("search dot", _("noise scale, and its 95% interval"), tuple(at(p["step"], p["scale"]) for p in known)),
         Shape("control span", "", open_bars, join="pairs"),
-        Shape("control dot", "at least", tuple(at(p["step"], p["low"]) for p in unknown)),
+        Shape("control dot", _("at least"), tuple(at(p["step"], p["low"]) for p in unknown)),
     )
-    said = (
-        f"{words.sentence(next(told for label, told in facts(found) if label == 'noise'))} Below the noise scale twice the batch takes "
-        "about half the updates, above it as many."
+    said = tell(
+        "{sentence} Below the noise scale twice the batch takes about half the updates, above it as many.",
+        sentence=words.sentence(next(told for label, told in facts(found) if label == "noise")),
     )
     rows = tuple((str(p["step"]), scale(p)) for p in found.noise)
     return Plot(
-        "noise", "Noise scale along the run", Axis("update", across.ticks()), Axis("samples", up.ticks()), shapes, said,
-        ("update", "noise scale in samples"), rows,
+        "noise", _("Noise scale along the run"), Axis(_("update"), across.ticks()), Axis(_("samples"), up.ticks()), shapes, said,
+        (_("update"), _("noise scale in samples")), rows,
     )  # fmt: skip

@@ -6,13 +6,17 @@ import math
 from typing import TextIO
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from unstuck.report._words import plural
+from unstuck._language import _, stored, tell
+from unstuck.report._words import clean, plural
+from unstuck.report.text import Short, shown_on
 from unstuck.trials.visit import Cure, Prescription, Trial, words
 
 WIDEST = 100
+_MANY = 99  # lines: all of them
 MOST = 12  # trials that are listed
 
 
@@ -25,33 +29,58 @@ def text(cure: Cure, stream: TextIO) -> None:
     """
     width = None if stream.isatty() else WIDEST
     console = Console(file=stream, highlight=False, markup=False, emoji=False, width=width)
+    with shown_on(console.options):
+        _visit(console, cure)
+
+
+def _visit(console: Console, cure: Cure) -> None:
     console.print()
     found = cure.prescription
     if found is None:
         healthy = cure.verdict.verdict == "healthy"
         console.print(
-            Text("no cure needed" if healthy else "no cure found", style="bold green" if healthy else "bold yellow")
+            Text(
+                _("no cure needed") if healthy else _("no cure found"), style="bold green" if healthy else "bold yellow"
+            )
         )
-        console.print(f"  {cure.why}")
+        console.print(Padding(Short(Text(clean(cure.why)), lines=_MANY), (0, 0, 0, 2)))
     else:
         _prescription(console, found)
     _tried(console, cure.trials)
     looked = plural(len(cure.trials), "treatment")
-    console.print(
-        f"  {looked} looked at in {cure.seconds:.0f} s; the script as it is takes {cure.baseline.seconds:.0f} s"
+    told = tell(
+        "{treatments} looked at in {seconds:.0f} s; the script as it is takes {own:.0f} s",
+        treatments=looked,
+        seconds=cure.seconds,
+        own=cure.baseline.seconds,
     )
+    console.print(f"  {told}")
 
 
 def _prescription(console: Console, found: Prescription) -> None:
-    console.print(Text("cure", style="bold green"), Text(words(found.treatment), style="bold"))
+    console.print(Text(_("cure"), style="bold green"), Text(words(found.treatment), style="bold"))
     console.print(
-        f"  {found.score} over {found.effect.pairs} fresh seeds: {_values(found.without)} without, {_values(found.treated)} with it"
+        "  "
+        + tell(
+            "{score} over {pairs} fresh seeds: {without} without, {treated} with it",
+            score=stored(found.score),
+            pairs=found.effect.pairs,
+            without=_values(found.without),
+            treated=_values(found.treated),
+        )
     )
     console.print(
-        f"  effect on {found.effect_of}: {found.effect.mean:+.3g}, 95% interval {found.effect.low:+.3g} to {found.effect.high:+.3g}"
+        "  "
+        + tell(
+            "effect on {what}: {mean:+.3g}, 95% interval {low:+.3g} to {high:+.3g}",
+            what=stored(found.effect_of),
+            mean=found.effect.mean,
+            low=found.effect.low,
+            high=found.effect.high,
+        )
     )
     if found.findings_after:
-        console.print(f"  still found: {', '.join(found.findings_after)}")
+        console.print("  " + tell("still found: {causes}", causes=", ".join(found.findings_after)))
     console.print()
     for line in found.diff.splitlines():
         style = "green" if line.startswith("+") else "red" if line.startswith("-") else "dim"
@@ -64,24 +93,24 @@ def _tried(console: Console, trials: tuple[Trial, ...]) -> None:
     if made:
         console.print(_table(made))
     if len(made) > MOST:
-        console.print(f"  and {len(made) - MOST} more", style="dim")
-    unwritten = sorted({f"{t.treatment[-1].remedy} ({t.why_not})" for t in trials if not t.values})
+        console.print("  " + tell("and {number} more", number=len(made) - MOST), style="dim")
+    unwritten = sorted({f"{t.treatment[-1].remedy} ({clean(stored(t.why_not))})" for t in trials if not t.values})
     if unwritten:
-        console.print(f"  not written: {'; '.join(unwritten[:3])}", style="dim")
+        console.print("  " + tell("not written: {remedies}", remedies=_("; ").join(unwritten[:3])), style="dim")
 
 
 def _table(trials: list[Trial]) -> Table:
-    table = Table("tried", "score", "gain", box=None, padding=(0, 2, 0, 2), header_style="dim")
+    table = Table(_("tried"), _("score"), _("gain"), box=None, padding=(0, 2, 0, 2), header_style="dim")
     for trial in sorted(trials, key=lambda t: -t.gain if math.isfinite(t.gain) else math.inf)[:MOST]:
         value = trial.values[0]
         table.add_row(
             words(trial.treatment),
             f"{value:.3g}" if math.isfinite(value) else "-",
-            f"{trial.gain:+.2f}" if math.isfinite(trial.gain) else trial.why_not[:40] or "diverged",
+            f"{trial.gain:+.2f}" if math.isfinite(trial.gain) else clean(stored(trial.why_not))[:40] or _("diverged"),
             style="bold" if trial.kept else "",
         )
     return table
 
 
 def _values(values: tuple[float, ...]) -> str:
-    return ", ".join(f"{v:.3g}" if math.isfinite(v) else "diverged" for v in values)
+    return ", ".join(f"{v:.3g}" if math.isfinite(v) else _("diverged") for v in values)

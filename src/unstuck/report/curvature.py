@@ -12,9 +12,21 @@ from rich.table import Table
 from rich.text import Text
 
 from unstuck._json import plain
+from unstuck._language import _, speaking, tell
 from unstuck.evidence import Record
 from unstuck.report import _words as words
-from unstuck.report._curvature import Curvature, course_row, facts, gathered, heights, measured, stalled, steepest
+from unstuck.report._curvature import (
+    KINDS,
+    Curvature,
+    course_row,
+    facts,
+    gathered,
+    heights,
+    measured,
+    says,
+    stalled,
+    steepest,
+)
 from unstuck.report._curvature import to_json as as_json
 from unstuck.report._curves import by_step, spark
 from unstuck.report.output import write_json
@@ -51,7 +63,8 @@ def to_json(record: Record) -> dict[str, Any]:
         >>> to_json(Record.of())["kind"]
         'unknown'
     """
-    return plain(as_json(_found(record), record))
+    with speaking("en"):
+        return plain(as_json(_found(record), record))
 
 
 def write(record: Record, path: str | Path) -> None:
@@ -74,17 +87,21 @@ def _found(record: Record) -> Curvature:
 
 def _why(record: Record) -> str:
     if not record.steps:
-        return "no training was seen"
+        return _("no training was seen")
     ending = words.ending(record)
-    return f"the script {ending}" if ending else "the script ended before anything could be measured"
+    return (
+        tell("the script {ending}", ending=ending)
+        if ending
+        else _("the script ended before anything could be measured")
+    )
 
 
 def _parts(record: Record, width: int) -> Iterator[RenderableType]:
     found = _found(record)
     yield _headline(found, record)
     yield Text()
-    if found.point.get("says"):
-        yield Short(Text(words.sentence(str(found.point.get("says")))), lines=4)
+    if says(found):
+        yield Short(Text(words.sentence(says(found))), lines=4)
         yield Text()
     yield table(_rows(found, width))
     yield Text("─" * width, style="dim")
@@ -92,11 +109,17 @@ def _parts(record: Record, width: int) -> Iterator[RenderableType]:
 
 
 def _headline(found: Curvature, record: Record) -> RenderableType:
-    badge = Text(found.kind.upper(), f"bold {_COLOURS.get(found.kind, 'cyan')}")
+    badge = Text(_(KINDS.get(found.kind, found.kind)).upper(), f"bold {_COLOURS.get(found.kind, 'cyan')}")
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(no_wrap=True)
     grid.add_column()
-    grid.add_row(badge, Short(Text(f"{words.program(record)} {words.clean(found.headline)}", "bold"), lines=3))
+    grid.add_row(
+        badge,
+        Short(
+            Text(words.clean(found.headline(words.program(record))), "bold"),
+            lines=3,
+        ),
+    )
     return grid
 
 
@@ -106,28 +129,41 @@ def _rows(found: Curvature, width: int) -> Iterator[Row]:
         if label == "signs":
             bars = spark(heights(found, min(40, width - _LABEL - 24)), "linear")
             low, high = words.number(found.density["low"]), words.number(found.density["high"])
-            yield "density", line(Text.assemble(f"{low} ", (bars, _BARS), f" {high}", ("  log scale", "dim")))
+            yield (
+                _("density"),
+                line(Text.assemble(f"{low} ", (bars, _BARS), f" {high}", (f"  {_('log scale')}", "dim"))),
+            )
     if found.layers:
-        yield "by layer", Short(Text(", ".join(steepest(found))), lines=2)
+        yield _("by layer"), Short(Text(", ".join(steepest(found))), lines=2)
     course = course_row(found)
     if course is not None:
         name, series = course
         bars = spark(by_step(series, max(8, min(36, width - _LABEL - 52)), broken=False), "log")
         first, last = words.number(series.first, 2), words.number(series.last, 2)
-        edge = f"{name}, 1 at the edge" if name.startswith("rate") else name
-        yield "course", line(Text.assemble(f"{first} ", (bars, _BARS), f" {last}", (f"  {edge}", "dim")))
+        edge = tell("{name}, 1 at the edge", name=name) if name.startswith("rate") else _(name)
+        yield (
+            _("course"),
+            line(
+                Text.assemble(
+                    f"{first} ",
+                    (bars, _BARS),
+                    f" {last}",
+                    (f"  {edge}", "dim"),
+                )
+            ),
+        )
     if found.stalls:
-        yield "stalls", line(stalled(found))
+        yield _("stalls"), line(stalled(found))
 
 
 def _footer(found: Curvature, record: Record) -> Iterator[Row]:
     told = measured(found)
     if told:
-        yield "measured on", Short(Text(words.clean(told)), lines=3)
+        yield _("measured on"), Short(Text(words.clean(told)), lines=3)
     if found.notes:
-        yield "left out", Short(Text(words.clean("; ".join(found.notes))), lines=3)
+        yield _("left out"), Short(Text(words.clean(_("; ").join(found.notes))), lines=3)
     seconds = record.meta.get("curvature_seconds")
-    took = f", curvature took {words.duration(seconds)}" if seconds else ""
-    yield "run", Short(Text(words.run(record, curvature=False) + took), lines=2)
+    took = tell(", curvature took {time}", time=words.duration(seconds)) if seconds else ""
+    yield _("run"), Short(Text(words.run(record, curvature=False) + took), lines=2)
     if record.path:
-        yield "record", Text(words.clean(record.path), overflow="fold")
+        yield _("record"), Text(words.clean(record.path), overflow="fold")

@@ -16,6 +16,7 @@ import numpy as np
 from markupsafe import Markup
 
 from unstuck._json import plain
+from unstuck._language import _, tell
 from unstuck.report import _words as words
 from unstuck.report._error_plots import by_size, reliability
 from unstuck.report._samples import drawn
@@ -60,16 +61,25 @@ def text(
     if general:
         lines += [words.clean(general["says"]), *(f"  - {words.clean(line)}" for line in general["advice"])]
     if told["pairs"]:
-        lines += ["", "Most often taken for something else:"]
-        lines += [f"  {_pair(pair)}, samples {_numbers(pair['samples'])}" for pair in told["pairs"][:most]]
+        lines += ["", _("Most often taken for something else:")]
+        lines += [
+            "  " + tell("{pair}, samples {numbers}", pair=_pair(pair), numbers=_numbers(pair["samples"]))
+            for pair in told["pairs"][:most]
+        ]
     if told["worst"]:
-        lines += ["", "Worst samples:"]
+        lines += ["", _("Worst samples:")]
         lines += [f"  {sample['number']}: {_caption(sample, told)}" for sample in told["worst"][:most]]
     worse = [part for part in told["slices"] if part["worse"]]
     if worse:
-        lines += ["", "Groups that do worse than the rest:", *(f"  {_slice(part)}" for part in worse[:most])]
+        lines += ["", _("Groups that do worse than the rest:"), *(f"  {_slice(part)}" for part in worse[:most])]
     if doubted:
-        lines += ["", f"{words.plural(len(doubted), 'label')} may be wrong (a suspicion; look before you change one):"]
+        lines += [
+            "",
+            tell(
+                "{labels} may be wrong (a suspicion; look before you change one):",
+                labels=words.plural(len(doubted), "label"),
+            ),
+        ]
         lines += [f"  {s['number']}: {words.clean(s['says'])}" for s in doubted[:most]]
     return "\n".join(lines)
 
@@ -147,24 +157,40 @@ def _plain(found: Any) -> dict[str, Any]:
 
 def _headline(told: Told) -> str:
     if told["kind"] == "regression":
-        return f"Mean squared error {words.number(told['loss'])} over {words.plural(told['num_samples'], 'sample')}."
-    error = told["error"]
-    share = f"{words.percent(error['share'])} of answers are wrong ({_interval(error)})"
-    many = f", in {told['num_wrong']} of {words.plural(told['num_samples'], 'sample')}"
-    return (
-        f"{share}{many}."
-        if error["count"]
-        else f"No answers that count in {words.plural(told['num_samples'], 'sample')}."
+        return tell(
+            "Mean squared error {loss} over {samples}.",
+            loss=words.number(told["loss"]),
+            samples=words.plural(told["num_samples"], "sample"),
+        )
+    error, samples = told["error"], words.plural(told["num_samples"], "sample")
+    if not error["count"]:
+        return tell("No answers that count in {samples}.", samples=samples)
+    return tell(
+        "{share} of answers are wrong ({interval}), in {wrong} of {samples}.",
+        share=words.percent(error["share"]),
+        interval=_interval(error),
+        wrong=told["num_wrong"],
+        samples=samples,
     )
 
 
 def _interval(rate: Told) -> str:
-    return f"{words.percent(rate['low'])} to {words.percent(rate['high'])}"
+    return tell("{low} to {high}", low=words.percent(rate["low"]), high=words.percent(rate["high"]))
 
 
 def _pair(pair: Told) -> str:
-    often = f"{pair['count']} times, {words.percent(pair['share'])} ({_interval(pair)})"
-    return f"{words.clean(pair['target'])} for {words.clean(pair['prediction'])}: {often}"
+    often = tell(
+        "{count} times, {share} ({interval})",
+        count=pair["count"],
+        share=words.percent(pair["share"]),
+        interval=_interval(pair),
+    )
+    return tell(
+        "{target} for {prediction}: {often}",
+        target=words.clean(pair["target"]),
+        prediction=words.clean(pair["prediction"]),
+        often=often,
+    )
 
 
 def _numbers(samples: Sequence[int]) -> str:
@@ -173,19 +199,39 @@ def _numbers(samples: Sequence[int]) -> str:
 
 def _caption(sample: Told, told: Told) -> str:
     """What a sample is, what was answered, and the loss."""
-    loss = f"loss {words.number(sample['loss'])}"
+    loss = tell("loss {loss}", loss=words.number(sample["loss"]))
     if told["kind"] == "multi-label" or sample["target"] in ("", None):
-        return f"{words.percent(sample['error'])} of its answers wrong, {loss}"
+        return tell("{error} of its answers wrong, {loss}", error=words.percent(sample["error"]), loss=loss)
     if told["kind"] == "regression":
-        answer = f"{words.number(sample['target'])}, answered {words.number(sample['prediction'])}"
-        return f"{answer}, squared error {words.number(sample['loss'])}"
-    sure = f" ({words.percent(sample['confidence'])} sure)" if sample["confidence"] is not None else ""
-    return f"{words.clean(sample['target'])}, taken for {words.clean(sample['prediction'])}{sure}, {loss}"
+        answer = tell(
+            "{target}, answered {prediction}",
+            target=words.number(sample["target"]),
+            prediction=words.number(sample["prediction"]),
+        )
+        return tell("{answer}, squared error {loss}", answer=answer, loss=words.number(sample["loss"]))
+    sure = (
+        tell(" ({confidence} sure)", confidence=words.percent(sample["confidence"]))
+        if sample["confidence"] is not None
+        else ""
+    )
+    return tell(
+        "{target}, taken for {prediction}{sure}, {loss}",
+        target=words.clean(sample["target"]),
+        prediction=words.clean(sample["prediction"]),
+        sure=sure,
+        loss=loss,
+    )
 
 
 def _slice(part: Told) -> str:
-    much = f"{words.number(part['error'])} against {words.number(part['rest'])} elsewhere"
-    return f"{words.clean(part['name'])}: {much}, {words.plural(part['count'], 'sample')}, p = {part['corrected']:.2g}"
+    much = tell("{error} against {rest} elsewhere", error=words.number(part["error"]), rest=words.number(part["rest"]))
+    return tell(
+        "{group}: {much}, {samples}, p = {p:.2g}",
+        group=words.clean(part["name"]),
+        much=much,
+        samples=words.plural(part["count"], "sample"),
+        p=part["corrected"],
+    )
 
 
 # ---------------------------------------------------------------------- parts of the page
@@ -197,13 +243,20 @@ def _kind(general: Told) -> str:
 
 
 def _stats(told: Told, general: Told) -> list[tuple[str, str, str]]:
-    made = [("samples", str(told["num_samples"]), ""), ("mean loss", words.number(told["loss"]), "")]
+    made = [(_("samples"), str(told["num_samples"]), ""), (_("mean loss"), words.number(told["loss"]), "")]
     if told["error"] is not None and told["error"]["count"]:
         made.insert(
-            0, ("wrong answers", words.percent(told["error"]["share"]), f"95% interval {_interval(told['error'])}")
+            0,
+            (
+                _("wrong answers"),
+                words.percent(told["error"]["share"]),
+                tell("95% interval {interval}", interval=_interval(told["error"])),
+            ),
         )
     if told["calibration"] is not None:
-        made.append(("calibration error", words.percent(told["calibration"]["error"]), "confidence against accuracy"))
+        made.append(
+            (_("calibration error"), words.percent(told["calibration"]["error"]), _("confidence against accuracy"))
+        )
     for gap in general.get("gaps") or ():
         if gap["called"]:
             made.append((gap["name"], words.number(gap["size"]), _span(gap)))
@@ -211,20 +264,29 @@ def _stats(told: Told, general: Told) -> list[tuple[str, str, str]]:
 
 
 def _span(gap: Told) -> str:
+    bounds = _bounds(gap)
+    return (
+        tell("95% interval {interval}", interval=bounds)
+        if gap["low"] is not None and gap["high"] is not None
+        else bounds
+    )
+
+
+def _bounds(gap: Told) -> str:
     if gap["low"] is None or gap["high"] is None:
-        return "how sure isn't known"
-    return f"95% interval {words.number(gap['low'])} to {words.number(gap['high'])}"
+        return _("how sure isn't known")
+    return tell("{low} to {high}", low=words.number(gap["low"]), high=words.number(gap["high"]))
 
 
 def _gaps(general: Told) -> Table | None:
     if not general:
         return None
     rows = [
-        (gap["name"], words.number(gap["size"]), _span(gap).removeprefix("95% interval "), words.number(gap["matters"]),
-         "yes" if gap["called"] else "no")
+        (gap["name"], words.number(gap["size"]), _bounds(gap), words.number(gap["matters"]),
+         _("yes") if gap["called"] else _("no"))
         for gap in general["gaps"]
     ]  # fmt: skip
-    return ("gap", "size", "95% interval", "matters from", "called"), rows
+    return (_("gap"), _("size"), _("95% interval"), _("matters from"), _("called")), rows
 
 
 def _card(sample: Told, told: Told) -> dict[str, Any]:
@@ -247,7 +309,7 @@ def _pair_card(pair: Told, pictures: Mapping[int, Any]) -> dict[str, Any]:
     shown = [n for n in pair["samples"] if n in pictures][:_MOST_PICTURES]
     return {
         "says": _pair(pair), "numbers": _numbers(pair["samples"]), "width": 100 * (pair["share"] or 0.0),
-        "pictures": [(n, drawn(pictures[n], f"sample {n}: {pair['target']}")) for n in shown],
+        "pictures": [(n, drawn(pictures[n], tell("sample {number}: {target}", number=n, target=pair["target"]))) for n in shown],
     }  # fmt: skip
 
 
@@ -274,7 +336,8 @@ def _classes(told: Told) -> Table | None:
         (words.clean(c["name"]), str(c["recall"]["count"]), *_rate(c["recall"]), *_rate(c["precision"]))
         for c in told["classes"][:_MOST_ROWS]
     ]
-    return (("class", "samples", "recall", "95% interval", "precision", "95% interval"), rows) if rows else None
+    header = (_("class"), _("samples"), _("recall"), _("95% interval"), _("precision"), _("95% interval"))
+    return (header, rows) if rows else None
 
 
 def _rate(rate: Told) -> tuple[str, str]:
@@ -285,15 +348,15 @@ def _slices(told: Told) -> Table | None:
     number = words.number if told["kind"] == "regression" else words.percent
     rows = [
         (words.clean(s["name"]), str(s["count"]), number(s["error"]), number(s["rest"]), f"{s['corrected']:.2g}",
-         "worse than the rest" if s["worse"] else "")
+         _("worse than the rest") if s["worse"] else "")
         for s in told["slices"][:_MOST_ROWS]
     ]  # fmt: skip
-    return (("group", "samples", "error", "of the rest", "p, corrected", ""), rows) if rows else None
+    return ((_("group"), _("samples"), _("error"), _("of the rest"), _("p, corrected"), ""), rows) if rows else None
 
 
 def _suspect(suspect: Told) -> dict[str, Any]:
     picture = suspect.get("input")
     return {
         "number": suspect["number"], "says": words.clean(suspect["says"]),
-        "picture": drawn(picture, f"sample {suspect['number']}") if picture is not None else "",
+        "picture": drawn(picture, tell("sample {number}", number=suspect["number"])) if picture is not None else "",
     }  # fmt: skip

@@ -6,8 +6,9 @@ Nothing is written here that a rule says itself: its page is its docstring, its 
 from __future__ import annotations
 
 import difflib
+import functools
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -16,18 +17,20 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from unstuck._language import _, joined, many, marked, say, spoken, tell
 from unstuck.errors import NotFoundError
 from unstuck.report import _words as words
 from unstuck.report._page import Page, pages
 from unstuck.report._remedies import REMEDIES
-from unstuck.report.text import WIDEST
+from unstuck.report.text import WIDEST, Short, shown_on
 from unstuck.verdict import CAUSES
 
 SCHEMA = 1
+_MANY = 99  # lines: all of them
 _WIDEST_TABLE = 140  # a rule a line, where there is room
-_TITLES = {"Told apart": "How it is told apart", "Wrong when": "When it is wrong"}
+_TITLES = {"Told apart": marked("How it is told apart"), "Wrong when": marked("When it is wrong")}
 _INLINE = re.compile(r"(`[^`]+`)|\*{1,2}([^\s*](?:[^*]*[^\s*])?)\*{1,2}")
-_MUTUAL = (
+_MUTUAL = marked(
     "Found together, what is explained stands under what explains it. Where two explain each other, the more decisive is "
     "the cause."
 )
@@ -52,14 +55,14 @@ def explain(name: str, explains: Mapping[str, Collection[str]]) -> RenderableTyp
     if name not in CAUSES and name not in known:
         raise NotFoundError(_not_found(name, known))
     finders = [page for page in known.values() if name in page.causes and page.rule != name]
-    return _Fitting(*_parts(name, known.get(name), finders, explains))
+    return _Fitting(functools.partial(_parts, name, known.get(name), finders, explains))
 
 
 def table() -> RenderableType:
     """Every rule in a line or two: its name, the cause where that is another, and what it finds."""
     known = pages()
     others = [page for page in known.values() if page.causes != (page.rule,)]
-    return _Fitting(_listed(known.values(), with_causes=bool(others)), *_notes(others), widest=_WIDEST_TABLE)
+    return _Fitting(functools.partial(_all_rules, known.values(), others), widest=_WIDEST_TABLE)
 
 
 def listing() -> dict[str, Any]:
@@ -103,24 +106,26 @@ def _parts(
     yield _title(name, page)
     if page:
         yield from _meaning(name, page)
-        yield from _section("Thresholds", _thresholds(page), _example(page))
+        yield from _section(_("Thresholds"), _thresholds(page), _example(page))
     remedies = dict.fromkeys(r for p in filter(None, (page, *finders)) for r in p.treated_by)
-    yield from _section("What treats it", _rows((r, REMEDIES.get(r, "")) for r in remedies))
+    yield from _section(_("What treats it"), _rows((r, _(REMEDIES.get(r, ""))) for r in remedies))
     if name in CAUSES:
-        yield from _section("Among other causes", _relations(name, page, finders, explains))
+        yield from _section(_("Among other causes"), _relations(name, page, finders, explains))
 
 
 def _title(name: str, page: Page | None) -> RenderableType:
-    finds = f"a rule that finds {' and '.join(page.causes)}" if page and page.causes else "a rule"
-    told = CAUSES.get(name, finds)
-    return _beside(Text(name, _NAME), Text(told, "bold"))
+    causes = page.causes if page else ()
+    finds = say("a rule that finds {causes}", causes=joined(causes, say(" and "))) if causes else say("a rule")
+    return _beside(Text(name, _NAME), _filled(Text(_(CAUSES.get(name, finds)), "bold")))
 
 
 def _meaning(name: str, page: Page) -> Iterator[RenderableType]:
     is_said = page.summary.rstrip(".").lower().removeprefix("the ") == CAUSES.get(name, "").lower().removeprefix("the ")
     yield from _section("", _prose("\n\n".join(filter(None, ("" if is_said else page.summary, page.text)))))
+    if spoken() != "en":
+        yield from _section("", [_filled(Text(_("The rest of what the rule says of itself is in English:"), "dim"))])
     for title, text in page.sections.items():
-        yield from _section(_TITLES.get(title, title), _prose(text))
+        yield from _section(_(_TITLES[title]) if title in _TITLES else title, _prose(text))
 
 
 def _section(title: str, content: Iterable[RenderableType], aside: str = "") -> Iterator[RenderableType]:
@@ -142,7 +147,10 @@ def _thresholds(page: Page) -> Iterator[RenderableType]:
 
 def _example(page: Page) -> str:
     """How to set the first threshold, to what it is by default."""
-    return "".join(f"--set {page.rule}.{t.name}={_default(t.default)} changes one" for t in page.thresholds[:1])
+    return "".join(
+        tell("--set {threshold}={default} changes one", threshold=f"{page.rule}.{t.name}", default=_default(t.default))
+        for t in page.thresholds[:1]
+    )
 
 
 def _relations(
@@ -152,13 +160,13 @@ def _relations(
     brings = {cause for cause in explains.get(name, ()) if cause != name}
     follows = {cause for cause, brought in explains.items() if name in brought and cause != name}
     yield from _rows({
-        "found by": f"the rule{'s' * (len(rules) > 1)} {', '.join(rules)}" if rules else "no rule",
-        "explains": _causes(name, brings) or "no other cause",
-        "explained by": _causes(name, follows) or "no other cause",
+        _("found by"): many("the rule {names}", "the rules {names}", len(rules), names=", ".join(rules)) if rules else _("no rule"),
+        _("explains"): _causes(name, brings) or _("no other cause"),
+        _("explained by"): _causes(name, follows) or _("no other cause"),
     }.items())  # fmt: skip
     if brings & follows:
         yield Text()
-        yield Text(_MUTUAL)
+        yield _filled(Text(_(_MUTUAL)))
 
 
 def _causes(name: str, among: Collection[str]) -> str:
@@ -166,14 +174,16 @@ def _causes(name: str, among: Collection[str]) -> str:
     others = [cause for cause in CAUSES if cause != name]
     inside, outside = ([c for c in others if (c in among) is wanted] for wanted in (True, False))
     if not outside:
-        return "all others"
-    return f"all but {', '.join(outside)}" if len(outside) < len(inside) / 2 else ", ".join(inside)
+        return _("all others")
+    if len(outside) < len(inside) / 2:
+        return tell("all but {causes}", causes=", ".join(outside))
+    return ", ".join(inside)
 
 
 def _rows(rows: Iterable[tuple[str, str]]) -> Iterator[RenderableType]:
     found = _grid()
     for label, content in rows:
-        found.add_row(Text(label), Text(content))
+        found.add_row(Text(label), _filled(Text(content)))
     if found.row_count:
         yield found
 
@@ -194,23 +204,35 @@ def _default(value: Any) -> str:
 # ---------------------------------------------------------------------- all rules
 
 
+def _all_rules(known: Collection[Page], others: Collection[Page]) -> Iterator[RenderableType]:
+    yield _listed(known, with_causes=bool(others))
+    yield from _notes(others)
+
+
 def _listed(known: Iterable[Page], *, with_causes: bool) -> RenderableType:
     found = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    found.add_column("rule", no_wrap=True, style=_CODE)
+    found.add_column(_("rule"), no_wrap=True, style=_CODE)
     if with_causes:
-        found.add_column("cause")
-    found.add_column("what it finds", ratio=1)
+        found.add_column(_("cause"))
+    found.add_column(_("what it finds"), ratio=1)
     for page in known:
         causes = [Text(", ".join(page.causes) or "-")] if with_causes else []
-        found.add_row(Text(page.rule), *causes, _inline(page.summary))
+        found.add_row(Text(page.rule), *causes, _summary(page))
     return found
+
+
+def _summary(page: Page) -> RenderableType:
+    """What a rule finds: in another language as its cause is told there, since docstrings are in English."""
+    if spoken() == "en" or page.rule not in CAUSES:
+        return _inline(page.summary)
+    return _filled(Text(_(CAUSES[page.rule])))
 
 
 def _notes(others: Collection[Page]) -> Iterator[RenderableType]:
     yield Text()
     if not others:
-        yield Text("A rule is named after the cause that it finds.")
-    yield Text.assemble(("unstuck explain NAME", _CODE), " tells of one how it is told apart and when it is wrong.")
+        yield Text(_("A rule is named after the cause that it finds."))
+    yield Text.assemble(("unstuck explain NAME", _CODE), _(" tells of one how it is told apart and when it is wrong."))
 
 
 # ---------------------------------------------------------------------- text
@@ -228,7 +250,7 @@ def _prose(text: str) -> Iterator[RenderableType]:
             yield _drawn(lines)
         else:
             for item in re.split(r"\n(?=- )", block):
-                line = _inline(" ".join(item.removeprefix("- ").split()))
+                line = _filled(_inline(_(" ".join(item.removeprefix("- ").split()))))
                 yield _beside(Text("-"), line, 1) if item.startswith("- ") else line
 
 
@@ -254,7 +276,12 @@ def _inline(text: str) -> Text:
     return found.append(text[at:])
 
 
-def _beside(mark: Text, text: Text, gap: int = 2) -> RenderableType:
+def _filled(text: Text) -> RenderableType:
+    """Text on as many lines as it needs, broken as its language is."""
+    return text if spoken() == "en" else Short(text, lines=_MANY)
+
+
+def _beside(mark: Text, text: RenderableType, gap: int = 2) -> RenderableType:
     """Text behind a mark, its lines below each other."""
     found = Table.grid(padding=(0, gap, 0, 0))
     found.add_column(no_wrap=True)
@@ -266,11 +293,13 @@ def _beside(mark: Text, text: Text, gap: int = 2) -> RenderableType:
 class _Fitting:
     """Parts on as many columns as there are, up to a limit; plain ASCII on a console that can't show more."""
 
-    def __init__(self, *parts: RenderableType, widest: int = WIDEST) -> None:
+    def __init__(self, parts: Callable[[], Iterator[RenderableType]], widest: int = WIDEST) -> None:
         self.parts, self.widest = parts, widest
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         options = options.update(width=min(options.max_width, self.widest), height=None)
-        for segment in console.render(Group(*self.parts), options):
+        with shown_on(options):
+            segments = list(console.render(Group(*self.parts()), options))
+        for segment in segments:
             text = segment.text.encode("ascii", "replace").decode() if options.ascii_only else segment.text
             yield Segment(text, segment.style, segment.control)

@@ -22,11 +22,14 @@ from typing import Any, Self, TextIO
 
 from rich.cells import cell_len, set_cell_size
 
+from unstuck._language import _, marked, say, translated
 from unstuck.report._words import clean, number, percent
 
 INTERVAL = 0.2  # seconds between two drawings
 _FEWEST_ROWS = 4
 _FEWEST_COLUMNS = 20
+_BAR = 12
+_MEASURED = {name: name for name in (marked("experiments"), marked("curvature"), marked("batch sizes"))}
 _SAVE, _RESTORE = "\x1b7", "\x1b8"
 _DOWN, _UP = "\x1bD", "\x1b[A"  # index, unlike a line feed, keeps the column
 _WHOLE = "\x1b[r"
@@ -78,7 +81,8 @@ class LiveLine:
 
         Args:
             progress: Any of `step`, `loss`, `score` (a number, or a dict with `name` and `last`), `score_name`, `overhead`
-                (a share), `elapsed` (seconds; by default since the start), `note` (a few words). What is left out stays
+                (a share), `elapsed` (seconds; by default since the start), `note` (a few words), `measuring` (what is measured
+                when the script has ended: `what`, `since` in seconds since 1970, `most` seconds about). What is left out stays
                 as it was.
         """
         self._progress.update(progress)
@@ -116,7 +120,7 @@ class LiveLine:
     def _line(self, width: int) -> str:
         """As many parts as fit, the most telling first."""
         line = "unstuck"
-        for part in _parts(self._progress, time.monotonic() - self._started):
+        for part in _parts(self._progress, time.monotonic() - self._started, bar="█░" if self._is_unicode else "#-"):
             if cell_len(line) + 3 + cell_len(part) <= width:
                 line = f"{line} │ {part}" if self._is_unicode else f"{line} | {part}"
         return line
@@ -175,8 +179,9 @@ def _keep_back(rows: int, *, resized: bool) -> str:
     return f"{whole}{_DOWN}{_SAVE}\r\x1b[J\x1b[1;{rows - 1}r{_RESTORE}{_UP}"
 
 
-def _parts(progress: Mapping[str, Any], since_start: float) -> list[str]:
-    parts = []
+def _parts(progress: Mapping[str, Any], since_start: float, *, bar: str = "#-") -> list[str]:
+    measuring = progress.get("measuring")
+    parts = _measured(measuring, time.time(), bar) if isinstance(measuring, Mapping) else []
     if progress.get("step") is not None:
         parts.append(f"step {progress['step']}")
     if progress.get("loss") is not None:
@@ -187,15 +192,36 @@ def _parts(progress: Mapping[str, Any], since_start: float) -> list[str]:
         name, score = name or score.get("name"), score.get("last")
     if score is not None:
         parts.append(f"{clean(name or 'score')} {number(score)}")
-    parts.append(_clock(progress.get("elapsed", since_start)))
+    parts.append(clock(progress.get("elapsed", since_start)))
     if progress.get("note"):
         parts.append(clean(progress["note"]))
     if progress.get("overhead") is not None:
         parts.append(f"watching {percent(progress['overhead'])}")
+    if isinstance(measuring, Mapping):
+        parts.insert(2, _("Ctrl-C ends it"))
     return parts
 
 
-def _clock(seconds: float) -> str:
+def _measured(told: Mapping[str, Any], now: float, bar: str) -> list[str]:
+    """What is measured, and how much of its time is left."""
+    name = str(told.get("what", ""))
+    since, most = float(told.get("since") or now), float(told.get("most") or 0)
+    took = max(0.0, now - since)
+    share = min(1.0, took / most) if most > 0 else 1.0
+    full = round(_BAR * share)
+    return [
+        translated(say("measuring {what}", what=_(_MEASURED[name]) if name in _MEASURED else clean(name))),
+        f"{bar[0] * full}{bar[1] * (_BAR - full)} {left(most - took)}",
+    ]
+
+
+def left(seconds: float) -> str:
+    """How much time is left, as far as that can be known."""
+    return translated(say("about {time} left", time=clock(math.ceil(seconds)))) if seconds > 0 else _("nearly done")
+
+
+def clock(seconds: float) -> str:
+    """A time span as clocks show it: "0:12", "1:02:03"."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

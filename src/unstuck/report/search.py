@@ -11,9 +11,11 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from unstuck._language import _, tell, translated
 from unstuck.report import _search_facts as facts
 from unstuck.report import _words as words
 from unstuck.report._search_facts import Told
+from unstuck.report.text import shown_on
 
 WIDEST = 100
 TOP = 6  # children that are listed
@@ -32,6 +34,11 @@ def text(told: Mapping[str, Any], stream: TextIO) -> None:
     """
     width = None if stream.isatty() else WIDEST
     console = Console(file=stream, highlight=False, markup=False, emoji=False, width=width)
+    with shown_on(console.options):
+        _search(console, told)
+
+
+def _search(console: Console, told: Told) -> None:
     console.print()
     _verdict(console, told)
     if told["best"] is not None:
@@ -44,13 +51,22 @@ def _verdict(console: Console, told: Told) -> None:
     found = facts.judged(told)
     console.print(Text(found.headline, style=f"bold {_COLOURS[found.kind]}"))
     for name, one in (
-        ("the script as it stands", told.get("own")),
-        (f"the search's best, {facts.who(told['best'])}" if told["best"] else "", told["best"]),
-        (f"the best at random, {facts.who(told['control'])}" if told["control"] else "", told["control"]),
+        (_("the script as it stands"), told.get("own")),
+        (tell("the search's best, {who}", who=facts.who(told["best"])) if told["best"] else "", told["best"]),
+        (tell("the best at random, {who}", who=facts.who(told["control"])) if told["control"] else "", told["control"]),
     ):
         if one is not None and one["scores"]:
             seeds = words.plural(len(one["scores"]), "fresh seed")
-            _say(console, f"{name}: {_scores(one['scores'])} over {seeds}, mean {words.number(one['mean'])}")
+            _say(
+                console,
+                tell(
+                    "{name}: {scores} over {seeds}, mean {mean}",
+                    name=name,
+                    scores=_scores(one["scores"]),
+                    seeds=seeds,
+                    mean=words.number(one["mean"]),
+                ),
+            )
     for sentence in found.sentences:
         _say(console, sentence)
     console.print()
@@ -61,14 +77,14 @@ def _say(console: Console, sentence: str) -> None:
 
 
 def _scores(values: Mapping[str, float | None]) -> str:
-    return ", ".join("failed" if v is None else words.number(v) for v in values.values())
+    return ", ".join(_("failed") if v is None else words.number(v) for v in values.values())
 
 
 def _chosen(console: Console, told: Told) -> None:
     """What was chosen: the change of a script, where there is one, else decisions and values."""
     rows = facts.chosen(facts.winner(told)["values"])
     blocks = 2 if len(rows) > MANY else 1
-    table = Table(*["chosen", "value"] * blocks, box=None, padding=(0, 2, 0, 2), header_style="dim")
+    table = Table(*[_("chosen"), _("value")] * blocks, box=None, padding=(0, 2, 0, 2), header_style="dim")
     for column in table.columns:
         column.overflow = "fold"
     half = -(-len(rows) // blocks)
@@ -92,14 +108,14 @@ def _top(console: Console, told: Told) -> None:
     best = facts.ranked(told)
     shown = [name for name, _ in facts.important(told)] or list(facts.winner(told)["values"])
     columns = {
-        "epochs": facts.trained,
-        "parameters": lambda c: words.count(c["parameters"]) if c["parameters"] else "",
-        "time": lambda c: words.duration(c["seconds"]) if c["seconds"] and c["seconds"] >= 0.05 else "",
+        _("epochs"): facts.trained,
+        _("parameters"): lambda c: words.count(c["parameters"]) if c["parameters"] else "",
+        _("time"): lambda c: words.duration(c["seconds"]) if c["seconds"] and c["seconds"] >= 0.05 else "",
         **{words.clean(name): _of(name) for name in shown[:COLUMNS]},
     }
     cells = {name: [facts.shortened(cell(c), 24) for c in best[:TOP]] for name, cell in columns.items()}
     cells = {name: column for name, column in cells.items() if any(column)}
-    table = Table("best children", facts.score(told), *cells, box=None, padding=(0, 1, 0, 2), header_style="dim")
+    table = Table(_("best children"), facts.score(told), *cells, box=None, padding=(0, 1, 0, 2), header_style="dim")
     for column in table.columns:
         column.no_wrap = True
     for i, child in enumerate(best[:TOP]):
@@ -112,7 +128,7 @@ def _top(console: Console, told: Told) -> None:
         )
     console.print(table)
     if len(best) > TOP:
-        console.print(f"  and {len(best) - TOP} more", style="dim")
+        console.print("  " + tell("and {number} more", number=len(best) - TOP), style="dim")
     console.print()
 
 
@@ -123,11 +139,11 @@ def _of(name: str) -> Any:
 def _notes(console: Console, told: Told) -> None:
     """What mattered, what failed, how the sampler was doing, where the time went."""
     for label, said in (
-        ("sampler", words.clean(": ".join(filter(None, (told["plan"].get("sampler"), told["says"]))))),
-        ("mattered", mattered(told)),
-        ("broken off", _failed(told)),
-        *(("health", words.clean(v)) for v in told.get("verdicts") or ()),
-        ("time", spent(told)),
+        (_("sampler"), words.clean(": ".join(filter(None, (told["plan"].get("sampler"), told["says"]))))),
+        (_("mattered"), mattered(told)),
+        (_("broken off"), _failed(told)),
+        *((_("health"), words.clean(v)) for v in told.get("verdicts") or ()),
+        (_("time"), spent(told)),
     ):
         if said:
             grid = Table.grid(padding=(0, 2, 0, 0))
@@ -143,11 +159,16 @@ def mattered(told: Told) -> str:
     if not every:
         return ""
     if not some:
-        return "no decision can be told from chance"
+        return _("no decision can be told from chance")
     others = len(every) - len(some)
-    rest = f"; {words.plural(others, 'other')} can't be told from chance" if others else ""
-    more = f" and {len(some) - 6} more" if len(some) > 6 else ""
-    return f"{', '.join(f'{words.clean(name)} {words.percent(share)}' for name, share in some[:6])}{more} of the differences{rest}"
+    rest = tell("; {others} can't be told from chance", others=words.plural(others, "other")) if others else ""
+    more = tell(" and {number} more", number=len(some) - 6) if len(some) > 6 else ""
+    return tell(
+        "{decisions}{more} of the differences{rest}",
+        decisions=", ".join(f"{words.clean(name)} {words.percent(share)}" for name, share in some[:6]),
+        more=more,
+        rest=rest,
+    )
 
 
 def _failed(told: Told) -> str:
@@ -156,18 +177,33 @@ def _failed(told: Told) -> str:
     if not found:
         return ""
     over = sum(facts.is_over(c) for c in told["children"])
-    why = "; ".join(f"{f.count} {f.cause}" for f in found[:CAUSES])
-    more = f"; and {len(found) - CAUSES} other causes" if len(found) > CAUSES else ""
-    return f"{sum(f.count for f in found)} of {facts.children(over)}: {why}{more}"
+    why = _("; ").join(f"{f.count} {f.cause}" for f in found[:CAUSES])
+    more = tell("; and {number} other causes", number=len(found) - CAUSES) if len(found) > CAUSES else ""
+    return tell(
+        "{number} of {children}: {why}{more}",
+        number=sum(f.count for f in found),
+        children=facts.children(over),
+        why=why,
+        more=more,
+    )
 
 
 def spent(told: Told) -> str:
     """Where the time went."""
     arms = Counter(facts.NAMES.get(c["arm"], words.clean(c["arm"])) for c in told["children"])
-    made = ", ".join(f"{arm} {count}" for arm, count in arms.items())
+    made = _(", ").join(f"{translated(arm)} {count}" for arm, count in arms.items())
     where = facts.times(told)
     together = sum(seconds for _, seconds in where)
-    took = f"; they took {words.duration(together)}" if together >= 0.1 else ""
-    split = ", ".join(f"{what} {words.duration(seconds)}" for what, seconds in where) if len(where) > 1 and took else ""
-    parts = f": {split}" if split else ""
-    return f"{words.duration(told['seconds'])} for {facts.children(len(told['children']))} ({made}){took}{parts}"
+    took = tell("; they took {time}", time=words.duration(together)) if together >= 0.1 else ""
+    split = (
+        _(", ").join(f"{what} {words.duration(seconds)}" for what, seconds in where) if len(where) > 1 and took else ""
+    )
+    parts = _(": ") + split if split else ""
+    return tell(
+        "{time} for {children} ({made}){took}{parts}",
+        time=words.duration(told["seconds"]),
+        children=facts.children(len(told["children"])),
+        made=made,
+        took=took,
+        parts=parts,
+    )

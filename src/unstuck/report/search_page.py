@@ -15,13 +15,15 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from unstuck._language import _, tell
 from unstuck.report import _search_facts as facts
 from unstuck.report import _words as words
 from unstuck.report._search_charts import fresh, progress
 from unstuck.report._search_facts import Told
 from unstuck.report._search_sampler import health
 from unstuck.report._search_values import costs, decisions
-from unstuck.report.html import _asset, _embedded, _policy, _template, _without_empty
+from unstuck.report._tables import without_empty
+from unstuck.report.html import _asset, _embedded, _policy, _template
 from unstuck.report.output import write_text
 from unstuck.report.search import mattered, spent
 
@@ -95,29 +97,33 @@ def _stats(told: Told) -> list[tuple[str, str, str]]:
     """The numbers at the top: what, how much, and what more is to be said of it."""
     made = []
     for label, one in (
-        (f"best {facts.score(told)}", told["best"]),
-        ("best at random", told["control"]),
-        ("as it stands", told.get("own")),
+        (tell("best {score}", score=facts.score(told)), told["best"]),
+        (_("best at random"), told["control"]),
+        (_("as it stands"), told.get("own")),
     ):
         if one is not None:
             seeds = [v for v in one["scores"].values() if v is not None]
             by = (
-                f"{facts.who(one)}, mean of {words.plural(len(seeds), 'fresh seed')}"
+                tell("{who}, mean of {seeds}", who=facts.who(one), seeds=words.plural(len(seeds), "fresh seed"))
                 if seeds
-                else f"{facts.who(one)}, without fresh seeds"
+                else tell("{who}, without fresh seeds", who=facts.who(one))
             )
             made.append((label, words.number(facts.final(one, told)), by))
     effect, chance = told.get("effect"), told.get("better_than_random")
     if effect is not None and effect["low"] is not None and effect["high"] is not None:
         made.append(
-            ("difference", f"{effect['mean']:+.3g}", f"95% interval {effect['low']:+.3g} to {effect['high']:+.3g}")
+            (
+                _("difference"),
+                f"{effect['mean']:+.3g}",
+                tell("95% interval {low:+.3g} to {high:+.3g}", low=effect["low"], high=effect["high"]),
+            )
         )
     if chance is not None:
-        made.append(("p value", f"{chance:.2g}", "of the later half, against random"))
+        made.append((_("p value"), f"{chance:.2g}", _("of the later half, against random")))
     over = [c for c in told["children"] if facts.is_over(c)]
     lost = sum(f.count for f in facts.failures(told))
-    made.append(("children", str(len(over)), f"{lost} failed or broken off"))
-    made.append(("time", words.duration(told["seconds"]), ""))
+    made.append((_("children"), str(len(over)), tell("{lost} failed or broken off", lost=lost)))
+    made.append((_("time"), words.duration(told["seconds"]), ""))
     return made
 
 
@@ -157,8 +163,8 @@ def _failures(told: Told) -> Table | None:
         (f.cause, str(f.count), *(str(f.arms.get(arm, 0)) for arm in arms), words.duration(f.seconds), f.means)
         for f in found
     ]  # fmt: skip
-    header = ("cause", "children", *(facts.NAMES[arm] for arm in arms), "time", "what that means")
-    return _without_empty(header, rows) if rows else None
+    header = (_("cause"), _("children"), *(_(facts.NAMES[arm]) for arm in arms), _("time"), _("what that means"))
+    return without_empty(header, rows) if rows else None
 
 
 def _children(told: Told) -> dict[str, Any]:
@@ -167,18 +173,29 @@ def _children(told: Told) -> dict[str, Any]:
     others = [c for c in told["children"] if not facts.is_sound(c)]
     shown = (*best, *others)[:_MOST_CHILDREN]
     names = _columns(told)
-    header = ("child", "origin", facts.score(told), "epochs", "parameters", "time", "ended", *map(words.clean, names))
+    header = (
+        _("child"),
+        _("origin"),
+        facts.score(told),
+        _("epochs"),
+        _("parameters"),
+        _("time"),
+        _("ended"),
+        *map(words.clean, names),
+    )
     rows = [_child(c, names) for c in shown]
     left = len(best) + len(others) - len(shown)
     every = {name for c in told["children"] for name in c["values"]}
-    notes = [f"{left} more, all worse than these or without a score, are not listed." if left > 0 else ""]
+    notes = [
+        tell("{number} more, all worse than these or without a score, are not listed.", number=left) if left > 0 else ""
+    ]
     notes += [
-        f"{len(every) - len(names)} decisions are left out; the journal has them all."
+        tell("{number} decisions are left out; the journal has them all.", number=len(every) - len(names))
         if len(every) > len(names)
         else ""
     ]
     return {
-        "table": _without_empty(header, rows),
+        "table": without_empty(header, rows),
         "count": len(best) + len(others), "note": " ".join(filter(None, notes)),
     }  # fmt: skip
 
@@ -204,7 +221,7 @@ def _took(child: Told) -> str:
 def _ended(child: Told) -> str:
     """How a child ended, where that is worth a word."""
     if not child["status"]:
-        return "under way"
+        return _("under way")
     if child["cause"]:
         return facts.shortened(child["cause"], _LONGEST_CELL)
     return "" if facts.is_sound(child) else words.clean(child["status"])
@@ -218,7 +235,7 @@ def _said(told: Told) -> dict[str, str]:
 
 def _sentence(child: Told, names: Sequence[str], told: Told) -> str:
     has = f"{facts.score(told)} {words.number(child['score'])}" if child["score"] is not None else ""
-    epochs = words.plural(child["epochs"], "epoch") + (", all" if child["whole"] else "") if child["epochs"] else ""
+    epochs = words.plural(child["epochs"], "epoch") + (_(", all") if child["whole"] else "") if child["epochs"] else ""
     values = ", ".join(
         f"{n} {facts.shortened(facts.value(child['values'][n]), 24)}" for n in names if n in child["values"]
     )
@@ -235,19 +252,26 @@ def _about(told: Told) -> Table:
             "searched",
             words.clean(", ".join(f"{key} {value}" for key, value in told["problem"].items() if key != "digest")),
         ),
-        ("sampler", ", ".join(filter(None, (words.clean(plan.get("sampler")), settings)))),
-        ("why this one", words.clean(told["says"])),
-        ("evaluations", f"{plan['evaluations']} of each arm" if plan.get("evaluations") else "as many as time allowed"),
-        ("time allowed", words.duration(plan["seconds"]) if plan.get("seconds") else ""),
+        (_("sampler"), ", ".join(filter(None, (words.clean(plan.get("sampler")), settings)))),
+        (_("why this one"), words.clean(told["says"])),
         (
-            "trained stage by stage",
-            ("yes" if plan.get("halving") else "no") if any(c["epochs"] for c in told["children"]) else "",
+            "evaluations",
+            tell("{evaluations} of each arm", evaluations=plan["evaluations"])
+            if plan.get("evaluations")
+            else _("as many as time allowed"),
+        ),
+        (_("time allowed"), words.duration(plan["seconds"]) if plan.get("seconds") else ""),
+        (
+            _("trained stage by stage"),
+            (_("yes") if plan.get("halving") else _("no")) if any(c["epochs"] for c in told["children"]) else "",
         ),
         (
-            "fresh seeds",
-            f"{plan.get('seeds')} for the best {plan.get('top')} of each arm" if plan.get("seeds") else "none",
+            _("fresh seeds"),
+            tell("{seeds} for the best {top} of each arm", seeds=plan.get("seeds"), top=plan.get("top"))
+            if plan.get("seeds")
+            else _("none"),
         ),
-        ("seed of the samplers", str(plan.get("seed"))),
-        ("took", spent(told)),
+        (_("seed of the samplers"), str(plan.get("seed"))),
+        (_("took"), spent(told)),
     ]
-    return ("what", "value"), [row for row in rows if row[1]]
+    return (_("what"), _("value")), [row for row in rows if row[1]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
@@ -12,10 +13,12 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from unstuck._language import Said, _, marked, speaking, spoken, tell
 from unstuck.evidence import Record
 from unstuck.report import _words as words
 from unstuck.report._curvature import brief, gathered
 from unstuck.report._curves import Course, by_step, courses, ended_in_nan, spark
+from unstuck.report._lines import wrapped
 from unstuck.report._profile import Profile, profile
 from unstuck.verdict import Finding, Verdict
 
@@ -23,7 +26,11 @@ WIDEST = 100
 TALLEST = 30
 _LABEL = 15
 _BARS = "cyan"
-_REST = {"sick": "Also found", "healthy": "Worth knowing", "unknown": "Found all the same"}
+_REST = {
+    "sick": marked("Also found"),
+    "healthy": marked("Worth knowing"),
+    "unknown": marked("Found all the same"),
+}
 Row = tuple[str, RenderableType]
 _COLOURS = {"sick": "red", "healthy": "green", "unknown": "yellow", "error": "red", "warning": "yellow", "note": "cyan"}
 _ASCII = str.maketrans({
@@ -60,7 +67,9 @@ class Sheet:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width = min(self.width or WIDEST, options.max_width, WIDEST)
         options = options.update(width=width, height=None)
-        for segment in console.render(Group(*self.parts(width)), options):
+        with shown_on(options):
+            segments = list(console.render(Group(*self.parts(width)), options))
+        for segment in segments:
             yield Segment(in_ascii(segment.text, options), segment.style, segment.control)
 
 
@@ -71,7 +80,9 @@ class _Report:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width = min(self.width or WIDEST, options.max_width, WIDEST)
         options = options.update(width=width, height=None)
-        for segment in self._fitting(console, options, width):
+        with shown_on(options):
+            segments = self._fitting(console, options, width)
+        for segment in segments:
             yield Segment(in_ascii(segment.text, options), segment.style, segment.control)
 
     def _fitting(self, console: Console, options: ConsoleOptions, width: int) -> list[Segment]:
@@ -96,7 +107,7 @@ class _Report:
             yield from _explained(root, most)
         if rest:
             yield Text()
-            yield Text(_REST[verdict.verdict], "bold")
+            yield Text(_(_REST[verdict.verdict]), "bold")
             yield from _others(rest, most)
         yield Text("─" * width, style="dim")
         yield table(_footer(verdict, record))
@@ -104,7 +115,8 @@ class _Report:
 
 def _headline(verdict: Verdict, record: Record) -> RenderableType:
     badge = Text(
-        f"{words.VERDICT_MARKS[verdict.verdict]} {verdict.verdict.upper()}", f"bold {_COLOURS[verdict.verdict]}"
+        f"{words.VERDICT_MARKS[verdict.verdict]} {_(words.VERDICT_WORDS[verdict.verdict]).upper()}",
+        f"bold {_COLOURS[verdict.verdict]}",
     )
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(no_wrap=True)
@@ -116,7 +128,12 @@ def _headline(verdict: Verdict, record: Record) -> RenderableType:
 def _decisive(finding: Finding) -> Iterator[RenderableType]:
     yield Text.assemble(
         (finding.cause, f"bold {_COLOURS[finding.severity]}"),
-        f"  {finding.severity}, {words.confidence(finding.confidence)}",
+        "  ",
+        tell(
+            "{severity}, {confidence}",
+            severity=words.SEVERITY_WORDS[finding.severity],
+            confidence=words.confidence(finding.confidence),
+        ),
     )
     yield Padding(Short(Text(words.sentence(finding.says)), lines=3), (0, 0, 0, 2))
     yield Text()
@@ -124,24 +141,27 @@ def _decisive(finding: Finding) -> Iterator[RenderableType]:
 
 def _rows(verdict: Verdict, record: Record, root: Finding | None, width: int) -> Iterator[Row]:
     if root:
-        yield "where", line(words.places(root.layers, record))
+        yield _("where"), line(words.places(root.layers, record))
         picture = profile(root, record)
         if picture:
-            yield "by lag" if picture.axis == "lag" else "by depth", Short(_depth(picture, width - _LABEL), lines=2)
+            yield (
+                _("by lag") if picture.axis == "lag" else _("by depth"),
+                Short(_depth(picture, width - _LABEL), lines=2),
+            )
     for course in courses(verdict, record):
-        yield course.name, line(_course(course, width - _LABEL, broken=ended_in_nan(record)))
+        yield words.clean(course.name), line(_course(course, width - _LABEL, broken=ended_in_nan(record)))
     bent = gathered(record)
     if bent is not None:
-        yield "curvature", Short(Text(words.clean(brief(bent))), lines=2)
+        yield _("curvature"), Short(Text(words.clean(brief(bent))), lines=2)
     if root and root.evidence:
-        yield "evidence", Short(Text("; ".join(words.evidence(root.evidence))), lines=2)
+        yield _("evidence"), Short(Text("; ".join(words.evidence(root.evidence))), lines=2)
     if root and root.treated_by:
-        yield "fits", line(words.remedies(root))
+        yield _("fits"), line(words.remedies(root))
 
 
 def _course(course: Course, room: int, *, broken: bool) -> Text:
     first, last = words.number(course.first), words.number(course.last)
-    note = f"  {course.note}" if course.note else ""
+    note = f"  {words.clean(course.note)}" if course.note else ""
     width = max(8, min(36, room - len(first) - len(last) - cell_len(note) - 2))
     bars = spark(by_step(course.series, width, broken=broken), course.scale)
     return Text.assemble(f"{first} ", (bars, _BARS), f" {last}", (note, "dim"))
@@ -158,11 +178,11 @@ def _depth(picture: Profile, room: int) -> Text:
 
 
 def _explained(root: Finding, most: int) -> Iterator[RenderableType]:
-    yield Text("  this explains")
+    yield Text(f"  {_('this explains')}")
     branches = list(_branches(root.explains, "  "))
     yield from branches[:most]
     if len(branches) > most:
-        yield Text(f"  … and {len(branches) - most} more", "dim")
+        yield Text("  " + tell("… and {number} more", number=len(branches) - most), "dim")
 
 
 def _branches(symptoms: Sequence[Finding], indent: str) -> Iterator[Text]:
@@ -178,31 +198,40 @@ def _others(findings: Sequence[Finding], most: int) -> Iterator[RenderableType]:
         mark = (f"  {words.SEVERITY_MARKS[finding.severity]} ", f"bold {_COLOURS[finding.severity]}")
         yield line(Text.assemble(mark, _told(finding)))
     if len(findings) > most:
-        yield Text(f"  … and {len(findings) - most} more", "dim")
+        yield Text("  " + tell("… and {number} more", number=len(findings) - most), "dim")
 
 
 def _footer(verdict: Verdict, record: Record) -> Iterator[Row]:
     program = record.program
     for item in program.models[:1]:
-        yield "model", line(words.model(item, record) + _more(program.models, 1))
+        yield _("model"), line(words.model(item, record) + _more(program.models, 1))
     for item in program.optimizers[:1]:
-        yield "optimizer", line(words.optimizer(item) + _more(program.optimizers, 1))
-    yield "run", Short(Text(words.run(record)), lines=2)
+        yield _("optimizer"), line(words.optimizer(item) + _more(program.optimizers, 1))
+    yield _("run"), Short(Text(words.run(record)), lines=2)
     if program.not_found:
-        told = "; ".join(map(words.clean, program.not_found[:2]))
-        yield "not found", Short(Text(told + _more(program.not_found, 2)), lines=2)
-    for kind, path in (("record", verdict.run.get("record") or record.path), ("page", verdict.run.get("html"))):
+        told = _("; ").join(words.not_found(record)[:2])
+        yield _("not found"), Short(Text(told + _more(program.not_found, 2)), lines=2)
+    for kind, path in ((_("record"), verdict.run.get("record") or record.path), (_("page"), verdict.run.get("html"))):
         if path:
             yield kind, Text(words.clean(path), overflow="fold")
 
 
 def _more(items: Sequence[object], told: int) -> str:
-    return f" (+{len(items) - told} more)" if len(items) > told else ""
+    return tell(" (+{number} more)", number=len(items) - told) if len(items) > told else ""
 
 
 def _told(finding: Finding) -> Text:
-    weight = (f" ({finding.severity}, {finding.confidence:.2f}): ", "dim")
-    return Text.assemble(finding.cause, weight, words.clean(finding.says))
+    weight = tell(
+        " ({severity}, {confidence:.2f}): ",
+        severity=words.SEVERITY_WORDS[finding.severity],
+        confidence=finding.confidence,
+    )
+    return Text.assemble(finding.cause, (weight, "dim"), words.clean(finding.says))
+
+
+def shown_on(options: ConsoleOptions) -> contextlib.AbstractContextManager[str]:
+    """The language that a console can show: the one that is spoken, or English where it has nothing but ASCII."""
+    return speaking("en" if options.ascii_only else spoken())
 
 
 def in_ascii(text: str, options: ConsoleOptions) -> str:
@@ -222,7 +251,7 @@ def table(rows: Iterable[Row]) -> Table:
 
 def line(content: str | Text) -> Text:
     """Text on one line, cut off at its end."""
-    text = Text(content) if isinstance(content, str) else content
+    text = Text(_(content) if isinstance(content, Said) else content) if isinstance(content, str) else content
     text.no_wrap, text.overflow = True, "ellipsis"
     return text
 
@@ -234,7 +263,7 @@ class Short:
         self.text, self.lines = text, lines
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        lines = self.text.wrap(console, options.max_width)
+        lines = wrapped(self.text, console, options.max_width)
         for i, line in enumerate(lines[: self.lines]):
             if i == self.lines - 1 and len(lines) > self.lines:
                 line.append("…")
