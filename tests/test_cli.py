@@ -69,7 +69,8 @@ def test_a_healthy_training_from_start_to_report(script, tmp_path):
     verdict = json.loads((tmp_path / "r.json").read_text())
     assert (verdict["schema"], verdict["verdict"], verdict["run"]["steps"]) == (1, "healthy", 120)
     assert verdict["run"]["score"]["name"] == "accuracy"
-    assert Record.read(tmp_path / verdict["run"]["record"]).steps == 120
+    record = Record.read(tmp_path / verdict["run"]["record"])
+    assert (record.steps, record.meta["progress"]["measuring"]["what"]) == (120, "experiments")
     assert "<html" in (tmp_path / "r.html").read_text()
     listed = unstuck("runs", folder=tmp_path)
     assert "train.py" in listed.stdout
@@ -101,6 +102,7 @@ def test_curvature_along_a_run(script, tmp_path):
     sharp = record.series("sharpness")
     assert 4 <= len(sharp) <= 10 and sharp.steps[0] == 0 and sharp.steps[-1] == 120
     assert not record.happened("probe") and record.meta["curvature_seconds"] > 0
+    assert record.meta["progress"]["measuring"]["what"] == "curvature"
     assert not record.happened("watcher-error")
 
 
@@ -160,6 +162,9 @@ def test_exit_codes_and_tracebacks_are_the_scripts_own(script, tmp_path):
         (["run", "--budget", "much", "train.py"], "--budget is 'much'"),
         (["run", "--fail-on", "tears", "train.py"], "must be one of error, warning, note"),
         (["run", "--json", "no/such/r.json", "train.py"], "there is no folder"),
+        (["run", "--format", "srif", "train.py"], "--format is 'srif'; did you mean 'sarif'?"),
+        (["run", "--output", "no/such/r.md", "train.py"], "there is no folder"),
+        (["diagnose", "--format", "xml", "."], "--format is 'xml'; there are text, json, markdown, sarif"),
         (["run", "--html", ".", "train.py"], "is a folder: name a file"),
         (["run", "--runs", "train.py", "train.py"], "train.py"),
         (["run", "--set", "ded-units.fraction=1", "train.py"], "dead-units"),
@@ -176,6 +181,7 @@ def test_exit_codes_and_tracebacks_are_the_scripts_own(script, tmp_path):
         (["diagnose", "--fail-on", "tears", "."], "must be one of error, warning, note"),
         (["diagnose", "--json", ".", "."], "is a folder: name a file"),
         (["diagnose", "--set", "dead-units.faction=1", "."], "did you mean 'fraction'?"),
+        (["schema", "cures"], "the schema is 'cures'; did you mean 'cure'?"),
         (["explain"], "explain what? name a cause or a rule"),
         (["explain", "ded-units"], "no cause or rule 'ded-units'; did you mean 'dead-units'?"),
     ],
@@ -322,6 +328,38 @@ def test_judging_again_fails_on_a_severity_and_prints_nothing_when_quiet(saved, 
     done = unstuck("diagnose", "-q", "--fail-on", "error", "--html", "r.html", saved, folder=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (3, "", "")
     assert "<html" in (tmp_path / "r.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("form", "begins"),
+    [("text", "✗ SICK"), ("json", '{\n  "schema": 1,'), ("markdown", "## ✗ SICK"), ("sarif", '{\n  "$schema"')],
+)
+def test_a_verdict_is_told_in_any_format_on_stdout_or_in_a_file(saved, tmp_path, unstuck_here, form, begins):
+    shown = unstuck_here("diagnose", saved, "--format", form)
+    assert shown.stdout.startswith(begins) and "loss-broadcast" in shown.stdout
+    assert not any(line != line.rstrip() for line in shown.stdout.splitlines())
+    written = unstuck_here("diagnose", saved, "--format", form, "--output", "r.out")
+    assert (written.returncode, written.stdout, written.stderr) == (0, "", "")
+    text = (tmp_path / "r.out").read_text("utf-8")
+    assert text.startswith(begins) and not any(line != line.rstrip() for line in text.splitlines())
+    assert unstuck_here("diagnose", "--quiet", saved, "--format", form).stdout == ""
+
+
+def test_the_file_of_json_is_the_same_as_what_is_printed(saved, tmp_path, unstuck_here):
+    shown = unstuck_here("diagnose", saved, "--format", "json", "--json", "r.json").stdout
+    assert shown == (tmp_path / "r.json").read_text("utf-8")
+
+
+@pytest.mark.slow
+def test_a_run_writes_its_verdict_in_a_format(script, tmp_path):
+    done = unstuck("run", "--format=markdown", "--output", "r.md", script(BROADCAST), folder=tmp_path)
+    assert done.returncode == 0 and "SICK" not in done.stderr
+    assert (tmp_path / "r.md").read_text().startswith("## ✗ SICK")
+
+
+def test_a_schema_is_printed(unstuck_here):
+    assert "findings" in json.loads(unstuck_here("schema").stdout)["properties"]
+    assert "prescription" in json.loads(unstuck_here("schema", "cure").stdout)["properties"]
 
 
 def test_a_folder_of_runs_is_no_record_and_names_the_newest(saved, unstuck_here):

@@ -55,6 +55,19 @@ def get(room: str, name: str) -> Plugin:
     return plugins[name]
 
 
+def names(room: str) -> list[str]:
+    """Names of a room's plug-ins, those of other packages among them, without importing any.
+
+    Args:
+        room: Name of the package under `unstuck`, "rules".
+
+    Returns:
+        As on the command line, in alphabetical order.
+    """
+    others = (_kebab(entry.name) for entry in entry_points(group=f"unstuck.{room}"))
+    return sorted({*map(_kebab, _modules(room)), *others})
+
+
 def problems(room: str) -> list[str]:
     """Why plug-ins of other packages are left out of a room, one sentence each, to be shown as warnings."""
     return list(_load(room).problems)
@@ -75,9 +88,12 @@ def _load(room: str) -> _Room:
 
 
 def _own(room: str) -> dict[str, Plugin]:
+    return {_kebab(name): _function(importlib.import_module(f"unstuck.{room}.{name}"), name) for name in _modules(room)}
+
+
+def _modules(room: str) -> list[str]:
     package = importlib.import_module(f"unstuck.{room}")
-    names = sorted(module.name for module in pkgutil.iter_modules(package.__path__) if module.name[0] != "_")
-    return {_kebab(name): _function(importlib.import_module(f"unstuck.{room}.{name}"), name) for name in names}
+    return sorted(module.name for module in pkgutil.iter_modules(package.__path__) if module.name[0] != "_")
 
 
 def _function(module: Any, name: str) -> Plugin:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 
 from unstuck.cli._child import say
-from unstuck.cli._commands import app
+from unstuck.cli._commands import program
 from unstuck.errors import UnstuckError
 
 _WITH_VALUE = (
     "--json", "--html", "--budget", "--probe-budget", "--curvature-budget", "--fail-on", "--runs", "--set", "--with",
-    "--seeds",
+    "--seeds", "--format", "--output", "--lang",
 )  # fmt: skip
 
 
@@ -18,7 +18,7 @@ def main(argv: list[str] | None = None) -> None:
     """Runs the command line; misuse is one line on stderr and exit code 2."""
     given = list(sys.argv[1:] if argv is None else argv)
     try:
-        app(_bounded(given), standalone_mode=True)
+        program(given[0] if given else "")(_bounded(given), standalone_mode=True)
     except UnstuckError as error:
         say(str(error))
         sys.exit(2)

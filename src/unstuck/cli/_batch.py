@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from unstuck._language import _
 from unstuck.cli._child import say
 from unstuck.cli._cure import end_as_by_ctrl_c
+from unstuck.cli._teller import Teller
 
 _FRESH = 1000  # where the seeds begin that the script itself doesn't run with
 _LATE = 0.1  # of a run, whose mean loss is where it got
@@ -66,14 +69,14 @@ def proved(record: Any, command: Sequence[str], folder: Path, *, seeds: int, qui
         say(f"proving batches of {found.chosen['size']} by {seeds} pairs of runs")
     end_as_by_ctrl_c()
     try:
-        told = _pairs(found, list(command), folder / "proof", seeds)
+        told = _pairs(found, list(command), folder / "proof", seeds, quiet=quiet)
     except KeyboardInterrupt:
         told = {"why": "it was stopped"}
     event = Event(record.steps, "batch", "", {"part": "proof", **told})
     return replace(record, events=(*record.events, event))
 
 
-def _pairs(found: Any, command: list[str], folder: Path, seeds: int) -> dict[str, Any]:
+def _pairs(found: Any, command: list[str], folder: Path, seeds: int, *, quiet: bool) -> dict[str, Any]:
     """What came of the pairs; why there are none where the script can't be changed, or a run failed."""
     from unstuck.evidence import Record
     from unstuck.patients import ScriptPatient
@@ -83,10 +86,17 @@ def _pairs(found: Any, command: list[str], folder: Path, seeds: int) -> dict[str
     if found.own.get("by_hand"):
         return {"why": "its updates are written by hand, so that it isn't known where the learning rate is set"}
     patient = ScriptPatient(command)
-    with contextlib.closing(Processes(Log(folder), workers=1)) as executor:
+    done = 0
+    with (
+        Teller(sys.stderr, quiet=quiet, doing=_("running the pairs"), share=lambda: done / (1 + 2 * seeds)),
+        contextlib.closing(Processes(Log(folder), workers=1)) as executor,
+    ):
 
         def run(job: Any) -> Any:
-            return next(outcome for _, outcome in executor.run([job]))
+            nonlocal done
+            outcome = next(outcome for _job, outcome in executor.run([job]))
+            done += 1
+            return outcome
 
         first = run(patient.job(survey=True))
         if first.status != "finished" or not first.record:

@@ -16,10 +16,38 @@ import typer
 
 from unstuck.cli import _options as options
 from unstuck.cli._child import command_line, end_like, say, watch
+from unstuck.cli._completion import ScriptCommand, causes_and_rules, one_of, plugins, runs_beginning
+from unstuck.cli._examples import epilog
 from unstuck.cli._records import FOLDER, find_record, judge, new_folder, report, report_curvature, visit_folder
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+def _empty() -> typer.Typer:
+    return typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, epilog=epilog(""))
+
+
+app = _empty()
 _PASSED_ON = {"allow_interspersed_args": False, "ignore_unknown_options": False}
+
+
+def program(name: str) -> typer.Typer:
+    """The command line, with all commands or just the one that is wanted: to make all of them takes a while.
+
+    Args:
+        name: The first word that was given.
+
+    Returns:
+        With this command alone where there is one of this name.
+    """
+    wanted = [
+        command
+        for command in app.registered_commands
+        if name in (command.name, getattr(command.callback, "__name__", None))
+    ]
+    if not wanted:
+        return app
+    alone = _empty()
+    alone.registered_callback, alone.registered_commands = app.registered_callback, wanted
+    return alone
 
 
 def _tell_version(wanted: bool) -> None:
@@ -39,12 +67,14 @@ def _root(
     """Your network won't train: find out why."""
 
 
-@app.command(context_settings=_PASSED_ON)
+@app.command(context_settings=_PASSED_ON, cls=ScriptCommand, epilog=epilog("run"))
 def run(
     script: options.Script = None,
     module: options.Module = None,
     json_file: options.JsonFile = None,
     html_file: options.HtmlFile = None,
+    form: options.Format = "text",
+    output: options.OutputFile = None,
     budget: Annotated[
         str, typer.Option(metavar="SHARE", help="Share of the training's time the watcher may take.")
     ] = "2%",
@@ -82,6 +112,7 @@ def run(
         ),
     ] = None,
     settings: options.Settings = None,
+    language: options.Language = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Run a training script unmodified, watch it, and say what is wrong with the training.
@@ -93,7 +124,8 @@ def run(
     share, limit = options.share(budget), options.severity(fail_on)
     probing = options.share(probe_budget, option="--probe-budget")
     curving = options.share(curvature_budget, option="--curvature-budget")
-    options.check_targets(json_file, html_file)
+    options.check_one_of(form, options.FORMATS, "--format")
+    options.check_targets(json_file, html_file, output)
     rules = options.rule_settings(settings)
     folder = new_folder(runs_folder, module or (script or ["run"])[0], quiet=quiet)
     given: dict[str, Any] = {"budget": share, "probe_budget": probing}
@@ -105,16 +137,17 @@ def run(
         given["edits"] = prescribed_edits(with_file, folder)
     code = watch(command, folder, given, quiet=quiet)
     verdict, record = judge(folder, code, rules)
-    report(verdict, record, json_file, html_file, quiet=quiet, to_stderr=True)
+    report(verdict, record, json_file, html_file, form=form, output=output, quiet=quiet, to_stderr=True)
     if limit is not None and verdict.reaches(limit):
         sys.exit(3)
     end_like(code)
 
 
-@app.command(context_settings=_PASSED_ON)
+@app.command(context_settings=_PASSED_ON, cls=ScriptCommand, epilog=epilog("cure"))
 def cure(
     script: options.Script = None,
     json_file: options.JsonFile = None,
+    html_file: options.HtmlFile = None,
     diff: Annotated[bool, typer.Option("--diff", help="Print what changes in the script, as a unified diff.")] = False,
     write_file: Annotated[
         Path | None, typer.Option("--write", metavar="FILE", help="Write the changed script.", show_default=False)
@@ -127,6 +160,7 @@ def cure(
     address: options.Address = None,
     workers: options.Workers = None,
     runs_folder: options.RunsFolder = None,
+    language: options.Language = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Try what may help, prove what does, and write the change.
@@ -144,18 +178,22 @@ def cure(
     command_line(script or [], None)
     limit = _cure.seconds(budget)
     _cure.check_executor(executor, address, workers)
-    options.check_targets(json_file, write_file)
+    options.check_targets(json_file, html_file, write_file)
     folder = visit_folder(runs_folder, script or [])
     made_by = _cure.executor(executor, Log(folder), address=address, workers=workers)
     found = _cure.visit(script or [], made_by, seeds=seeds, budget=limit, quiet=quiet)
     if not quiet:
         text(found, sys.stderr)
+    if html_file is not None:
+        from unstuck.report.cure_page import write
+
+        write(found, html_file, name=Path((script or [""])[0]).name, command=script or [])
     _cure.report(found, json_file=json_file, diff=diff, write_file=write_file, echo=typer.echo)
     if found.baseline.status == "failed" and not found.baseline.record:
         sys.exit(1)
 
 
-@app.command(context_settings=_PASSED_ON)
+@app.command(context_settings=_PASSED_ON, cls=ScriptCommand, epilog=epilog("curvature"))
 def curvature(
     script: options.Script = None,
     module: options.Module = None,
@@ -167,6 +205,7 @@ def curvature(
     ] = True,
     layers: Annotated[bool, typer.Option("--layers/--no-layers", help="The curvature of each layer by itself.")] = True,
     runs_folder: options.RunsFolder = None,
+    language: options.Language = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Run a training script unmodified, and say what lies under its loss where it ended.
@@ -187,7 +226,7 @@ def curvature(
     end_like(code)
 
 
-@app.command(context_settings=_PASSED_ON)
+@app.command(context_settings=_PASSED_ON, cls=ScriptCommand, epilog=epilog("batch"))
 def batch(
     script: options.Script = None,
     module: options.Module = None,
@@ -200,6 +239,7 @@ def batch(
     ] = False,
     seeds: Annotated[int, typer.Option(metavar="N", min=2, help="Pairs of fresh seeds that --prove runs.")] = 3,
     runs_folder: options.RunsFolder = None,
+    language: options.Language = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Run a training script unmodified, and say which batch size would get it where it got in the least time.
@@ -225,7 +265,7 @@ def batch(
     end_like(code)
 
 
-@app.command(context_settings=_PASSED_ON)
+@app.command(context_settings=_PASSED_ON, cls=ScriptCommand, epilog=epilog("search"))
 def search(
     script: Annotated[
         list[str] | None,
@@ -249,7 +289,12 @@ def search(
         typer.Option(metavar="ARG=VALUES", help="An argument of the script, with a range or values: n=16..512:log."),
     ] = None,
     sampler: Annotated[
-        str, typer.Option(metavar="NAME", help="auto, random, local, evolution, gaussian-process, tpe, fast, zoph-le.")
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="auto, random, local, evolution, gaussian-process, tpe, fast, zoph-le.",
+            autocompletion=plugins("search.samplers"),
+        ),
     ] = "auto",
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Set the sampler: population=50.")
@@ -290,6 +335,7 @@ def search(
         ),
     ] = None,
     runs_folder: options.RunsFolder = None,
+    language: options.Language = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Search hyper-parameters of a script, or architectures and recurrent cells, beside a random control.
@@ -325,7 +371,7 @@ def search(
         sys.exit(1)
 
 
-@app.command()
+@app.command(epilog=epilog("diagnose"))
 def diagnose(
     record: Annotated[
         Path | None,
@@ -333,12 +379,16 @@ def diagnose(
             metavar="RECORD",
             help="A run's folder, its name, or a record's file; also of a run that goes on.",
             show_default=False,
+            autocompletion=runs_beginning,
         ),
     ] = None,
     json_file: options.JsonFile = None,
     html_file: options.HtmlFile = None,
+    form: options.Format = "text",
+    output: options.OutputFile = None,
     fail_on: options.FailOn = None,
     settings: options.Settings = None,
+    language: options.Language = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Judge a saved run again.
@@ -350,16 +400,17 @@ def diagnose(
     from unstuck.evidence import Record
 
     limit = options.severity(fail_on)
-    options.check_targets(json_file, html_file)
+    options.check_one_of(form, options.FORMATS, "--format")
+    options.check_targets(json_file, html_file, output)
     rules = options.rule_settings(settings)
     read = Record.read(find_record(record))
     verdict = judged(read, settings=rules)
-    report(verdict, read, json_file, html_file, quiet=quiet, to_stderr=False)
+    report(verdict, read, json_file, html_file, form=form, output=output, quiet=quiet, to_stderr=False)
     if limit is not None and verdict.reaches(limit):
         sys.exit(3)
 
 
-@app.command()
+@app.command(epilog=epilog("runs"))
 def runs(
     folder: Annotated[Path, typer.Option("--runs", metavar="DIR", help="Folder of the records.")] = FOLDER,
 ) -> None:
@@ -367,20 +418,68 @@ def runs(
     from rich.console import Console
 
     from unstuck.report.runs import table
+    from unstuck.report.text import shown_on
     from unstuck.store import list_runs
 
     found = list_runs(folder)
     if not found:
         typer.echo(f"no runs in {folder}")
         return
-    Console().print(table(found))
+    console = Console()
+    with shown_on(console.options):
+        console.print(table(found))
 
 
-@app.command()
+@app.command(epilog=epilog("view"))
+def view(
+    run: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="RUN",
+            help="The run to open with: its folder, its name, or a record's file.",
+            show_default=False,
+            autocompletion=runs_beginning,
+        ),
+    ] = None,
+    folder: Annotated[Path, typer.Option("--runs", metavar="DIR", help="Folder of the runs to show.")] = FOLDER,
+    host: Annotated[
+        str,
+        typer.Option(metavar="ADDRESS", help="What to bind to; where other machines reach it, a token is asked for."),
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="The port, or the next free one.")] = 8765,
+    token: Annotated[
+        bool, typer.Option("--token", help="Ask for a token on this machine too: others may use it as well.")
+    ] = False,
+    opens: Annotated[
+        bool | None,
+        typer.Option(
+            "--open/--no-open", help="Open a browser.  [default: where there is a screen]", show_default=False
+        ),
+    ] = None,
+    language: options.Language = None,
+) -> None:
+    """Show runs in a browser while they grow: a list, the page of each, and two side by side.
+
+    Records are read, nothing is written. Ctrl-C ends it.
+    Exit code: 0; 2 for misuse.
+    """
+    from unstuck.cli._view import view as show
+
+    show(run, folder, host=host, port=port, token=token, opens=opens)
+
+
+@app.command(epilog=epilog("explain"))
 def explain(
     name: Annotated[
-        str, typer.Argument(metavar="CAUSE|RULE", help="As in a finding, or in `unstuck rules`.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="CAUSE|RULE",
+            help="As in a finding, or in `unstuck rules`.",
+            show_default=False,
+            autocompletion=causes_and_rules,
+        ),
     ] = "",
+    language: options.Language = None,
 ) -> None:
     """Say what a cause or a rule means.
 
@@ -394,9 +493,31 @@ def explain(
     Console(highlight=False).print(page(name, EXPLAINS))
 
 
-@app.command()
+@app.command(epilog=epilog("schema"))
+def schema(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="verdict (of `run` and `diagnose`) or cure.",
+            autocompletion=one_of(*options.SCHEMAS),
+        ),
+    ] = "verdict",
+) -> None:
+    """Print the JSON Schema (2020-12) of what --json writes.
+
+    Exit code: 0; 2 for misuse.
+    """
+    from importlib.resources import files
+
+    options.check_one_of(name, options.SCHEMAS, "the schema")
+    typer.echo(files("unstuck.report").joinpath("assets", f"{name}.schema.json").read_text("utf-8").rstrip("\n"))
+
+
+@app.command(epilog=epilog("rules"))
 def rules(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, with all thresholds.")] = False,
+    language: options.Language = None,
 ) -> None:
     """List the rules, and what each finds."""
     from rich.console import Console

@@ -6,12 +6,13 @@ import contextlib
 import json
 import signal
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from unstuck._language import _
 from unstuck.cli._child import say
+from unstuck.cli._teller import Teller
 from unstuck.errors import MisuseError
 from unstuck.source import digest_of
 
@@ -68,13 +69,17 @@ def executor(name: str, log: Any, *, address: str | None, workers: int | None) -
 
 
 def visit(command: list[str], made_by: Any, *, seeds: int, budget: float, quiet: bool) -> Any:
-    """Makes the visit by an executor, which is closed then, and tells on stderr what goes on."""
+    """Makes the visit by an executor, which is closed then, and tells on stderr what goes on; ends where it is broken off early."""
     from unstuck.patients import ScriptPatient
     from unstuck.treating import Doctor
 
     end_as_by_ctrl_c()
-    with Teller(sys.stderr, quiet=quiet) as teller, contextlib.closing(made_by) as executor:
-        return Doctor(ScriptPatient(command), executor, seeds=seeds, budget=budget, tell=teller.tell).visit()
+    try:
+        with Teller(sys.stderr, quiet=quiet, limit=budget) as teller, contextlib.closing(made_by) as executor:
+            return Doctor(ScriptPatient(command), executor, seeds=seeds, budget=budget, tell=teller.tell).visit()
+    except KeyboardInterrupt:  # before there was anything to confirm
+        say(_("broken off; what had ended is kept: the same command goes on"))
+        sys.exit(130)
 
 
 def end_as_by_ctrl_c() -> None:
@@ -84,45 +89,6 @@ def end_as_by_ctrl_c() -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, stop)
-
-
-class Teller:
-    """Prints lines as they come, and on a terminal a last line that shows that something goes on."""
-
-    def __init__(self, stream: Any, *, quiet: bool, doing: str = "") -> None:
-        self.stream, self.quiet, self.doing = stream, quiet, doing
-        self.status: Any = None
-        self.confirming = False
-        self.began = time.perf_counter()
-
-    def __enter__(self) -> Teller:
-        if not self.quiet and self.stream.isatty():
-            from rich.console import Console
-
-            self.status = Console(file=self.stream).status(self.doing or "running the script as it is")
-            self.status.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.status is not None:
-            self.status.stop()
-
-    def tell(self, line: str) -> None:
-        if self.quiet:
-            return
-        took = f"{time.perf_counter() - self.began:6.1f} s  "
-        if self.status is not None:
-            self.status.console.print(took + line, highlight=False, markup=False, soft_wrap=False)
-            confirming = line.startswith("confirming")
-            doing = (
-                "confirming, with fresh seeds"
-                if confirming or self.confirming
-                else "trying what may help; Ctrl-C confirms the best so far"
-            )
-            self.confirming |= confirming
-            self.status.update(self.doing or doing)
-        else:
-            say(took + line)
 
 
 def prescribed_edits(file: Path, folder: Path) -> str:

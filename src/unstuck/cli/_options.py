@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from unstuck._language import LANGUAGES, speaking
+from unstuck.cli._completion import one_of
 from unstuck.errors import MisuseError
 
+FORMATS = ("text", "json", "markdown", "sarif")
+SCHEMAS = ("verdict", "cure")
 Script = Annotated[
     list[str] | None,
     typer.Argument(
@@ -27,10 +32,44 @@ MeasuringTime = Annotated[
 ]
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the verdict as JSON.")]
 HtmlFile = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write the report as one offline page.")]
+Format = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        metavar="NAME",
+        help="What the verdict is told in: text, json, markdown or sarif.",
+        autocompletion=one_of(*FORMATS),
+    ),
+]
+OutputFile = Annotated[
+    Path | None,
+    typer.Option("--output", metavar="FILE", help="Write it there instead of printing it.", show_default=False),
+]
+
+
+def _speak(context: typer.Context, language: str | None) -> str:
+    return context.with_resource(speaking(language))
+
+
+Language = Annotated[
+    str | None,
+    typer.Option(
+        "--lang",
+        metavar="CODE",
+        help="Language of the report: en or zh.  [default: that of UNSTUCK_LANG, else en]",
+        show_default=False,
+        is_eager=True,
+        callback=_speak,
+        autocompletion=one_of(*LANGUAGES),
+    ),
+]
 FailOn = Annotated[
     str | None,
     typer.Option(
-        "--fail-on", metavar="SEVERITY", help="Exit with code 3 on a finding this severe: note, warning or error."
+        "--fail-on",
+        metavar="SEVERITY",
+        help="Exit with code 3 on a finding this severe: note, warning or error.",
+        autocompletion=one_of("error", "warning", "note"),
     ),
 ]
 RunsFolder = Annotated[
@@ -44,7 +83,12 @@ Settings = Annotated[
     typer.Option("--set", metavar="RULE.NAME=VALUE", help="Set a rule's threshold: dead-units.fraction=0.8."),
 ]
 Executor = Annotated[
-    str, typer.Option(metavar="NAME", help="Where runs are made: processes, ray, or inline (one at a time).")
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="Where runs are made: processes, ray, or inline (one at a time).",
+        autocompletion=one_of("processes", "ray", "inline"),
+    ),
 ]
 Address = Annotated[
     str | None,
@@ -84,6 +128,25 @@ def severity(name: str | None) -> Any:
     if name is not None and name not in SEVERITIES:
         raise MisuseError(f"--fail-on is {name!r}, but must be one of {', '.join(SEVERITIES)}")
     return name
+
+
+def check_one_of(name: str, known: Sequence[str], what: str) -> None:
+    """Makes sure that there is such a name.
+
+    Args:
+        name: What was given.
+        known: All there are.
+        what: It is: "--format".
+
+    Raises:
+        MisuseError: There is none.
+    """
+    if name not in known:
+        import difflib
+
+        close = difflib.get_close_matches(name.lower(), known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
+        raise MisuseError(f"{what} is {name!r}; {hint}")
 
 
 def check_targets(*paths: Path | None) -> None:

@@ -97,9 +97,19 @@ def judge(folder: Path, code: int, settings: Any) -> tuple[Any, Any]:
 
 
 def report(
-    verdict: Any, record: Any, json_file: Path | None, html_file: Path | None, *, quiet: bool, to_stderr: bool
+    verdict: Any,
+    record: Any,
+    json_file: Path | None,
+    html_file: Path | None,
+    *,
+    form: str = "text",
+    output: Path | None = None,
+    quiet: bool,
+    to_stderr: bool,
 ) -> None:
-    """Writes the files that were asked for, and prints the verdict."""
+    """Writes the files that were asked for, and prints the verdict, or writes it to `output`."""
+    from unstuck.cli._formats import put
+
     if json_file is not None:
         from unstuck.report.json import write
 
@@ -108,13 +118,7 @@ def report(
         from unstuck.report.html import write as write_page
 
         write_page(verdict, record, html_file)
-    if not quiet:
-        from rich.console import Console
-
-        from unstuck.report.text import render
-
-        console = Console(stderr=to_stderr, highlight=False, soft_wrap=False)
-        console.print(render(verdict, record))
+    put(form, verdict, record, output, quiet=quiet, to_stderr=to_stderr)
 
 
 def report_curvature(verdict: Any, record: Any, json_file: Path | None, html_file: Path | None, *, quiet: bool) -> None:

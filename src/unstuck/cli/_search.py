@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from unstuck._language import _
 from unstuck.cli._child import say
-from unstuck.cli._cure import Teller, end_as_by_ctrl_c, executor
+from unstuck.cli._cure import end_as_by_ctrl_c, executor
 from unstuck.cli._records import FOLDER
+from unstuck.cli._teller import Teller
 from unstuck.errors import MisuseError
 
 
@@ -103,16 +105,24 @@ def searched(given: Given, plan: Any) -> Any:
     end_as_by_ctrl_c()
     log = Log(given.folder, crashes=True)
     made = executor(given.executor, log, address=given.address, workers=given.workers)
-    with (
-        Teller(sys.stderr, quiet=given.quiet, doing="searching") as teller,
-        contextlib.closing(made) as made_by,
-    ):
-        try:
+    try:
+        with (
+            Teller(sys.stderr, quiet=given.quiet, doing=_("searching"), limit=plan.seconds) as teller,
+            contextlib.closing(made) as made_by,
+        ):
             problem = _problem(given, made_by, teller.tell)
-            return Search(problem, made_by, log, plan, tell=teller.tell).visit(), problem
-        except KeyboardInterrupt:
-            say("broken off; what had ended is kept: the same command with --resume goes on")
-            sys.exit(130)
+            search = Search(problem, made_by, log, plan, tell=teller.tell)
+            teller.share = lambda: _share(search)
+            return search.visit(), problem
+    except KeyboardInterrupt:
+        say(_("broken off; what had ended is kept: the same command with --resume goes on"))
+        sys.exit(130)
+
+
+def _share(search: Any) -> float:
+    """How many of the points that are to be tried have been begun; 0 once the best are trained again, which is on top of that."""
+    wanted = (search.plan.evaluations or 0) * len(search.arms)
+    return sum(len(arm.children) for arm in search.arms) / wanted if wanted and not search.finalists else 0.0
 
 
 def _problem(given: Given, made_by: Any, tell: Callable[[str], None]) -> Any:
@@ -138,7 +148,7 @@ def _problem(given: Given, made_by: Any, tell: Callable[[str], None]) -> Any:
     for name in given.over or []:
         get("remedies", name)
     tell("running the script as it is")
-    [(_, baseline)] = list(made_by.run([Job(tuple(given.command), survey=True)]))
+    [(_job, baseline)] = list(made_by.run([Job(tuple(given.command), survey=True)]))
     if not baseline.record or baseline.status == "failed":
         raise MisuseError(f"{given.command[0]} fails as it stands: {baseline.error}")
     tell(f"as it is: {baseline.score} {baseline.value:.4g}, {baseline.seconds:.1f} s")
