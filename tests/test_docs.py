@@ -13,7 +13,11 @@ from unstuck import evidence
 from unstuck.verdict import CAUSES
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "examples" / "README.md", *(ROOT / "docs").glob("*.md")]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "README.zh.md", "CONTRIBUTING.md", "examples/README.md")),
+    *(ROOT / "docs").glob("*.md"),
+    *(ROOT / "docs" / "tutorials").glob("*.md"),
+]
 
 
 def rows(text: str) -> list[str]:
@@ -38,12 +42,21 @@ def test_the_table_of_options_is_that_of_the_command(command: str):
     assert sorted(listed) == sorted(set(offered) - {"--help"})
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/run.md"])
+@pytest.mark.parametrize("page", ["README.md", "README.zh.md", "docs/run.md"])
 def test_the_table_of_causes_holds_codes_that_exist(page: str):
-    table = (ROOT / page).read_text().split("| cause |")[1].split("\n\n")[0]
+    table = re.split(r"\| (?:cause|原因) \|", (ROOT / page).read_text())[1].split("\n\n")[0]
     codes = re.findall(r"^\| `([\w-]+)` \|", table, re.MULTILINE)
     assert codes
     assert set(codes) <= set(CAUSES)
+
+
+def test_the_readmes_of_both_languages_have_the_same_parts():
+    """The same number of sections, table rows, commands and programs, and the same commands."""
+    english, chinese = ((ROOT / name).read_text() for name in ("README.md", "README.zh.md"))
+    for part in (r"^## ", r"^\|", r"^```"):
+        assert len(re.findall(part, english, re.M)) == len(re.findall(part, chinese, re.M)), part
+    commands = r"^    (unstuck [^#\n]+?) *(?:#.*)?$"
+    assert re.findall(commands, english, re.M) == re.findall(commands, chinese, re.M)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
