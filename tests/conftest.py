@@ -7,6 +7,7 @@ import signal
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; the processes that tests start take it over
+os.environ.setdefault("KERAS_BACKEND", "torch")  # before Keras is, whichever test does that first
 
 
 def pytest_collection_finish() -> None:

@@ -44,6 +44,8 @@ def cure(script, folder, *options):
         "cure",
         "--json",
         "cure.json",
+        "--html",
+        "cure.html",
         "--write",
         "better.py",
         "--budget",
@@ -86,6 +88,9 @@ def test_what_crawls_is_sped_up(cured):
     assert "learning-rate-too-low" not in found["findings_after"]
     assert found["text"] in done.stderr or "cure" in done.stderr
     assert (folder / "train.py").read_text() == CRAWLS
+    page = (folder / "cure.html").read_text()
+    assert 'id="chart-course-loss"' in page
+    assert "unstuck cure --diff train.py | patch -p1" in page
 
 
 @pytest.mark.slow

@@ -53,7 +53,9 @@ def begun(node, name, text, **options):
 
 
 def until(path):
+    end = time.monotonic() + 60
     while not Path(path).exists():
+        assert time.monotonic() < end, f"no {path}"
         time.sleep(0.01)
 
 
@@ -112,7 +114,7 @@ def test_a_damaged_record_is_handed_over_as_it_is(node):
 
 
 def test_it_is_stopped_when_it_has_had_its_time_though_nobody_asks(node, gone):
-    begun(node, "nap.py", NAPS, limit=0.5)
+    begun(node, "nap.py", NAPS, limit=4)  # enough for a slow machine to start it
     until("pid")
     assert gone(int(Path("pid").read_text()))
     assert ended(node).outcome.error == "it took too long"
