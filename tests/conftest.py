@@ -1,13 +1,18 @@
-"""For all tests: a process works in one thread, and what is there before the first is never looked through for garbage."""
+"""For all tests: a process works in one thread, can be interrupted, and never looks through what is there before the first for garbage."""
 
 import gc
 import os
 import signal
+import threading
 
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; the processes that tests start take it over
 os.environ.setdefault("KERAS_BACKEND", "torch")  # before Keras is, whichever test does that first
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+    # A shell leaves it so to what it starts in the background; what tests start is to be interrupted all the same.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish() -> None:

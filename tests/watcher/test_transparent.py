@@ -4,7 +4,7 @@ import warnings
 import torch
 from torch.overrides import TorchFunctionMode
 
-from unstuck.watcher.transparent import FILENAME, strip, transparent, without_ours
+from unstuck.watcher.transparent import FILENAME, Relocation, strip, transparent, without_ours
 
 
 @transparent
@@ -27,6 +27,23 @@ def test_warnings_name_the_callers_line():
         warn()
     through, plain = seen
     assert through.filename == plain.filename == __file__
+
+
+def test_relocations_that_end_in_another_order_leave_the_display_as_it_was():
+    before = warnings._showwarnmsg
+    one, other = Relocation(), Relocation()
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        one.switch_on()
+        other.switch_on()
+        one.switch_off()
+        wrapper(warn)
+        other.switch_off()
+        wrapper(warn)
+        one.switch_on()
+        one.switch_off()
+    assert [w.filename for w in seen] == [__file__] * 2
+    assert warnings._showwarnmsg is before
 
 
 def test_traceback_shows_only_the_users_frames():

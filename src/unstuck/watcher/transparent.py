@@ -65,21 +65,25 @@ class Relocation:
 
     def __init__(self) -> None:
         self._theirs: Any = None
+        self._is_on = False
 
     def switch_on(self) -> None:
         """Stands between Python's warnings and their display."""
+        self._is_on = True
         if self._theirs is None:
             self._theirs = warnings._showwarnmsg  # pyright: ignore[reportAttributeAccessIssue]
             warnings._showwarnmsg = self._show  # pyright: ignore[reportAttributeAccessIssue]
 
     def switch_off(self) -> None:
-        """Puts the display back, unless somebody else replaced it meanwhile."""
-        theirs, self._theirs = self._theirs, None
-        if theirs is not None and warnings._showwarnmsg == self._show:  # pyright: ignore[reportAttributeAccessIssue]
-            warnings._showwarnmsg = theirs  # pyright: ignore[reportAttributeAccessIssue]
+        """Puts the display back; where somebody else replaced it meanwhile and still asks us, hands on what comes."""
+        self._is_on = False
+        if self._theirs is not None and warnings._showwarnmsg == self._show:  # pyright: ignore[reportAttributeAccessIssue]
+            warnings._showwarnmsg = self._theirs  # pyright: ignore[reportAttributeAccessIssue]
+            self._theirs = None
 
     def _show(self, message: warnings.WarningMessage) -> None:
-        frame = _caller() if message.filename == FILENAME or message.filename.endswith("/torch/overrides.py") else None
+        ours = message.filename == FILENAME or message.filename.endswith("/torch/overrides.py")
+        frame = _caller() if self._is_on and ours else None
         if frame is None:
             self._theirs(message)
             return
