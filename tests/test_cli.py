@@ -89,8 +89,13 @@ def test_curvature_of_a_script_from_start_to_report(script, tmp_path):
     assert {c["step"] for c in told["course"]} >= {0, 120}
     assert [layer["layer"] for layer in told["layers"]] == ["net.0", "net.2"]
     assert told["density"]["exact"]
+    assert told["surface"]["path"]["steps"][0] == 0 and told["surface"]["path"]["steps"][-1] == 120
     assert told["notes"] == []
-    assert 'id="curvature"' in (tmp_path / "c.html").read_text()
+    written = (tmp_path / "c.html").read_text()
+    assert 'id="curvature"' in written and 'id="surface"' in written
+    unstuck("curvature", "--no-surface", "--no-density", "--quiet", "--json", "d.json", "train.py", folder=tmp_path)
+    without = json.loads((tmp_path / "d.json").read_text())
+    assert without["point"] and without["surface"] is None and without["density"] is None
 
 
 @pytest.mark.slow

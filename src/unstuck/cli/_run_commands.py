@@ -108,6 +108,10 @@ def curvature(
         bool, typer.Option("--density/--no-density", help="The density of all eigenvalues, and the counts of signs.")
     ] = True,
     layers: Annotated[bool, typer.Option("--layers/--no-layers", help="The curvature of each layer by itself.")] = True,
+    surface: Annotated[
+        bool,
+        typer.Option("--surface/--no-surface", help="The loss in a plane around the end, for a picture on the page."),
+    ] = True,
     runs_folder: options.RunsFolder = None,
     language: options.Language = None,
     quiet: options.Quiet = False,
@@ -124,7 +128,7 @@ def curvature(
     limit = seconds(budget)
     options.check_targets(json_file, html_file)
     folder = new_folder(runs_folder, module or (script or ["run"])[0], quiet=quiet)
-    wanted = {"seconds": limit, "full": True, "density": density, "layers": layers}
+    wanted = {"seconds": limit, "full": True, "density": density, "layers": layers, "surface": surface}
     code = watch(command, folder, {"budget": 0.02, "probe_budget": 0.0, "curvature": wanted}, quiet=quiet)
     report_curvature(*judge(folder, code, {}), json_file, html_file, quiet=quiet)
     end_like(code)

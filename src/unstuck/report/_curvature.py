@@ -11,6 +11,7 @@ import numpy as np
 
 from unstuck._language import _, marked, say, stored, tell
 from unstuck.evidence import Record, Series
+from unstuck.report._surface import why as no_plane
 from unstuck.report._words import count, number, percent, place, plural, reason
 
 SIGNALS = ("hessian_top", "hessian_bottom", "sharpness", "stable_rate", "edge")
@@ -71,6 +72,7 @@ class Curvature:
         rate: What the curvature bears, and losses along the script's step.
         escape: The way out of a saddle.
         trace, noise, sharpness, density: As their names say.
+        surface: The loss in a plane around the end.
         layers: One a layer, in forward order.
         course: Series by signal, of those along the run.
         stalls: Spans of steps in which the loss stalls.
@@ -87,6 +89,7 @@ class Curvature:
     noise: Mapping[str, Any] = field(default_factory=dict)
     sharpness: Mapping[str, Any] = field(default_factory=dict)
     density: Mapping[str, Any] = field(default_factory=dict)
+    surface: Mapping[str, Any] = field(default_factory=dict)
     layers: tuple[Mapping[str, Any], ...] = ()
     course: Mapping[str, Series] = field(default_factory=dict)
     stalls: tuple[tuple[int, int], ...] = ()
@@ -132,7 +135,7 @@ def gathered(record: Record) -> Curvature | None:
         record.steps,
         **{
             name: known.get(name, _NONE)
-            for name in ("point", "rate", "escape", "trace", "noise", "sharpness", "density", "cost")
+            for name in ("point", "rate", "escape", "trace", "noise", "sharpness", "density", "surface", "cost")
         },
         layers=tuple(p for p in parts if p.get("part") == "layer" and "layer" in p),
         course=course,
@@ -151,6 +154,8 @@ def _notes(parts: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         name = str(part.get("part"))
         if "failed" in part:
             yield tell("{part} failed: {failed}", part=name, failed=part["failed"])
+        elif name == "surface" and part.get("why"):
+            yield tell("no picture of the surface: {why}", why=no_plane(part))
         elif name == "snapshots":
             yield reason(part.get("note"))
         elif name == "layer" and "skipped" in part:
@@ -408,7 +413,7 @@ def to_json(found: Curvature, record: Record) -> dict[str, Any]:
     steps = sorted({int(s) for series in found.course.values() for s in series.steps})
     at = {name: dict(zip(map(int, s.steps), map(float, s.values), strict=True)) for name, s in found.course.items()}
     plain = {name: _without_part(getattr(found, name)) for name in (
-        "point", "rate", "escape", "trace", "noise", "sharpness", "density", "cost",
+        "point", "rate", "escape", "trace", "noise", "sharpness", "density", "surface", "cost",
     )}  # fmt: skip
     return {
         "schema": 1,

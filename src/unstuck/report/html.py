@@ -37,6 +37,7 @@ from unstuck.report._heatmap import heatmaps, spans_of
 from unstuck.report._links import Links
 from unstuck.report._next import commands
 from unstuck.report._profile import Profile, profile
+from unstuck.report._surface import surface
 from unstuck.report._tables import Cells, layer_ids, tables
 from unstuck.report._worst import worst_samples
 from unstuck.report.output import write_text
@@ -301,6 +302,7 @@ def _panel(found: Curvature, record: Record) -> dict[str, Any]:
         "measured": measured(found),
         "notes": found.notes,
         "stalls": stalled(found),
+        "surface": surface(found.surface, int(found.point.get("size") or 0)),
         "profile": Profile("layer_top", "layer", found.steps, names, tops)
         if len(rows) > 1 and (tops > 0).any()
         else None,

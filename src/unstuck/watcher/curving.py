@@ -14,9 +14,11 @@ from unstuck.probes.bench import Bench, Clock, no_trace
 from unstuck.probes.course import course, stalls
 from unstuck.probes.examination import examine
 from unstuck.probes.schedule import is_small, said
+from unstuck.probes.surface import surface
 from unstuck.watcher.probing import why_not
 
 COURSE = 0.35  # of the time, for the course of the run, where the end is examined too
+SURFACE = 0.25  # of the time at most, for a picture of the surface, out of what the rest has left
 
 
 def measure(
@@ -27,7 +29,7 @@ def measure(
     Args:
         session: The session that watched.
         seconds: It may take.
-        wanted: `full` for all that can be told of the end, and not of `density` or `layers` where those are false.
+        wanted: `full` for all that can be told of the end, and not of `density`, `layers` or `surface` where those are false.
         loss: Of the run, which shows where it stalls.
 
     Yields:
@@ -67,3 +69,13 @@ def measure(
                 yield "step", step, found
         except Exception as error:  # noqa: BLE001 - no failure of ours reaches the script
             yield "part", session.step, {"part": "course", "failed": said(error)}
+        if wanted.get("full") and wanted.get("surface", True):
+            yield "part", session.step, {"part": "surface", **_surface(bench, clock, SURFACE * seconds)}
+
+
+def _surface(bench: Bench, clock: Clock, seconds: float) -> dict[str, Any]:
+    """The loss around the end, last of all, so that no other part has less time for it."""
+    try:
+        return plain(surface(bench, clock.part(min(1.0, seconds / max(clock.left, 1e-9)))))
+    except Exception as error:  # noqa: BLE001 - no failure of ours reaches the script
+        return {"failed": said(error)}
