@@ -72,8 +72,8 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture
-def show(browser: Any) -> Iterator[Callable[..., Any]]:
-    """Opens a page; afterwards nothing may have been said, nor asked of anybody but its server."""
+def show(browser: Any, serve: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
+    """Opens a page; afterwards nothing may have been said, nor asked of anybody but its server, which ends after the page does."""
     troubles: list[str] = []
     contexts = []
 
