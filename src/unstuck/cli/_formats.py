@@ -6,8 +6,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-_COLUMNS = 100
-
 
 def rendered(name: str, verdict: Any, record: Any) -> str:
     """The verdict in a format, as it is written to a file.
@@ -18,11 +16,10 @@ def rendered(name: str, verdict: Any, record: Any) -> str:
         record: The record it was made of.
     """
     if name == "json":
-        import json
-
         from unstuck.report.json import to_json
+        from unstuck.report.output import strict_json
 
-        return json.dumps(to_json(verdict), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        return strict_json(to_json(verdict))
     if name == "markdown":
         from unstuck.report import markdown
 
@@ -31,7 +28,9 @@ def rendered(name: str, verdict: Any, record: Any) -> str:
         from unstuck.report import sarif
 
         return sarif.render(verdict, record)
-    return _text(verdict, record)
+    from unstuck.report import text
+
+    return text.plain(verdict, record)
 
 
 def show(verdict: Any, record: Any, *, to_stderr: bool) -> None:
@@ -44,7 +43,7 @@ def show(verdict: Any, record: Any, *, to_stderr: bool) -> None:
     """
     from rich.console import Console
 
-    from unstuck.report.text import render
+    from unstuck.report.text import render, trimmed
 
     console = Console(stderr=to_stderr, highlight=False, soft_wrap=False)
     if console.is_terminal:
@@ -52,23 +51,7 @@ def show(verdict: Any, record: Any, *, to_stderr: bool) -> None:
         return
     with console.capture() as shown:
         console.print(render(verdict, record))
-    console.file.write(_trimmed(shown.get()))
-
-
-def _trimmed(text: str) -> str:
-    return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
-
-
-def _text(verdict: Any, record: Any) -> str:
-    from io import StringIO
-
-    from rich.console import Console
-
-    from unstuck.report.text import render
-
-    file = StringIO()
-    Console(file=file, width=_COLUMNS, highlight=False, color_system=None).print(render(verdict, record))
-    return _trimmed(file.getvalue())
+    console.file.write(trimmed(shown.get()))
 
 
 def put(name: str, verdict: Any, record: Any, output: Path | None, *, quiet: bool, to_stderr: bool) -> None:

@@ -19,7 +19,6 @@ are imported for the first test that asks.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -242,16 +241,6 @@ def _noted(item: pytest.Item, run: Watch) -> Any:
 
 
 def _text(run: Watch) -> str:
-    from io import StringIO
+    from unstuck.report.text import plain
 
-    from rich.console import Console
-
-    from unstuck.report.text import render
-
-    file = StringIO()
-    Console(file=file, width=_COLUMNS, highlight=False, color_system=None).print(render(run.verdict, run.record))
-    return "\n".join(_lines(file.getvalue()))
-
-
-def _lines(text: str) -> Iterator[str]:
-    return (re.sub(r"\s+$", "", line) for line in text.splitlines())
+    return plain(run.verdict, run.record, width=_COLUMNS).rstrip("\n")

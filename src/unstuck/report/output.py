@@ -68,7 +68,19 @@ def write_json(path: str | Path, told: Any) -> None:
         MisuseError: `path` is a folder, or in a folder that doesn't exist.
         RecordError: The system refuses: no permission, a full disk.
     """  # noqa: DOC502
-    write_text(path, json.dumps(told, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, strict_json(told))
+
+
+def strict_json(told: Any) -> str:
+    """A report as strict JSON for people to read too.
+
+    Args:
+        told: Plain dicts, lists, text and finite numbers.
+
+    Returns:
+        Lines with a newline at their end.
+    """
+    return json.dumps(told, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _replace(target: Path, content: bytes) -> None:

@@ -10,7 +10,6 @@ Source: OASIS, Static Analysis Results Interchange Format (SARIF) Version 2.1.0,
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
@@ -24,6 +23,7 @@ from unstuck.report import _words as words
 from unstuck.report._page import Page, pages
 from unstuck.report._remedies import REMEDIES
 from unstuck.report.json import to_json
+from unstuck.report.output import strict_json
 from unstuck.source import own_files
 from unstuck.verdict import CAUSES, Verdict
 
@@ -43,7 +43,7 @@ def render(verdict: Verdict, record: Record) -> str:
     Returns:
         Strict JSON.
     """
-    return json.dumps(to_sarif(verdict, record), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return strict_json(to_sarif(verdict, record))
 
 
 def to_sarif(verdict: Verdict, record: Record) -> dict[str, Any]:

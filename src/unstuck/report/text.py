@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
@@ -51,6 +52,27 @@ def render(verdict: Verdict, record: Record, *, width: int | None = None) -> Ren
         A renderable of about 24 lines, never much above 30; plain ASCII on a console that can't show more.
     """
     return _Report(verdict, record, width)
+
+
+def plain(verdict: Verdict, record: Record, *, width: int = WIDEST) -> str:
+    """The verdict as a file or a log holds it: without colour.
+
+    Args:
+        verdict: The judgement over one run.
+        record: The record it was made of.
+        width: Columns to fill at most.
+
+    Returns:
+        Lines, each with a newline at its end.
+    """
+    file = io.StringIO()
+    Console(file=file, width=width, highlight=False, color_system=None).print(render(verdict, record))
+    return trimmed(file.getvalue())
+
+
+def trimmed(text: str) -> str:
+    """Lines without spaces that only fill them."""
+    return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
 
 
 class Sheet:
