@@ -2,6 +2,7 @@
 
 import gc
 import os
+import shutil
 import signal
 import threading
 
@@ -65,3 +66,56 @@ def cluster():
     yield made
     ray.shutdown()
     made.shutdown()
+
+
+# A canvas keeps no text: what is written on it is noted down as it is written.
+NOTE_TEXTS = """
+window.written = [];
+const write = CanvasRenderingContext2D.prototype.fillText;
+CanvasRenderingContext2D.prototype.fillText = function (text, ...rest) {
+  window.written.push([this.canvas.closest("figure")?.id ?? "", String(text)]);
+  return write.call(this, text, ...rest);
+};
+"""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A Chromium, where there is one."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium was found on the PATH")
+    arguments = [
+        "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+        "--disable-component-update", "--disable-sync",
+    ]  # fmt: skip
+    with playwright.sync_playwright() as driver:
+        started = driver.chromium.launch(executable_path=chromium, args=arguments)
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def browsed(browser):
+    """Opens an address as a page, whose `written` are texts on its canvases; afterwards nothing may have been said, nor asked of others."""
+    troubles = []
+    contexts = []
+
+    def open_page(url, width, scheme, *, own="file:", patience=None, **settings):
+        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, **settings)
+        contexts.append(context)
+        page = context.new_page()
+        if patience is not None:
+            page.set_default_timeout(patience)
+        page.add_init_script(NOTE_TEXTS)
+        page.on("console", lambda message: troubles.append(f"console: {message.text}"))
+        page.on("pageerror", lambda error: troubles.append(f"error: {error}"))
+        page.on("request", lambda r: None if r.url.startswith((own, "data:")) else troubles.append(r.url))
+        page.goto(url)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert troubles == []

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -26,7 +25,6 @@ from unstuck.trials.job import Outcome
 from unstuck.trials.visit import Cure, Dose, Prescription, Trial
 from unstuck.verdict import Finding, Verdict
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 NASTY = "</pre></script><img src=x onerror=alert(1)>&\"'\x1b[31m\u202e"
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 DIFF = "--- a/train.py\n+++ b/train.py\n@@ -3,2 +3,2 @@\n def go():\n-    lr = 1e-6\n+    lr = 0.01\n"
@@ -259,27 +257,14 @@ def test_losses_that_are_not_of_one_kind_are_said_not_to_compare(with_records: C
 
 
 @pytest.fixture
-def show(tmp_path: Path) -> Iterator[Callable[..., Any]]:
-    """Opens a page in Chromium; afterwards nothing may have been said or asked for."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("no Chromium was found on the PATH")
-    troubles: list[str] = []
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+def show(browsed: Callable[..., Any], tmp_path: Path) -> Callable[..., Any]:
+    """Opens the page of a visit."""
 
-        def open_page(cure: Cure, width: int, scheme: str) -> Any:
-            write(cure, tmp_path / "cure.html", name="train.py", command=["train.py"])
-            page = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme).new_page()
-            page.on("console", lambda message: troubles.append(f"console: {message.text}"))
-            page.on("pageerror", lambda error: troubles.append(f"error: {error}"))
-            page.on("request", lambda r: None if r.url.startswith(("file:", "data:")) else troubles.append(r.url))
-            page.goto((tmp_path / "cure.html").as_uri())
-            return page
+    def open_page(cure: Cure, width: int, scheme: str) -> Any:
+        write(cure, tmp_path / "cure.html", name="train.py", command=["train.py"])
+        return browsed((tmp_path / "cure.html").as_uri(), width, scheme)
 
-        yield open_page
-        browser.close()
-    assert troubles == []
+    return open_page
 
 
 @pytest.mark.slow

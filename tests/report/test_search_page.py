@@ -9,8 +9,7 @@ import json
 import math
 import random
 import re
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,6 @@ from unstuck.report._search_values import costs, decisions
 from unstuck.report.search import text
 from unstuck.report.search_page import render, write
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 NASTY = "</script><img src=x onerror=alert(1)>&\"'\x1b[31m"
 DRAWING = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"><path d="M0 0h9"/></svg>'
 VOID = {"meta", "link", "br", "hr", "img", "input"}
@@ -365,41 +363,16 @@ def test_a_folder_is_refused(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------- in a browser
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("no Chromium was found on the PATH")
-    arguments = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-                 "--disable-component-update", "--disable-sync"]  # fmt: skip
-    with playwright.sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        yield started
-        started.close()
-
-
 @pytest.fixture
-def show(browser: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
-    """Open a page; afterwards nothing may have been said or asked for."""
-    troubles: list[str] = []
-    contexts = []
+def show(browsed: Callable[..., Any], tmp_path: Path) -> Callable[..., Any]:
+    """Opens the page of a search."""
 
     def open_page(given: Told, width: int = 1200, scheme: str = "light") -> Any:
         path = tmp_path / "page.html"
         write(given, path)
-        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda message: troubles.append(f"console: {message.text}"))
-        page.on("pageerror", lambda error: troubles.append(f"error: {error}"))
-        page.on("request", lambda r: None if r.url.startswith(("file:", "data:")) else troubles.append(r.url))
-        page.goto(path.as_uri())
-        return page
+        return browsed(path.as_uri(), width, scheme)
 
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert troubles == []
+    return open_page
 
 
 @pytest.mark.slow

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.resources
 import re
-import shutil
 import subprocess
 import sys
 import textwrap
@@ -15,30 +14,20 @@ from typing import Any
 import pytest
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium was found on the PATH"),
-    pytest.mark.slow,
-]
+pytestmark = pytest.mark.slow
 
-ARGUMENTS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 PATIENCE = 90_000  # milliseconds
-# A canvas keeps no text: what is written on it is noted down as it is written.
-NOTE_TEXTS = """
-window.written = [];
-const write = CanvasRenderingContext2D.prototype.fillText;
-CanvasRenderingContext2D.prototype.fillText = function (text, ...rest) {
-  window.written.push([this.canvas.closest("figure")?.id ?? "", String(text)]);
-  return write.call(this, text, ...rest);
-};
-"""
 LAST_STEP = """(() => {
   const charts = JSON.parse(document.getElementById("data")?.textContent ?? '{"charts": []}').charts;
   const lines = charts.find((chart) => chart.id === "loss")?.lines ?? [];
   return Math.max(-1, ...lines.flatMap((line) => line.x));
+})()"""
+# In one go, as the chart may be drawn anew between two questions.
+PLACE_OF_PLOT = """(() => {
+  const plot = document.querySelector("#chart-loss .u-over");
+  plot.scrollIntoView({block: "center", behavior: "instant"});
+  const {x, y, width} = plot.getBoundingClientRect();
+  return {x, y, width};
 })()"""
 ONE, TWO = "20250101-000000-one", "20250202-000000-two"
 NASTY = "</script><img src=x onerror=alert(1)>&\"'"
@@ -63,37 +52,15 @@ TRAINING = """
 """
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield started
-        started.close()
-
-
 @pytest.fixture
-def show(browser: Any, serve: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
-    """Opens a page; afterwards nothing may have been said, nor asked of anybody but its server, which ends after the page does."""
-    troubles: list[str] = []
-    contexts = []
+def show(serve: Callable[..., Any], browsed: Callable[..., Any]) -> Callable[..., Any]:
+    """Opens a page that asks nobody but its server, which ends after the page does."""
 
     def open_page(url: str, width: int = 1280, scheme: str = "light") -> Any:
-        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(PATIENCE)
-        page.add_init_script(NOTE_TEXTS)
         own = "/".join(url.split("/")[:3]) + "/"
-        page.on("console", lambda message: troubles.append(f"console: {message.text}"))
-        page.on("pageerror", lambda error: troubles.append(f"error: {error}"))
-        page.on("request", lambda r: None if r.url.startswith((own, "data:")) else troubles.append(r.url))
-        page.goto(url, wait_until="load")
-        return page
+        return browsed(url, width, scheme, own=own, patience=PATIENCE)
 
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert troubles == []
+    return open_page
 
 
 @pytest.fixture
@@ -171,9 +138,7 @@ def test_a_run_is_seen_growing(show: Callable[..., Any], serve: Callable[..., An
     first = page.evaluate(LAST_STEP)
 
     # the reader looks closer, filters, opens a table
-    plot = page.locator("#chart-loss .u-over")
-    plot.scroll_into_view_if_needed()
-    box = plot.bounding_box()
+    box = page.evaluate(PLACE_OF_PLOT)
     page.mouse.move(box["x"] + 0.2 * box["width"], box["y"] + 50)
     page.mouse.down()
     page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 50, steps=5)
