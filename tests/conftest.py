@@ -10,6 +10,9 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; the processes that tests start take it over
 os.environ.setdefault("KERAS_BACKEND", "torch")  # before Keras is, whichever test does that first
+os.environ.setdefault(
+    "RAY_TQDM_PATCH_PRINT", "0"
+)  # else Ray replaces `print`, and who keeps the old one can't be pickled
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
     # A shell leaves it so to what it starts in the background; what tests start is to be interrupted all the same.
