@@ -602,6 +602,20 @@ def test_a_clock_counts_the_processor_or_the_wall():
     assert not wall.part(0.5).processor
 
 
+def test_a_clock_waits_for_the_processor_as_patiently_as_it_is_told(monkeypatch):
+    now = [0.0, 0.0]  # by the wall, by the processor
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(time, "thread_time", lambda: now[1])
+    usual, patient = Clock(10.0), Clock(10.0, patience=5.0)
+    now[:] = 16.0, 4.0  # four things to do for each core
+    assert (usual.left, patient.left) == (4.0, 6.0)
+    half = patient.part(0.5)
+    now[:] = 26.0, 5.0
+    assert (usual.left, patient.left, half.left) == (0.0, 5.0, 2.0)
+    now[:] = 31.0, 5.5
+    assert half.left == 0.0
+
+
 @pytest.mark.parametrize(("threads", "set_to"), [(3, []), (1, [1, 3])])
 def test_threads_are_set_where_they_change_only(threads, set_to, monkeypatch):
     now, told = [3], []

@@ -99,16 +99,17 @@ class Training:
 
 
 class Clock:
-    """Time left for experiments: of the processor, so that a busy machine changes little, and twice as much by the wall.
+    """Time left for experiments: of the processor, so that a busy machine changes little, and some times as much by the wall.
 
     Args:
         seconds: From now on.
         processor: Count this thread's processor time; else the wall's alone, as on an accelerator.
+        patience: How many times as much may pass by the wall where the processor's time counts.
     """
 
-    def __init__(self, seconds: float, *, processor: bool = True) -> None:
-        self.processor = processor
-        self.end = time.perf_counter() + (2 if processor else 1) * seconds
+    def __init__(self, seconds: float, *, processor: bool = True, patience: float = 2.0) -> None:
+        self.processor, self.patience = processor, patience
+        self.end = time.perf_counter() + (patience if processor else 1) * seconds
         self.processor_end = time.thread_time() + seconds
 
     @property
@@ -119,7 +120,7 @@ class Clock:
 
     def part(self, share: float) -> Clock:
         """A clock that runs for a share of what is left."""
-        return Clock(share * self.left, processor=self.processor)
+        return Clock(share * self.left, processor=self.processor, patience=self.patience)
 
 
 def tensors_of(modules: Sequence[nn.Module], trained: Sequence[Tensor]) -> list[Tensor]:

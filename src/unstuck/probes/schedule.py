@@ -46,6 +46,10 @@ ORDER: tuple[tuple[str, Probe, float], ...] = (
 )
 """Names, experiments, and the share of the time left that each may take; cheap and decisive ones first."""
 
+PATIENCE = 5.0
+"""How many times their time the experiments may take by the wall: a machine with some times as much to do as it has cores for finds
+what an idle one finds. Where nothing else runs it makes no difference."""
+
 
 def experiments(training: Training, seconds: float) -> Iterator[tuple[str, dict[str, Any]]]:
     """Makes the experiments that there is time for.
@@ -59,7 +63,7 @@ def experiments(training: Training, seconds: float) -> Iterator[tuple[str, dict[
         where none can be made, the reason comes under the name "none".
     """
     small = is_small(training)
-    clock = Clock(seconds, processor=small)
+    clock = Clock(seconds, processor=small, patience=PATIENCE)
     with no_trace(threads=1 if small else torch.get_num_threads()):
         try:
             bench = Bench(training)
