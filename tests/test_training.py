@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 
 import unstuck
 from unstuck.errors import MisuseError
+from unstuck.optim.sam import Sam
 from unstuck.optim.weight_average import WeightAverage
 from unstuck.training import Epoch, Training
 from unstuck.trials.job import score_of
@@ -203,6 +204,41 @@ def test_lbfgs_asks_as_often_as_it_likes():
     assert same(weights(training), weights(other))
 
 
+def test_sam_asks_twice():
+    """Its two passes are those of a loop by hand, with accumulation, clipping and a schedule of the optimizer that it is around."""
+    x, y = data()
+    model, hand = net(), net()
+    base = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9)
+    rates = lr_scheduler.StepLR(base, 1, 0.5)
+    batches = in_batches(x, y, 16)
+    training = Training(
+        model,
+        cross_entropy,
+        Sam(base, rho=0.1),
+        batches,
+        epochs=2,
+        accumulate=2,
+        clip=1.0,
+        schedule=rates,
+        schedule_each="step",
+    )
+    copied = training.copy()
+    training.run()
+
+    optimizer = Sam(torch.optim.SGD(hand.parameters(), lr=0.5, momentum=0.9), rho=0.1)
+    for step in range(6):
+        optimizer.param_groups[0]["lr"] = 0.5 * 0.5**step
+        two = slice(step % 3 * 32, step % 3 * 32 + 32)
+        for act in (optimizer.first_step, optimizer.second_step):
+            optimizer.zero_grad()
+            cross_entropy(hand(x[two]), y[two]).backward()
+            nn.utils.clip_grad_norm_(hand.parameters(), 1.0)
+            act()
+    torch.testing.assert_close(weights(training), [p.detach() for p in hand.parameters()])
+    copied.run()
+    assert same(weights(copied), weights(training))
+
+
 def test_a_plateau_goes_by_the_evaluation():
     model = net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
@@ -229,6 +265,7 @@ def by_hand(outputs, targets):
     return -outputs.log_softmax(1)[torch.arange(len(targets)), targets].mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "loss", [cross_entropy, nn.CrossEntropyLoss(), by_hand], ids=["function", "criterion", "by hand"]
 )

@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from itertools import islice
+from numbers import Integral
 from typing import Any, Literal, Protocol, Self
 
 import torch
@@ -25,6 +26,7 @@ from unstuck._batches import Forward, copied_batches, generators, numbers_kept, 
 from unstuck._modes import evaluating
 from unstuck._training_copies import copied_optimizer, uses
 from unstuck.errors import MisuseError
+from unstuck.optim.sam import Sam
 from unstuck.optim.weight_average import WeightAverage
 
 Each = Literal["step", "epoch"]
@@ -145,7 +147,7 @@ class Training:
         if evaluation is not None:
             _check_batches("evaluation", evaluation)
         for name, count in (("epochs", epochs), ("accumulate", accumulate)):
-            if not isinstance(count, int) or count < 1:
+            if not isinstance(count, Integral) or count < 1:
                 raise MisuseError(f"{name} is {count!r}, but must be a whole number from 1 on")
         if clip is not None and not clip > 0:
             raise MisuseError(f"clip is {clip!r}, but must be above 0, or None")
@@ -256,7 +258,7 @@ class Training:
         return found
 
     def _step(self, group: list[Any]) -> Tensor:
-        if isinstance(self.optimizer, torch.optim.LBFGS):  # asks for loss and gradient as often as it likes
+        if isinstance(self.optimizer, (torch.optim.LBFGS, Sam)):  # ask for loss and gradient as often as they like
             loss = torch.as_tensor(self.optimizer.step(functools.partial(self._gradients, group)))
         else:
             loss = self._gradients(group)
@@ -373,7 +375,8 @@ class Training:
 
 def count_steps(optimizer: torch.optim.Optimizer) -> None:
     """Lets an optimizer note its steps, as one does for which a schedule was made: schedules that are put to another ask for that."""
-    lr_scheduler.ConstantLR(optimizer, factor=1.0, total_iters=0)  # changes no rate
+    for each in (optimizer, optimizer.base) if isinstance(optimizer, Sam) and optimizer.base else (optimizer,):
+        lr_scheduler.ConstantLR(each, factor=1.0, total_iters=0)  # changes no rate
 
 
 # ---------------------------------------------------------------------- what is given
@@ -423,7 +426,8 @@ def _check_schedule(schedule: Any, each: Any, optimizer: Any) -> None:
         return
     if not callable(getattr(schedule, "step", None)) or isinstance(schedule, type):
         raise MisuseError(f"schedule is a {type(schedule).__name__}, but must be one of torch.optim.lr_scheduler")
-    if getattr(schedule, "optimizer", optimizer) is not optimizer:
+    inner = optimizer.base if isinstance(optimizer, Sam) else None
+    if getattr(schedule, "optimizer", optimizer) not in (optimizer, inner):
         raise MisuseError("the schedule is one of another optimizer")
     if each == "step" and isinstance(schedule, lr_scheduler.ReduceLROnPlateau):
         raise MisuseError('ReduceLROnPlateau goes by the loss of an epoch: schedule_each must be "epoch"')

@@ -149,6 +149,13 @@ def test_causes_are_codes_and_remedies_are_those_that_rules_prescribe():
         assert set(TREATED_BY[name.replace("_", "-")]) == set(rule.treated_by)
 
 
+def test_scores_of_another_scale_go_by_target_and_chance():
+    found = generalization([27.0, 27.1, 26.9], [20.0, 20.1, 19.9], target=30, chance=10)
+    share = generalization([0.85, 0.855, 0.845], [0.5, 0.505, 0.495], target=1, chance=0)
+    assert found.kind == share.kind == "overfitting"
+    assert [gap.size for gap in found.gaps] == pytest.approx([20 * gap.size for gap in share.gaps])
+
+
 def test_it_can_be_written_as_json():
     sizes = np.array([100, 200, 400, 800])
     found = generalization([0.99, 0.98], [0.8, 0.81], by_size=SizeCurve(sizes, 1 - sizes**-0.3), train_by_epoch=[1.0])
@@ -167,6 +174,8 @@ def test_it_can_be_written_as_json():
         ({"target": 0.1, "chance": 0.1}, "nothing to learn"),
         ({"target": float("inf")}, "target is inf"),
         ({"each": "epoch"}, "each='epoch'"),
+        ({"train": 98, "evaluation": 89}, "train is 98, and 1 is perfect: give percentages as shares"),
+        ({"train": 0.4, "evaluation": 2.5, "chance": 2.3}, "evaluation is 2.5, and 1 is perfect"),
     ],
 )
 def test_what_cannot_be_judged(settings, said):

@@ -78,3 +78,16 @@ def test_float32_far_from_zero_is_scaled_as_well_as_it_is_given():
     np.testing.assert_allclose(scaler(values), expected, atol=1e-6)
     np.testing.assert_allclose(scaler(torch.from_numpy(values)).numpy(), expected, atol=1e-6)
     assert np.array_equal(scaler.inverse(scaler(values)), values)
+
+
+@pytest.mark.parametrize("axis, samples", [(1, (5, 3)), (1, (5, 3, 8, 8)), (2, (5, 7, 3))])
+def test_a_single_sample_is_refused_with_what_to_do(axis, samples):
+    x = torch.randn(samples, dtype=torch.float64)
+    scaler = standardization(x, axis=axis)
+    if axis < x[0].dim():
+        with pytest.raises(MisuseError, match=r"is it a single sample\? then scaler\(x\[None\]\)\[0\]"):
+            scaler(x[0])
+    assert torch.equal(scaler(x[:1])[0], scaler(x)[0])
+    with pytest.raises(MisuseError, match="fitted on") as refused:
+        scaler(torch.zeros(5, 4, 4, 4)[(slice(None),) * x.dim()])
+    assert "single" not in str(refused.value)

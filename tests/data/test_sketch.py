@@ -48,6 +48,12 @@ def test_series_run_along_their_longer_axis():
     assert sketch(waves[:, 0])["lines"][0] == found["lines"][0]
 
 
+@pytest.mark.parametrize("shape", [(60, 4), (60, 8), (1, 4, 60)])
+def test_features_over_time_are_no_picture(shape):
+    found = sketch(np.random.default_rng(0).normal(size=shape))
+    assert found["kind"] == "series" and len(found["lines"][0]) == 60
+
+
 def test_other_things_are_told_by_their_first_numbers_and_text_as_text():
     assert sketch(np.array([1.23456, math.inf, 3]))["numbers"] == [1.235, None, 3.0]
     assert sketch("x" * 999)["text"] == "x" * 300

@@ -58,3 +58,5 @@ def test_numbers_and_sequences_are_compared_by_exchange():
 def test_each_sample_needs_a_group():
     with pytest.raises(MisuseError, match="one for each of 4 samples"):
         slices(wrong_in(np.zeros(4, bool)), [1, 2])
+    with pytest.raises(MisuseError, match="4 of 4 groups are missing"):
+        slices(wrong_in(np.zeros(4, bool)), [np.nan] * 4)

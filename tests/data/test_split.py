@@ -266,6 +266,18 @@ def test_subsets_of_what_cannot_be_split():
         subsets(Stream(), hold_out(10))
     with pytest.raises(MisuseError, match=r"arrays of \[3, 2\] samples"):
         subsets((torch.zeros(3), torch.zeros(2)), hold_out(3, 0.4))
+    with pytest.raises(MisuseError, match="ndarray of type <U1 holds no numbers; give a dataset"):
+        subsets((np.array(["a", "b", "c"]), torch.zeros(3)), hold_out(3, 0.4))
+
+
+def test_a_split_of_ones_own_may_be_lists_or_masks():
+    for split in (Split([0, 2], [1]), Split([True, False, True], np.array([False, True, False])), Split((0, 2), [1])):
+        assert [part.tolist() for part in split] == [[0, 2], [1]]
+        assert all(part.dtype == np.int64 for part in split)
+    assert [len(part) for part in Split([], np.zeros(0))] == [0, 0]
+    for wrong in ([-1], [0.5], [[0, 1]], ["a"]):
+        with pytest.raises(MisuseError, match=r"evaluation is an array of .* but must be numbers of samples from 0 on"):
+            Split([0], wrong)
 
 
 NAN = float("nan")
@@ -278,6 +290,11 @@ NAN = float("nan")
         (lambda: hold_out(10, 0), "a share of 0"),
         (lambda: hold_out(10, 1.5), "a share of 1.5"),
         (lambda: hold_out(10, 0.01), "leaves 0 in a part"),
+        (lambda: hold_out(10, "0.2"), "a share of '0.2'"),
+        (lambda: hold_out(np.zeros((10, 2)), 0.2), r"num_samples is of type ndarray, but must be .* such as len\(x\)"),
+        (lambda: hold_out(10.0, 0.2), "num_samples is 10.0"),
+        (lambda: hold_out(10, seed=None), "seed is None, but must be a whole number"),
+        (lambda: hold_out(4, 0.5, labels=["a", None, "a", "b"]), "1 of 4 labels are missing"),
         (lambda: hold_out(10, seed=-1), "a seed of -1"),
         (lambda: hold_out(4, 0.5, labels=[0, 0, 0, 1]), "class 1 has 1 of 4 samples"),
         (lambda: hold_out(6, 0.2, labels=[0, 0, 1, 1, 2, 2]), "3 classes, and only 1 samples in a part"),
@@ -299,6 +316,7 @@ NAN = float("nan")
         (lambda: hold_out(4, 0.5, gap=1), "a gap without times"),
         (lambda: k_fold(10, 1), "1 folds; at least 2"),
         (lambda: k_fold(10, 11), "11 folds of 10 samples"),
+        (lambda: k_fold(10, 2.0), "num_folds is 2.0"),
         (lambda: k_fold(3, 3, times=[1, 2, 3]), "at most 2"),
         (lambda: k_fold(6, 3, labels=[0, 0, 0, 0, 1, 1]), "class 1 has 2 of 6 samples; a split into 3 folds needs 3"),
         (lambda: k_fold(6, 3, groups=[0, 0, 0, 1, 1, 1]), "2 groups; at least 3"),

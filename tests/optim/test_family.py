@@ -29,6 +29,8 @@ def test_a_name_that_is_nearly_right_is_told():
 def test_a_setting_it_does_not_have_is_told():
     with pytest.raises(MisuseError, match=r"adam has no setting 'momentun'; did you mean 'momentum'\?"):
         optimizer("adam", nn.Linear(1, 1), learning_rate=0.1, momentun=0.9)
+    with pytest.raises(MisuseError, match="learning_rate is nan; a learning rate is from 0"):
+        optimizer("sgd", nn.Linear(2, 1), learning_rate=float("nan"))
     with pytest.raises(MisuseError, match="sgd has no setting 'rho'; there are learning_rate, weight_decay"):
         optimizer("sgd", nn.Linear(1, 1), learning_rate=0.1, rho=0.9)
     with pytest.raises(MisuseError, match="adamw has no setting 'xyz'"):

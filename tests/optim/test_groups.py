@@ -232,6 +232,14 @@ def test_each_group_may_have_a_schedule_of_its_own():
 def test_it_says_what_is_wrong():
     with pytest.raises(MisuseError, match="no module blocks.7"):
         layerwise_rates(Vision(), 1.0, stages=["blocks.7", "head"])
+    with pytest.raises(MisuseError, match="weight_decay is -0.1; decay is from 0"):
+        decay_groups(nn.Linear(2, 2), -0.1)
+    with pytest.raises(MisuseError, match="weight_decay is '0.1'"):
+        layerwise_rates(nn.Linear(2, 2), 0.1, weight_decay="0.1")
+    with pytest.raises(MisuseError, match="learning_rate is nan; a learning rate is from 0"):
+        layerwise_rates(nn.Linear(2, 2), float("nan"))
+    with pytest.raises(MisuseError, match="model is a generator, but must be an nn.Module"):
+        decay_groups(nn.Linear(2, 2).parameters(), 0.1)
     with pytest.raises(MisuseError, match="factor is 0"):
         layerwise_rates(Vision(), 1.0, 0)
     model = nn.Sequential(nn.Linear(2, 2))

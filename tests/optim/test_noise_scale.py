@@ -241,6 +241,25 @@ def test_no_gradients_at_all():
         split_batch([], 1)
 
 
+def test_parameters_without_a_gradient_take_no_part():
+    """As of `[p.grad for p in model.parameters()]` with frozen ones; where a part alone has none it is zero. Sparse ones are made dense."""
+    grads = [[torch.tensor([g, 1.0])] for g in (2.0, 4.0, 0.0, 4.0)]
+    holes = [[None, *grad] for grad in grads]
+    expected = split_batch(grads, 2)
+    assert torch.equal(split_batch(holes, 2).sums, expected.sums)
+    assert torch.equal(split_batch([[g.to_sparse() for g in grad] for grad in grads], 2).sums, expected.sums)
+    some = [[torch.tensor([3.0])], [None], [torch.tensor([1.0])]]
+    assert split_batch(some, 2).sums.tolist() == [[9, 0, 3], [0, 0, 0], [3, 0, 1]]
+    with pytest.raises(MisuseError, match="needs gradients, and got none"):
+        split_batch([[None], [None]], 2)
+
+
+def test_of_gradients_that_are_all_zero_nothing_is_known():
+    found = noise_scale(split_batch([[torch.zeros(3)]] * 4, 2))
+    assert not found.is_known and (found.low, found.high) == (0, math.inf)
+    assert str(found) == "at least 0 samples: in 8 no gradient is to be told from noise"
+
+
 def test_equal_gradients_have_no_noise():
     found = noise_scale(split_batch([[torch.ones(3)]] * 4, 8))
     assert found.noise == pytest.approx(0, abs=1e-9)

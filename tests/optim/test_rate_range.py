@@ -356,6 +356,7 @@ def test_all_is_as_before(fails):
     assert torch.equal(now[3], numbers[3]) and drawn.random() == np.random.default_rng(3).random()
 
 
+@pytest.mark.slow
 def test_it_gives_the_same_each_time():
     model, data = cnn(), digits()
     one, other = (found(model, batches=data, **FEW) for _ in range(2))

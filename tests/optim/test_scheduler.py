@@ -6,6 +6,7 @@ import copy
 import io
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -134,6 +135,40 @@ def test_it_goes_on_from_its_state_and_from_a_step(every_schedule):
     resumed.load_state_dict(state["rates"])
     assert rates(alone, resumed, 16) == whole[9:]
     assert of_ours(every_schedule, 16, step=9) == whole[9:]
+
+
+def test_a_group_that_joined_behind_the_last_step_goes_on_too():
+    def made():
+        optimizer = SGD([parameter()], lr=RATE)
+        return optimizer, scheduler(optimizer, Exponential(0.5))
+
+    def joined(optimizer):
+        optimizer.add_param_group({"params": [parameter()], "lr": 0.2})
+
+    optimizer, rates_ = made()
+    rates(optimizer, rates_, 2)
+    joined(optimizer)
+    other, others = made()
+    joined(other)
+    other.load_state_dict(optimizer.state_dict())
+    others.load_state_dict(rates_.state_dict())
+    for _ in range(3):
+        assert [g["lr"] for g in other.param_groups] == [g["lr"] for g in optimizer.param_groups]
+        for stepped in (optimizer, rates_, other, others):
+            stepped.step()
+    with pytest.raises(MisuseError, match="of 2 parameter groups, and the optimizer has 1: give it the same groups"):
+        made()[1].load_state_dict(rates_.state_dict())
+
+
+def test_functions_of_numpy_make_checkpoints_that_torch_loads():
+    optimizer = SGD([parameter()], lr=RATE, momentum=0.9)
+    scheduled = scheduler(optimizer, lambda t: 0.5 * (1 + np.cos(t / 10)), momentum=lambda t: np.float64(0.9))
+    rates(optimizer, scheduled, 2)
+    file = io.BytesIO()
+    torch.save((optimizer.state_dict(), scheduled.state_dict()), file)
+    file.seek(0)
+    assert torch.load(file, weights_only=True)[1] == scheduled.state_dict()
+    assert Cosine(np.int64(10))(5) == Cosine(10)(5)
 
 
 def test_momentum_goes_on_too():

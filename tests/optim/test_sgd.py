@@ -156,6 +156,7 @@ def test_maximize_goes_up():
     "settings, says",
     [
         ({"lr": -1.0}, "lr is -1.0; a learning rate is from 0"),
+        ({"lr": "0.1"}, "lr is '0.1'; a learning rate is from 0"),
         ({"lr": 0.1, "momentum": 1.0}, "momentum is 1.0"),
         ({"lr": 0.1, "weight_decay": -0.1}, "weight_decay is -0.1"),
         ({"lr": 0.1, "form": "avg"}, "form is 'avg'; it is 'sum'"),

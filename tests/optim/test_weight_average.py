@@ -166,9 +166,9 @@ def test_it_is_put_back_after_an_error_also_one_of_the_exchange(monkeypatch):
         assert not same(values(model), own)
         raise ZeroDivisionError
     assert same(values(model), own)
-    import unstuck.optim.weight_average as module
+    import unstuck.optim._averages as module
 
-    exchange, calls = module._exchange, []
+    exchange, calls = module.exchange, []
 
     def fails(one, other):
         calls.append(1)
@@ -176,7 +176,7 @@ def test_it_is_put_back_after_an_error_also_one_of_the_exchange(monkeypatch):
             raise MemoryError
         exchange(one, other)
 
-    monkeypatch.setattr(module, "_exchange", fails)
+    monkeypatch.setattr(module, "exchange", fails)
     with pytest.raises(MemoryError), average.swapped_in():
         pytest.fail("it isn't in")
     assert same(values(model), own)

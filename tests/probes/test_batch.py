@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from unstuck.optim.batch_timing import Line, MemoryLimit, Timing
+from unstuck.optim.batch_memory import MemoryLimit
+from unstuck.optim.batch_timing import Line, Timing
 from unstuck.optim.noise_scale import noise_scale, split_batch
 from unstuck.probes import batch as probe
 from unstuck.probes.batch import Script, batch, besides, memory_of, noise_along, spans, split, timed
@@ -111,6 +112,7 @@ def test_spans_cover_the_run():
     assert spans([100], 100) == [100.0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.Adam])
 def test_all_parts_of_an_examination(along, optimizer):
     bench = along(classifier(optimizer=optimizer))

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.utils import prune
 
 from unstuck.errors import MisuseError
+from unstuck.optim.weight_average import WeightAverage
 from unstuck.regularization.pruning import Cubic, Pruning, apply_masks, magnitude_masks, sparsity
 from unstuck.training import Training
 
@@ -214,6 +215,27 @@ def test_it_goes_on_from_a_checkpoint():
     broken.run()
     for one, other in zip(whole.model.parameters(), broken.model.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("settings", [{"decay": 0.9}, {"kind": "equal"}, {"dtype": torch.float64}])
+def test_an_average_of_the_weights_is_pruned_with_them(settings):
+    """It has the zeros of the masks whenever it is evaluated; elsewhere it is the average of the weights that there were."""
+    model = net()
+    training = training_of(model)
+    training.average, training.evaluation = WeightAverage(model, **settings), batches()[:1]
+    pruning, shares, seen = Pruning(Cubic(0.8, steps=20, every=5)), [], []
+    pruning.attach(training)
+    training.on_step.append(lambda _: seen.append([p.detach().clone() for p in model.parameters()]))
+    training.on_eval.append(lambda *_: shares.append(sparsity(model).share))
+    training.run()
+    assert shares == pytest.approx([pruning.share(step) for step in (6, 12, 18, 24, 30)], abs=0.01)
+    assert sparsity(model).share == pytest.approx(0.8, abs=0.01)
+    kept = 1.0 if "kind" in settings else settings.get("decay", 0.999)
+    counts = [kept ** (len(seen) - 1 - step) for step in range(len(seen))]
+    for i, (name, parameter) in enumerate(model.named_parameters()):
+        mean = sum(count * weights[i] for count, weights in zip(counts, seen, strict=True)) / sum(counts)
+        mask = pruning.masks.get(name, torch.ones(()))
+        torch.testing.assert_close(parameter.detach(), mean * mask, rtol=1e-4, atol=1e-6)  # sums in float32
 
 
 def test_a_lottery_ticket_is_early_weights_with_late_masks():

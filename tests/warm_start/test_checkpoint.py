@@ -6,6 +6,7 @@ import importlib.util
 import re
 from collections import OrderedDict
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -325,6 +326,7 @@ def spoilt(value: float, name: str = "head.bias") -> dict[str, torch.Tensor]:
         ),
         (lambda: {"epoch": 3}, {}, "no state dict in the checkpoint; there is epoch"),
         (lambda: {}, {}, "no state dict in the checkpoint"),
+        (lambda: {"0.weight": np.zeros(3)}, {}, r"holds arrays of numpy: give tensors, \{name: torch.from_numpy"),
         (lambda: [1, 2], {}, "the checkpoint is a list"),
         (lambda: network(), {"least": 2}, "least is 2"),
     ],
@@ -406,7 +408,7 @@ def test_files_that_are_none(tmp_path):
     with pytest.raises(MisuseError, match="there is no file"):
         load(network(), tmp_path / "missing.pt")
     (tmp_path / "text.pt").write_text("hello")
-    with pytest.raises(MisuseError, match="can't be read|is no checkpoint"):
+    with pytest.raises(MisuseError, match="can't be read as a checkpoint|is no checkpoint"):
         load(network(), tmp_path / "text.pt")
     (tmp_path / "empty.pt").touch()
     with pytest.raises(MisuseError, match="can't be read"):

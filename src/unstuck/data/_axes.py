@@ -43,7 +43,9 @@ def shape_of(center: Tensor, shape: tuple[int, ...], axis: Axis) -> tuple[int, .
     axes = _axes(len(shape), axis)
     features = tuple(shape[each] for each in axes)
     if features != tuple(center.shape):
-        raise MisuseError(f"features {features} in a batch {shape}, and it was fitted on {tuple(center.shape)}")
+        one = tuple((1, *shape)[each] for each in _axes(len(shape) + 1, axis)) == tuple(center.shape)
+        hint = "; is it a single sample? then scaler(x[None])[0]" if one else ""
+        raise MisuseError(f"features {features} in a batch {shape}, and it was fitted on {tuple(center.shape)}{hint}")
     return tuple(size if i in axes else 1 for i, size in enumerate(shape))
 
 
@@ -56,7 +58,9 @@ def chunks(batch: Any, axis: Axis) -> Iterator[Tensor]:
     if not isinstance(batch, Tensor):
         batch = np.asarray(batch)
     if not batch.ndim:
-        raise MisuseError("a single number; a batch is needed, the first axis of which goes over samples")
+        raise MisuseError(
+            "a single number; a batch is needed, the first axis of which goes over samples: make rows an array, np.array(rows)"
+        )
     axes = _axes(batch.ndim, axis)
     pooled = [i for i in range(batch.ndim) if i not in axes]
     features = tuple(batch.shape[i] for i in axes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,9 @@ def known_of(num_samples: int, labels: Any, groups: Any, times: Any, gap: Any) -
     Raises:
         MisuseError: Something doesn't fit or go together.
     """
+    if not isinstance(num_samples, Integral):
+        given = f"is {num_samples!r}" if np.isscalar(num_samples) else f"is of type {type(num_samples).__name__}"
+        raise MisuseError(f"num_samples {given}, but must be how many samples there are, such as len(x)")
     if num_samples < 2:
         raise MisuseError(f"{num_samples} samples can't be split; at least 2 are needed")
     if times is not None and (labels is not None or groups is not None):
@@ -65,12 +69,18 @@ def _column(num_samples: int, values: Any, name: str) -> np.ndarray | None:
         column = column.astype(np.int64)  # which can go below 0, as a time less a gap may
     if column.shape != (num_samples,):
         raise MisuseError(f"{name} of shape {column.shape}; one per sample is needed, shape ({num_samples},)")
-    missing = column != column if column.dtype.kind in "fcmMO" else np.zeros(0, bool)
-    if np.any(missing):
-        raise MisuseError(
-            f"{int(np.sum(missing))} of {num_samples} {name} are missing (NaN); fill them in or drop them"
-        )
+    if num_missing := count_missing(column):
+        raise MisuseError(f"{num_missing} of {num_samples} {name} are missing (NaN); fill them in or drop them")
     return column
+
+
+def count_missing(column: np.ndarray) -> int:
+    """How many values are NaN, NaT or, among objects, None or NA."""
+    if column.dtype.kind == "O":
+        return sum(
+            value is None or not isinstance(value == value, bool | np.bool_) or value != value for value in column
+        )
+    return int(np.sum(column != column)) if column.dtype.kind in "fcmM" else 0
 
 
 def _check_labels(labels: np.ndarray) -> None:
@@ -109,7 +119,14 @@ def check_groups(groups: np.ndarray, least: int) -> None:
         raise MisuseError(f"{num_groups} groups; at least {least} are needed")
 
 
+def check_whole(name: str, number: Any) -> None:
+    if not isinstance(number, Integral):
+        raise MisuseError(f"{name} is {number!r}, but must be a whole number")
+
+
 def generator_of(*seeds: int) -> np.random.Generator:
+    for seed in seeds:
+        check_whole("seed", seed)
     if min(seeds) < 0:
         raise MisuseError(f"a seed of {min(seeds)}; it can't be negative")
     return np.random.default_rng(seeds)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from unstuck.data._known import Known, check_classes, check_groups, generator_of, known_of
+from unstuck.data._known import Known, check_classes, check_groups, check_whole, generator_of, known_of
 from unstuck.data.samples import as_array
 from unstuck.data.split import Split
 from unstuck.errors import MisuseError
@@ -45,6 +45,7 @@ def bootstrap(
         Efron 1983, "Estimating the error rate of a prediction rule: improvement on cross-validation".
     """
     known = known_of(num_samples, labels, groups, None, None)
+    check_whole("num_resamples", num_resamples)
     if num_resamples < 1:
         raise MisuseError(f"{num_resamples} resamples; at least 1 is needed")
     if known.labels is not None and known.groups is not None:

@@ -153,7 +153,8 @@ def generalization(
             way from chance to perfect is taken to have learned its training data, and the verdict isn't certain.
         chance: Score of the best constant answer; the way from there to the target is the scale of what matters. Without it that is 1 for
             scores and shares of errors, and the evaluation's loss for losses, of which a gap must be a fifth.
-        higher_is_better: Scores such as accuracy, of which 1 is perfect; else errors or losses, of which 0 is.
+        higher_is_better: Scores such as accuracy, of which 1 is perfect, unless `target` and `chance` tell their scale; else errors or
+            losses, of which 0 is.
         each: What several numbers are scores of: trainings with different seeds, or samples.
         num_train: Samples that `train` is a share of, for accuracies and shares of errors.
         num_train_dev: The same of `train_dev`.
@@ -184,6 +185,8 @@ def generalization(
         parts["train_dev"] = _scores("train_dev", train_dev, num_train_dev, each)
     parts["evaluation"] = _scores("evaluation", evaluation, num_evaluation, each)
     _check_pairs(list(parts.values()), target, chance)
+    if higher_is_better and (target is None or chance is None):
+        _check_shares(list(parts.values()))
     way = _way(parts, target, chance, higher_is_better)
     gaps = _gaps(parts, target, way, -1.0 if higher_is_better else 1.0, matters if way.known else RELATIVE, seed)
     kind = KINDS[gaps[0].name] if gaps[0].called else "too few to tell" if any(g.open for g in gaps) else "fine"
@@ -267,6 +270,20 @@ def _check_pairs(parts: list[_Scores], target: float | None, chance: float | Non
             raise MisuseError(f"{name} is {value}; a finite score is needed, or None")
     if target is not None and target == chance:
         raise MisuseError(f"target and chance are both {target:g}; then there is nothing to learn")
+
+
+def _check_shares(parts: list[_Scores]) -> None:
+    """Sees to it that none is better than perfect.
+
+    Raises:
+        MisuseError: One is.
+    """
+    best = max(parts, key=lambda part: part.mean)
+    if best.mean > 1 + 1e-6:
+        raise MisuseError(
+            f"{best.name} is {best.mean:g}, and 1 is perfect: give percentages as shares, losses with higher_is_better=False, and scores "
+            "of another scale with target= and chance="
+        )
 
 
 def _way(parts: dict[str, _Scores], target: float | None, chance: float | None, higher_is_better: bool) -> _Way:

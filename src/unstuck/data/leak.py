@@ -1,27 +1,29 @@
 """What evaluation shares with training and should not: samples, rows, groups, the future, and scaling that was fitted on all.
 
 A network scores well on what it has seen; so will one that is evaluated on it. Each check is a function that returns a `Leak` or None,
-and `leaks` makes all that apply. `same_rows` tells which samples are equal, and is what a split by `groups` takes to keep them together.
+and `leaks` makes all that apply.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from unstuck.data._axes import Axis
-from unstuck.data.moments import Moments
-from unstuck.data.samples import as_array, batches_of, in_memory, is_dataset, samples_of
+from unstuck.data._known import count_missing
+from unstuck.data.moments import Extremes, Moments
+from unstuck.data.same_rows import num_samples, same_rows
+from unstuck.data.samples import as_array, batches_of, in_memory
 from unstuck.data.split import Split
 from unstuck.errors import MisuseError
 
-CHUNK = 2**16  # words of 8 bytes that are hashed at once: 512 kB, which stays in the cache
+CHUNK = 2**20  # numbers that are looked at at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,15 +72,14 @@ def leaks(
         What was found, none if all is well.
 
     Raises:
-        MisuseError: The data have no numbered samples, numbers aren't finite (which single checks of rows, groups and times bear), or
-            something is not one per sample.
+        MisuseError: The data have no numbered samples, or something is not one per sample.
 
     Example:
         >>> found = leaks(np.array([[1.0], [2.0], [1.0]]), Split(np.array([0, 1]), np.array([2])))
         >>> print(found[0].says)
         1 of 1 evaluation samples is equal to a training sample, such as 2 to 0
     """  # noqa: DOC502
-    _check_range(split, _num_samples(data))
+    _check_range(split, num_samples(data))
     found = [
         shared_samples(split),
         shared_rows(data, split, decimals=decimals, inputs=inputs),
@@ -210,7 +211,7 @@ def scaled_on_all(
     less) over both parts, which are within `tolerance` of 0 and 1, and ten times as near as those of the training part. Data
     that have mean 0 and deviation 1 by nature come that near only by chance: the tolerance falls to 0.01 / sqrt(n) for n numbers, but
     not below 1e-6, where rounding in float32 begins. Scaling to a range can't be told from data that have a range by nature, such
-    as pictures.
+    as pictures. Features in which numbers are missing or infinite are left out.
 
     Args:
         data: All samples, as they are given to the network.
@@ -223,11 +224,15 @@ def scaled_on_all(
         The leak, if there is one.
 
     Raises:
-        MisuseError: The data have no numbered samples, or numbers aren't finite.
+        MisuseError: The data have no numbered samples.
     """  # noqa: DOC502
-    train, whole = Moments(axis), Moments(axis)
+    train, whole, gaps = Moments(axis), Moments(axis), Extremes(axis)
     for moments, part in ((train, np.unique(split.train)), (whole, _evaluation_alone(split))):
         for batch in _some_batches(data, part, inputs):
+            missing = _missing(batch)
+            if missing is not None:
+                gaps.update(missing)
+                batch = _filled(batch, missing)
             moments.update(batch)
     if not train.count or not whole.count:
         return None
@@ -235,6 +240,8 @@ def scaled_on_all(
     near = max(1e-6, min(tolerance, 0.01 / whole.count**0.5))
     off, train_off = _distance(whole), _distance(train)
     found = (off <= near) & (train_off > 10 * off) & (train_off > near)
+    if gaps.count:
+        found &= np.atleast_1d(gaps.greatest.numpy()).ravel() == 0
     if not found.any():
         return None
     worst = int(np.where(found, train_off, -1).argmax())
@@ -246,122 +253,6 @@ def scaled_on_all(
     )
     none = np.zeros(0, np.int64)
     return Leak("scaling", says, int(found.sum()), found.size, none, none)
-
-
-def same_rows(data: Any, *, decimals: int | None = None, inputs: int | str = 0) -> NDArray[np.int64]:
-    """For each sample the first that has equal inputs, itself if none before it has. As `groups` of a split they stay together.
-
-    Samples of arrays, tensors and of datasets made of these are compared number by number where their hashes agree. Those of other
-    datasets are asked for one by one, and told apart by hashes of 128 bits. Missing values (NaN) are equal to each other.
-
-    Args:
-        data: All samples: an array, a tensor or a dataset, without random augmentation.
-        decimals: Numbers are rounded so before they are compared. Two that differ by little are then equal unless a rounding
-            boundary lies between them; the wider the steps, the rarer that is.
-        inputs: Where inputs are in a sample that has others beside them.
-
-    Returns:
-        The number of that sample, for each.
-
-    Raises:
-        MisuseError: The data have no numbered samples, or are of a type that can't be compared.
-
-    Example:
-        >>> same_rows(np.array([[1.0, 2.0], [3.0, 4.0], [1.0, 2.0]]), decimals=3)
-        array([0, 1, 0])
-    """  # noqa: DOC502
-    rows = _rows(data, decimals, inputs)
-    return _first_equal(rows, decimals, np.arange(len(rows)))
-
-
-def _rows(data: Any, decimals: int | None, inputs: int | str) -> np.ndarray:
-    """One row per sample: its numbers, or their digest where they aren't in memory.
-
-    Raises:
-        MisuseError: They are of a type the bytes of which don't tell what is equal.
-    """
-    _num_samples(data)
-    whole = in_memory(data, inputs)
-    if whole is None:
-        digests = b"".join(_digest(as_array(sample), decimals) for sample in samples_of(data, inputs))
-        return np.frombuffer(digests, np.uint64).reshape(-1, 2)
-    rows = as_array(whole).reshape(len(whole), int(np.prod(whole.shape[1:])))
-    kind = rows.dtype.kind
-    if kind == "V" or rows.itemsize > {"f": 8, "c": 16}.get(kind, rows.itemsize):
-        raise MisuseError(f"rows of type {rows.dtype} can't be compared; give strings or numbers, at most float64")
-    return rows.astype(str) if kind == "O" else rows
-
-
-def _digest(sample: np.ndarray, decimals: int | None) -> bytes:
-    exact = {"f": np.float64, "i": np.int64, "u": np.int64}.get(
-        sample.dtype.kind
-    )  # one sample may be of another precision
-    row = np.atleast_1d(sample).reshape(1, -1)
-    words = _words(row if exact is None else row.astype(exact), decimals)
-    return hashlib.blake2b(words.tobytes(), digest_size=16, salt=str(sample.shape).encode()[:16]).digest()
-
-
-def _words(rows: np.ndarray, decimals: int | None) -> NDArray[np.uint64]:
-    """Rows as words of 8 bytes that are equal exactly where rows are."""
-    if rows.dtype.kind in "fc":
-        rows = rows + 0.0 if decimals is None else np.round(rows, decimals) + 0.0  # -0.0 becomes 0.0
-        missing = np.isnan(rows)
-        if missing.any():
-            rows[missing] = np.nan
-    raw = np.ascontiguousarray(rows).view(np.uint8).reshape(len(rows), -1)
-    width = -raw.shape[1] % 8
-    return np.ascontiguousarray(np.pad(raw, ((0, 0), (0, width))) if width else raw).view(np.uint64)
-
-
-def _hashes(rows: np.ndarray, decimals: int | None) -> NDArray[np.uint64]:
-    """A hash of each row: words mixed each in its own way, and summed."""
-    hashes = np.zeros(len(rows), np.uint64)
-    odd: NDArray[np.uint64] = np.zeros(0, np.uint64)
-    for part in _parts(rows):
-        words = np.ascontiguousarray(_words(rows[part], decimals).T)
-        if len(odd) != len(words):
-            odd = np.random.default_rng(0).integers(2**64, size=len(words), dtype=np.uint64) | np.uint64(1)
-        words ^= words >> np.uint64(32)
-        words *= odd[:, None]
-        words ^= words >> np.uint64(29)
-        hashes[part] = words.sum(axis=0)
-    return hashes
-
-
-def _first_equal(rows: np.ndarray, decimals: int | None, chosen: NDArray[np.int64]) -> NDArray[np.int64]:
-    """For each of the chosen rows, in ascending order, the first of them that is equal to it."""
-    hashes = _hashes(rows[chosen] if len(chosen) < len(rows) else rows, decimals)
-    order = np.argsort(hashes)
-    ranked = hashes[order]
-    starts = np.flatnonzero(np.append(True, ranked[1:] != ranked[:-1])[: len(ranked)])
-    found = chosen.copy()
-    if len(starts) == len(ranked):
-        return found
-    leaders = np.repeat(np.minimum.reduceat(order, starts), np.diff(starts, append=len(ranked)))
-    follows = leaders != order
-    others, leaders = order[follows], leaders[follows]
-    equal = _equal(rows, chosen[others], chosen[leaders], decimals)
-    found[others[equal]] = chosen[leaders[equal]]
-    differ = np.sort(others[~equal])  # their hash is another's by chance
-    if len(differ):
-        found[differ] = _first_equal(rows, decimals, chosen[differ])
-    return found
-
-
-def _equal(
-    rows: np.ndarray, some: NDArray[np.int64], others: NDArray[np.int64], decimals: int | None
-) -> NDArray[np.bool_]:
-    """Which rows are equal to others."""
-    equal = np.ones(len(some), bool)
-    for part in _parts(rows, len(some)):
-        equal[part] = (_words(rows[some[part]], decimals) == _words(rows[others[part]], decimals)).all(axis=1)
-    return equal
-
-
-def _parts(rows: np.ndarray, num_rows: int | None = None) -> Iterator[slice]:
-    """All rows, some at a time."""
-    size = max(1, 8 * CHUNK // max(1, rows.shape[1] * rows.itemsize))
-    return (slice(start, start + size) for start in range(0, len(rows) if num_rows is None else num_rows, size))
 
 
 def _tied(
@@ -397,20 +288,26 @@ def _distance(moments: Moments) -> NDArray[np.float64]:
     return np.atleast_1d(np.maximum(np.abs(moments.mean.numpy()), off)).ravel()
 
 
+def _missing(batch: Any) -> Any:
+    """Where numbers aren't finite; None where all are."""
+    if not isinstance(batch, Tensor) and batch.dtype.kind != "f":
+        return None
+    missing = ~(batch.isfinite() if isinstance(batch, Tensor) else np.isfinite(batch))
+    return missing if missing.any() else None
+
+
+def _filled(batch: Any, missing: Any) -> Any:
+    return batch.masked_fill(missing, 0) if isinstance(batch, Tensor) else np.where(missing, 0, batch)
+
+
 def _some_batches(data: Any, samples: NDArray[np.int64], inputs: int | str) -> Iterator[Any]:
     """Inputs of some of the samples, in batches."""
     whole = in_memory(data, inputs)
     if whole is None:
         yield from batches_of(Subset(data, samples.tolist()), inputs)
     else:
-        size = max(1, 16 * CHUNK // max(1, int(np.prod(whole.shape[1:]))))
+        size = max(1, CHUNK // max(1, int(np.prod(whole.shape[1:]))))
         yield from (whole[samples[start : start + size]] for start in range(0, len(samples), size))
-
-
-def _num_samples(data: Any) -> int:
-    if is_dataset(data) or hasattr(data, "__array__"):
-        return len(data)
-    raise MisuseError(f"{type(data).__name__} is no array, tensor or dataset with numbered samples")
 
 
 def _is_numeric(data: Any, inputs: int | str) -> bool:
@@ -447,7 +344,6 @@ def _column(values: Any, name: str, split: Split) -> np.ndarray:
         raise MisuseError(
             f"{name} of shape {column.shape} for samples 0 to {_end(split) - 1}; one per sample is needed"
         )
-    missing = column != column if column.dtype.kind in "fcmMO" else np.zeros(0, bool)
-    if np.any(missing):
-        raise MisuseError(f"{int(np.sum(missing))} of {len(column)} {name} are missing (NaN); drop those samples first")
+    if num_missing := count_missing(column):
+        raise MisuseError(f"{num_missing} of {len(column)} {name} are missing (NaN); drop those samples first")
     return column

@@ -113,9 +113,6 @@ class Scaled(Dataset[Any]):
 Statistics = TypeVar("Statistics", Moments, Extremes)
 
 
-Statistics = TypeVar("Statistics", Moments, Extremes)
-
-
 def _fitted(statistics: Statistics, training: Any, inputs: int | str) -> Statistics:
     """Statistics of the training part. torch's random numbers, which a shuffled loader draws from, go on where they were."""
     with torch.random.fork_rng(devices=[]):

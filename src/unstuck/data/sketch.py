@@ -13,6 +13,7 @@ POINTS = 96  # of a series
 NUMBERS = 12  # of anything else
 LETTERS = 300  # of a text
 LEAST_SIDE = 4  # pixels, below which two axes are no picture
+MOST_SIDES = 4  # times as long as wide, beyond which they are none either: steps of time by features
 
 
 def sketch(values: Any, *, side: int = SIDE) -> dict[str, Any]:
@@ -35,7 +36,10 @@ def sketch(values: Any, *, side: int = SIDE) -> dict[str, Any]:
     if array.dtype.kind not in "biufc" or not array.size:
         return {"kind": "numbers", "shape": list(array.shape), "numbers": []}
     array = np.abs(array) if array.dtype.kind == "c" else array.astype(np.float64)
-    image, shape = _as_image(array), list(array.shape)
+    shape = list(array.shape)
+    while array.ndim > 2 and array.shape[0] == 1:
+        array = array[0]
+    image = _as_image(array)
     if image is not None:
         return {**_thumbnail(image, side), "shape": shape}
     series = _as_series(array)
@@ -46,14 +50,12 @@ def sketch(values: Any, *, side: int = SIDE) -> dict[str, Any]:
 
 def _as_image(array: np.ndarray) -> np.ndarray | None:
     """Shape `(height, width, 1 or 3)`; None where it is no picture."""
-    while array.ndim > 2 and array.shape[0] == 1:
-        array = array[0]
     if array.ndim == 3 and array.shape[0] == 3:
         array = np.moveaxis(array, 0, -1)
     if array.ndim == 2:
         array = array[..., None]
     fits = array.ndim == 3 and array.shape[2] in (1, 3) and min(array.shape[:2]) >= LEAST_SIDE
-    return array if fits and max(array.shape[:2]) <= 16 * min(array.shape[:2]) else None
+    return array if fits and max(array.shape[:2]) <= MOST_SIDES * min(array.shape[:2]) else None
 
 
 def _as_series(array: np.ndarray) -> np.ndarray | None:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from unstuck.data._intervals import fisher, holm, permuted
+from unstuck.data._known import count_missing
 from unstuck.data.judging import Judged
 from unstuck.data.samples import as_array
 from unstuck.errors import MisuseError
@@ -49,7 +50,7 @@ def slices(judged: Judged, groups: ArrayLike | Mapping[str, ArrayLike], *, seed:
         The groups, the least likely by chance first; those that hold all samples are left out.
 
     Raises:
-        MisuseError: Groups aren't one for each sample.
+        MisuseError: Groups aren't one for each sample, or some are missing.
     """
     groupings = groups if isinstance(groups, Mapping) else {"": groups}
     found = []
@@ -57,6 +58,10 @@ def slices(judged: Judged, groups: ArrayLike | Mapping[str, ArrayLike], *, seed:
         column = as_array(values)
         if column.shape != (judged.num_samples,):
             raise MisuseError(f"groups of shape {column.shape}; one for each of {judged.num_samples} samples is needed")
+        if num_missing := count_missing(column):
+            raise MisuseError(
+                f"{num_missing} of {len(column)} groups are missing (NaN); call them something, such as 'unknown'"
+            )
         for name in np.unique(column):
             inside = column == name
             if not inside.all():

@@ -15,6 +15,7 @@ import importlib
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Subset, TensorDataset
 
-from unstuck.data._known import Known, check_classes, check_groups, generator_of, known_of
-from unstuck.data.samples import is_dataset
+from unstuck.data._known import Known, check_classes, check_groups, check_whole, generator_of, known_of
+from unstuck.data.samples import as_array, is_dataset
 from unstuck.errors import MissingError, MisuseError
 
 
@@ -32,13 +33,22 @@ from unstuck.errors import MissingError, MisuseError
 class Split:
     """Which samples are trained on, and which evaluate. Can be unpacked: `train, evaluation = split`.
 
+    Lists of numbers will do, and so will masks of all samples.
+
     Attributes:
         train: Numbers of samples, from 0.
         evaluation: Numbers of others.
+
+    Raises:
+        MisuseError: A part is neither numbers from 0 nor a mask.
     """
 
     train: NDArray[np.int64]
     evaluation: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        for name in ("train", "evaluation"):
+            object.__setattr__(self, name, _numbers(name, getattr(self, name)))
 
     def __iter__(self) -> Iterator[NDArray[np.int64]]:
         """Both parts, so that splits are what scikit-learn takes as `cv=`."""
@@ -94,8 +104,8 @@ def hold_out(
         [0, 1, 2]
     """  # noqa: DOC502
     known = known_of(num_samples, labels, groups, times, gap)
-    if not 0 < share < 1:
-        raise MisuseError(f"a share of {share} for evaluation; it must be between 0 and 1")
+    if not isinstance(share, Real) or not 0 < share < 1:
+        raise MisuseError(f"a share of {share!r} for evaluation; it must be between 0 and 1")
     num_held = round(share * num_samples)
     if not 0 < num_held < num_samples:
         raise MisuseError(
@@ -230,13 +240,40 @@ def _as_dataset(data: Any) -> Any:
     if isinstance(data, Dataset):
         raise MisuseError(f"{type(data).__name__} is a stream without numbered samples; split what it is made from")
     columns = data if isinstance(data, tuple) else (data,)
-    tensors = [
-        column if isinstance(column, Tensor) else torch.from_numpy(np.require(column, requirements="W"))
-        for column in columns
-    ]
+    tensors = [column if isinstance(column, Tensor) else _as_tensor(column) for column in columns]
     if len({len(column) for column in tensors}) != 1:
         raise MisuseError(f"arrays of {[len(column) for column in tensors]} samples don't go together")
     return TensorDataset(*tensors)
+
+
+def _as_tensor(values: Any) -> Tensor:
+    """An array as a tensor, without a copy where it may be written to.
+
+    Raises:
+        MisuseError: It isn't one of numbers.
+    """
+    found = np.require(values, requirements="W")
+    if found.dtype.kind not in "biufc":
+        raise MisuseError(
+            f"{type(values).__name__} of type {found.dtype} holds no numbers; give a dataset of its samples"
+        )
+    return torch.from_numpy(found)
+
+
+def _numbers(name: str, part: Any) -> NDArray[np.int64]:
+    """A part of a split as numbers of samples.
+
+    Raises:
+        MisuseError: It is neither numbers nor a mask.
+    """
+    found = as_array(part)
+    if found.dtype == np.bool_ and found.ndim == 1:
+        found = np.flatnonzero(found)
+    if found.ndim != 1 or (len(found) and (found.dtype.kind not in "iu" or found.min() < 0)):
+        raise MisuseError(
+            f"{name} is an array of {found.dtype} of shape {found.shape}, but must be numbers of samples from 0 on, or a mask of all"
+        )
+    return found.astype(np.int64, copy=False)
 
 
 def _state(*seeds: int) -> int:
@@ -313,6 +350,7 @@ def _folds(known: Known, num_folds: int, seed: int) -> list[Split]:
 
 
 def _check_folds(known: Known, num_folds: int) -> None:
+    check_whole("num_folds", num_folds)
     if num_folds < 2:
         raise MisuseError(f"{num_folds} folds; at least 2 are needed")
     most = known.num_samples - (known.times is not None)

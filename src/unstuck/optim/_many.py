@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import torch
@@ -249,11 +250,12 @@ def correction(beta: float, steps: Factor) -> Factor:
 
 
 def check_range(name: str, value: Any, low: float, high: float = math.inf, *, what: str) -> None:
-    """Sees to it that a setting is in its range, the upper bound excluded.
+    """Sees to it that a setting is a number in its range, the upper bound excluded.
 
     Raises:
         MisuseError: It isn't; a tensor isn't looked into.
     """
-    if not isinstance(value, Tensor) and not low <= value < high:
-        limits = f"from {low:g}" if math.isinf(high) else f"from {low:g} to less than {high:g}"
-        raise MisuseError(f"{name} is {value!r}; {what} is {limits}")
+    if isinstance(value, Tensor) or (isinstance(value, Real) and low <= float(value) < high):
+        return
+    limits = f"from {low:g}" if math.isinf(high) else f"from {low:g} to less than {high:g}"
+    raise MisuseError(f"{name} is {value!r}; {what} is {limits}")

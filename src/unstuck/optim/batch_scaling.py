@@ -9,7 +9,7 @@ be:
 | | SGD: linear rule | Adam and its kin: square-root rule |
 |---|---|---|
 | rate | k | √k |
-| betas, RMSprop's alpha | | βᵏ |
+| betas, RMSprop's alpha | | βᵏ; of LAMB the second alone |
 | momentum | kept (or βᵏ: see below) | kept (or βᵏ) |
 | eps | | eps / √k |
 | weight decay in the gradient | kept | kept |
@@ -24,8 +24,10 @@ is what doesn't turn negative). Decoupled decay multiplies by 1 - rate × decay 
 needs the other √k.
 
 **Half-lives.** β to the k-th power forgets the same number of samples. Betas are so rescaled, as by Malladi et al.; momentum is kept, as
-by Goyal et al., unless asked for. Where momentum is a sum (v = βv + g, as torch has it), what a gradient moves in all is the
-rate / (1 - β): the rate is then multiplied by k (1 - βᵏ) / (1 - β), and what is in the sum is divided by the second part of that.
+by Goyal et al., and so is LAMB's first beta, unless asked for. Where momentum is a sum (v = βv + g, as torch has it), what a gradient
+moves in all is the rate / (1 - β): the rate is then multiplied by k (1 - βᵏ) / (1 - β), and what is in the sum is divided by the second
+part of that. LAMB makes the mean of gradients as long as a share of the weights, however little noise is left in it, which is
+√((1 - β) / (1 + β)) of that in one gradient: the rate is then multiplied by how much more is left with βᵏ.
 
 **Where it ends.** More samples make the gradient better only while it is noise that spoils it. With B the batch and N the noise scale (of
 the gradient's variance to its square, in samples) the best rate is proportional to 1 / (1 + N/B): linear while B is far below N, and
@@ -63,7 +65,8 @@ RULES: dict[str, Rule] = {
     "Lamb": "sqrt",
 }
 """The rule of an optimizer by the name of its class, or of one that it is derived from; Sam has that of the optimizer it wraps."""
-_DECOUPLED = ("AdamW",)
+_DECOUPLED = ("AdamW", "Lamb")
+_LENGTH_GIVEN = ("Lamb",)  # whatever the length of the mean of gradients
 _AS_IT_IS = Constant()
 
 
@@ -232,18 +235,18 @@ def rescale(
     factor = rate_factor(times, used, batch_size=batch_size, noise_scale=noise_scale)
     by_default = used == "sqrt" and half_lives is None
     for group in optimizer.param_groups:
+        coasts = _coast_alike(optimizer, group, times, name) if half_lives else 1.0
         if by_default or half_lives:
-            _forget_alike(group, times)
-        rate = factor * (_coast_alike(optimizer, group, times) if half_lives else 1.0)
+            _forget_alike(group, times, first=bool(half_lives) or name not in _LENGTH_GIVEN)
+        rate = factor * coasts
         _multiply(group, "lr", rate)
         _multiply(group, "initial_lr", rate)
         if used == "sqrt":
             _multiply(group, "eps", times**-0.5)
         if group.get("decoupled_weight_decay", group.get("decoupled", name in _DECOUPLED)):
-            _multiply(group, "weight_decay", times / rate)
-    return Rescaled(
-        times, used, factor, _says(optimizer, times, used, factor, _forgotten(optimizer, by_default, half_lives))
-    )
+            _multiply(group, "weight_decay", times / (factor if name in _LENGTH_GIVEN else rate))
+    forgotten = _forgotten(optimizer, by_default, half_lives, name)
+    return Rescaled(times, used, factor, _says(optimizer, times, used, factor, forgotten))
 
 
 def _known_as(optimizer: Optimizer) -> str | None:
@@ -251,27 +254,33 @@ def _known_as(optimizer: Optimizer) -> str | None:
     return next((c.__name__ for c in kind.__mro__ if c.__name__ in RULES), None)
 
 
-def _forgotten(optimizer: Optimizer, by_default: bool, half_lives: bool | None) -> list[str]:
+def _forgotten(optimizer: Optimizer, by_default: bool, half_lives: bool | None, name: str | None) -> list[str]:
     """What is given another half-life in updates."""
     wanted = ("betas", "alpha") if by_default else ("betas", "alpha", "momentum") if half_lives else ()
-    return [key for key in wanted if any(group.get(key) for group in optimizer.param_groups)]
+    found = [key for key in wanted if any(group.get(key) for group in optimizer.param_groups)]
+    return ["the second beta"] if by_default and name in _LENGTH_GIVEN else found
 
 
-def _forget_alike(group: dict[str, Any], times: float) -> None:
-    """Gives a group the betas that forget the same number of samples."""
+def _forget_alike(group: dict[str, Any], times: float, *, first: bool) -> None:
+    """Gives a group the betas that forget the same number of samples, the first of them if wanted."""
     if "betas" in group:
-        group["betas"] = tuple(same_half_life(beta, times) for beta in group["betas"])
+        beta, *others = group["betas"]
+        kept = same_half_life(beta, times) if first else beta
+        group["betas"] = (kept, *(same_half_life(other, times) for other in others))
     if "alpha" in group:  # RMSprop's
         group["alpha"] = same_half_life(group["alpha"], times)
     _multiply(group, "momentum_decay", times)  # NAdam's, by step
 
 
-def _coast_alike(optimizer: Optimizer, group: dict[str, Any], times: float) -> float:
+def _coast_alike(optimizer: Optimizer, group: dict[str, Any], times: float, name: str | None) -> float:
     """Gives a group the momentum that forgets the same number of samples.
 
     Returns:
         What the rate is to be multiplied by for a gradient to move as much in all as it would have by the rule of the rate alone.
     """
+    if name in _LENGTH_GIVEN:
+        before = group["betas"][0]
+        return _noise_left(same_half_life(before, times)) / _noise_left(before)
     before = group.get("momentum", 0.0)
     if not before:
         return 1.0
@@ -283,10 +292,16 @@ def _coast_alike(optimizer: Optimizer, group: dict[str, Any], times: float) -> f
         return 1.0
     grown = (1 - after) / (1 - before)
     for parameter in group["params"]:
-        buffer = optimizer.state.get(parameter, {}).get("momentum_buffer")
+        state = optimizer.state.get(parameter, {})
+        buffer = state.get("velocity" if name == "Sgd" else "momentum_buffer")  # that of Lars has its rate in it
         if buffer is not None:
             buffer.div_(grown)
     return grown
+
+
+def _noise_left(beta: float) -> float:
+    """Size of the noise in an exponential mean of gradients, in units of that in one of them."""
+    return math.sqrt((1 - beta) / (1 + beta))
 
 
 def _multiply(group: dict[str, Any], key: str, factor: float) -> None:

@@ -29,6 +29,7 @@ from torch.optim import Optimizer
 
 from unstuck import optim
 from unstuck.errors import MisuseError, NotFoundError
+from unstuck.optim._many import check_range
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ def optimizer(name: str, model: nn.Module | Iterable[Any], *, learning_rate: flo
     known = kinds()
     if name not in known:
         raise NotFoundError(f"no optimizer {name!r}; {_near(name, known)}")
+    check_range("learning_rate", learning_rate, 0, what="a learning rate")
     kind = known[name]
     parameters = inspect.signature(kind.make).parameters
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):

@@ -22,6 +22,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from unstuck._modes import evaluating
 from unstuck.errors import MisuseError
+from unstuck.optim._many import check_range
 
 Group = dict[str, Any]
 _NORM = re.compile(r"norm(\dd)?$", re.IGNORECASE)  # LayerNorm, BatchNorm2d, RMSNorm, LlamaRMSNorm; not LayerNormLSTM
@@ -60,7 +61,7 @@ def decay_groups(
         The group that decays and the one that doesn't, with their names; one that would be empty is left out.
 
     Raises:
-        MisuseError: A pattern fits no parameter, a lazy layer hasn't seen an input, or nothing is trained.
+        MisuseError: A pattern fits no parameter, a lazy layer hasn't seen an input, nothing is trained, or a number can't be used.
 
     Source: Goyal et al. 2017, section 5.3, and He et al. 2019, section 3.1 ("no bias decay"); the rule by axes is that of GPT-2's
         trainings.
@@ -72,6 +73,7 @@ def decay_groups(
         0.1 ['0.weight', '2.weight']
         0.0 ['0.bias', '1.weight', '1.bias', '2.bias']
     """  # noqa: DOC502
+    _check(model, weight_decay)
     spared = _spared(model, spare, spare_embeddings)
     named = _trained(model)
     return _split([(name, parameter) for name, parameter in named.items()], weight_decay, spared)
@@ -120,6 +122,8 @@ def layerwise_rates(
         >>> [(group["stage"], group["lr"]) for group in layerwise_rates(net, 0.4, 0.5)]
         [('0', 0.1), ('2', 0.2), ('4', 0.4)]
     """
+    _check(model, 0.0 if weight_decay is None else weight_decay)
+    check_range("learning_rate", learning_rate, 0, what="a learning rate")
     if not factor > 0:
         raise MisuseError(f"factor is {factor}, but must be above 0")
     spared = _spared(model, spare, spare_embeddings)
@@ -135,6 +139,19 @@ def layerwise_rates(
         own = {"lr": learning_rate * factor ** (len(layers) - 1 - i), "stage": stage}
         groups += [{**group, **own} for group in _split(parameters, weight_decay, spared)]
     return groups
+
+
+def _check(model: Any, weight_decay: float) -> None:
+    """Sees to it that groups can be made; of what they hold optimizers check next to nothing.
+
+    Raises:
+        MisuseError: They can't.
+    """
+    if not isinstance(model, nn.Module):
+        raise MisuseError(
+            f"model is a {type(model).__name__}, but must be an nn.Module: groups go by names and modules"
+        )
+    check_range("weight_decay", weight_decay, 0, what="decay")
 
 
 # ---------------------------------------------------------------------- what decays

@@ -133,8 +133,10 @@ def noise_scale(*products: Products, total: int = 0, confidence: float = 0.95) -
         count = len(ratios)
         variance += float((count - 1) / count * (ratios - ratios.mean()).square().sum())
         groups += count
-    ratio = signal / noise if noise > 0 else math.inf
+    ratio = signal / noise if noise > 0 else math.inf if signal > 0 else 0.0
     reach = _quantile(0.5 + confidence / 2, groups - len(products)) * math.sqrt(variance)
+    if noise == signal == 0:
+        reach = math.inf  # no gradient at all: nothing is known
     parts = int(sum(float(p.counts.sum()) for p in products))
     samples = int(sum(float(p.counts.sum()) * p.size for p in products))
     low = 1 / (ratio + reach) if ratio + reach > 0 else math.inf
@@ -169,7 +171,7 @@ def _quantile(probability: float, freedom: int) -> float:
 
 
 def split_batch(
-    gradients: Iterable[Sequence[Tensor]],
+    gradients: Iterable[Sequence[Tensor | None]],
     size: float,
     *,
     metric: Callable[[list[Tensor]], Sequence[Tensor]] | None = None,
@@ -177,7 +179,8 @@ def split_batch(
     """Products of the gradients of parts of equal size.
 
     Args:
-        gradients: Of the mean loss over each part, at the same parameters: a tensor for each parameter. All of them are held at a time.
+        gradients: Of the mean loss over each part, at the same parameters: a tensor for each parameter, None where there is no gradient.
+            All of them are held at a time.
         size: Samples in a part.
         metric: A symmetric matrix that products are taken in: what it does to a gradient. With the Hessian of the loss the noise scale
             is the better one of McCandlish et al. 2018, equation 2.8, tr(H Sigma) / G H G; by default it is the simple one.
@@ -188,14 +191,25 @@ def split_batch(
     Raises:
         MisuseError: There are none.
     """
-    held = [list(g) for g in gradients]
-    if not held:
+    held = _held(gradients)
+    if not held or not held[0]:
         raise MisuseError("a noise scale needs gradients, and got none")
     other = held if metric is None else [list(metric(g)) for g in held]
     sums = torch.zeros(len(held), len(held), dtype=torch.float64)
     for of_one, of_other in zip(zip(*held, strict=True), zip(*other, strict=True), strict=True):
         sums += _products(of_one, of_other)
     return Products(sums, sums.diagonal().clone(), torch.ones(len(held), dtype=torch.float64), size)
+
+
+def _held(gradients: Iterable[Sequence[Tensor | None]]) -> list[list[Tensor]]:
+    """Gradients, dense, of the parameters that have one in any part; zeros where there is none in another."""
+    columns = []
+    for column in zip(*map(list, gradients), strict=True):
+        like = next((g for g in column if g is not None), None)
+        if like is not None:
+            dense = [torch.zeros_like(like) if g is None else g for g in column]
+            columns.append([g if g.layout is torch.strided else g.to_dense() for g in dense])
+    return [list(row) for row in zip(*columns, strict=True)]
 
 
 def _products(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -401,7 +402,7 @@ def _check(low: float, high: float, steps: int, trial_steps: int, level: float, 
     if not 0 < low < high:
         raise MisuseError(f"rates from {low} to {high}; they must be above 0 and ascend")
     for name, count in (("steps", steps), ("trial_steps", trial_steps)):
-        if not isinstance(count, int) or count < 2:
+        if not isinstance(count, Integral) or count < 2:
             raise MisuseError(f"{name} is {count!r}, but must be a whole number from 2 on")
     if not 0 < level < 1 or not 0 <= smoothing < 1:
         raise MisuseError(f"level is {level} and smoothing {smoothing}, but must be between 0 and 1")

@@ -66,7 +66,7 @@ class Scheduler(LRScheduler):
         groups = self.optimizer.param_groups
         for group in groups[len(self.base_lrs) :]:
             self.base_lrs.append(_base(group))
-        return [base * self._of(i)(self.last_epoch) for i, base in enumerate(self.base_lrs)]
+        return [base * self._factor(i) for i, base in enumerate(self.base_lrs)]
 
     def step(self, epoch: int | None = None) -> None:
         """To be called after every update (or epoch, if steps are meant so): sets the rates for the next.
@@ -84,14 +84,29 @@ class Scheduler(LRScheduler):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on where a state was taken, and sets the rates of that step.
 
+        A group that had joined behind the last step stays at the rate that it came with until the next.
+
         Args:
             state_dict: What `state_dict` gave.
+
+        Raises:
+            MisuseError: It is of more parameter groups than there are.
         """
+        groups, known = self.optimizer.param_groups, len(state_dict["base_lrs"])
+        if known > len(groups):
+            raise MisuseError(
+                f"the schedule's state is of {known} parameter groups, and the optimizer has {len(groups)}: give it the same groups first"
+            )
         super().load_state_dict(state_dict)
-        for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
+        for i, (group, base) in enumerate(zip(groups, self.base_lrs, strict=False)):
             group["initial_lr"] = base
-        self._update_lr(self.last_epoch)
+            _write(group, base * self._factor(i))
+        self._last_lr = [_noted(group["lr"]) for group in groups]
         self._set_momentum()
+
+    def _factor(self, group: int) -> float:
+        """Of the rate of a group at this step; no number of numpy's, which `torch.load` wouldn't take from a checkpoint."""
+        return float(self._of(group)(self.last_epoch))
 
     def _of(self, group: int) -> Schedule:
         if not isinstance(self.schedule, Sequence):
@@ -105,7 +120,7 @@ class Scheduler(LRScheduler):
     def _set_momentum(self) -> None:
         if self.momentum is None:
             return
-        value = self.momentum(self.last_epoch)
+        value = float(self.momentum(self.last_epoch))
         for group in self.optimizer.param_groups:
             if "betas" in group:
                 group["betas"] = (value, *group["betas"][1:])
@@ -203,15 +218,18 @@ class WarmUpPlateau(ReduceLROnPlateau):
     def _set(self) -> None:
         for group, base in zip(self.optimizer.param_groups, self._base, strict=False):  # later groups aren't warmed up
             _write(group, base * self._rise(self.updates))
-        rates = [group["lr"] for group in self.optimizer.param_groups]
-        self._last_lr = [rate.clone() if isinstance(rate, Tensor) else rate for rate in rates]
+        self._last_lr = [_noted(group["lr"]) for group in self.optimizer.param_groups]
 
 
 def _base(group: dict[str, Any]) -> Any:
     """The rate that factors are of, which is noted in the group as torch does."""
     rate = group["lr"]
-    base = group.setdefault("initial_lr", rate.clone() if isinstance(rate, Tensor) else rate)
-    return base.clone() if isinstance(base, Tensor) else base
+    return _noted(group.setdefault("initial_lr", _noted(rate)))
+
+
+def _noted(rate: Any) -> Any:
+    """A rate as it is now; one in a tensor is written to later."""
+    return rate.clone() if isinstance(rate, Tensor) else rate
 
 
 def _write(group: dict[str, Any], rate: Any) -> None:

@@ -25,6 +25,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, Literal
 
 from unstuck.errors import MisuseError
@@ -404,5 +405,5 @@ def _straight(first: float, last: float, way: float) -> float:
 
 
 def _check_count(name: str, count: Any, *, least: int = 1) -> None:
-    if not isinstance(count, int) or count < least:
+    if not isinstance(count, Integral) or count < least:
         raise MisuseError(f"{name} is {count!r}, but must be a whole number from {least} on")

@@ -10,20 +10,20 @@ model itself for evaluation, never waits for the device, and follows the model w
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from numbers import Integral
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from unstuck.errors import MisuseError
+from unstuck.optim._averages import Average, Listing, grouped, mix, put_back, put_in
 from unstuck.optim._places import Held, Place, bare, places
 
 Kind = Literal["exponential", "equal"]
 Buffers = Literal["average", "copy"]
 _RUNNING = "running_"  # how norms begin the names of their statistics
-_PART = 2**20  # elements that are exchanged at once
 _STATE = {"calls", "updates", "averages", "began"}
 
 
@@ -53,59 +53,6 @@ def decay_for(steps: int, *, share: float = 0.1, most: int = 1000) -> float:
             f"{steps} steps and a share of {share:g}: give 1 step or more, and a share above 0 and up to 1"
         )
     return 1 - 1 / max(1.0, min(steps * share, most))
-
-
-@dataclass
-class _Average:
-    """An average of a tensor of the model.
-
-    Attributes:
-        tensor: It.
-        began: Updates that there had been before its first.
-        of_buffer: Whether it is one of a norm's statistics.
-    """
-
-    tensor: Tensor
-    began: int
-    of_buffer: bool
-
-
-@dataclass
-class _Group:
-    """Tensors that are averaged in the same way."""
-
-    began: int
-    dtype: torch.dtype
-    device: torch.device
-    own: list[Tensor] = field(default_factory=list)
-    averages: list[Tensor] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class _Listing:
-    """The model's tensors as they were found, so that they needn't be looked for at every update.
-
-    Attributes:
-        held: By which it is told whether anything was replaced.
-        frozen: Parameters that aren't averaged, unless they are trained later.
-        pairs: Tensors that are averaged, and their averages.
-        groups: The same.
-        known: Averages by the tensor, or the place of a buffer.
-    """
-
-    held: Held
-    frozen: list[Tensor]
-    pairs: list[tuple[Tensor, _Average]]
-    groups: list[_Group]
-    known: dict[Any, _Average]
-
-    def is_current(self, model: nn.Module) -> bool:
-        """Whether the model still holds the same, where it did."""
-        return (
-            self.held.is_still(model)
-            and not any(p.requires_grad for p in self.frozen)
-            and all(own.dtype is g.dtype and own.device == g.device for g in self.groups for own in g.own)
-        )
 
 
 class WeightAverage:
@@ -178,8 +125,8 @@ class WeightAverage:
         """  # noqa: DOC502
         self._refuse_inside("reset")
         self.calls = self.updates = 0
-        self._averages: dict[str, _Average] = {}
-        self._listing: _Listing | None = None
+        self._averages: dict[str, Average] = {}
+        self._listing: Listing | None = None
 
     # ------------------------------------------------------------------ averaging
 
@@ -197,7 +144,7 @@ class WeightAverage:
         self.updates += 1
         with torch.no_grad():
             for group in listing.groups:
-                _mix(group.averages, group.own, self._share(self.updates - group.began))
+                mix(group.averages, group.own, self._share(self.updates - group.began))
 
     def _share(self, count: int) -> float:
         """Of the newest weights in an average over so many."""
@@ -216,6 +163,18 @@ class WeightAverage:
         if self.updates:
             self._listed()
         return {name: average.tensor for name, average in self._averages.items()}
+
+    def by_tensor(self) -> list[tuple[Tensor, Tensor]]:
+        """The model's tensors that are averaged, each with its average, which may be changed; none before the first update.
+
+        Returns:
+            Pairs.
+
+        Raises:
+            MisuseError: The average is in the model.
+        """  # noqa: DOC502
+        self._refuse_inside("by_tensor")
+        return [(own, average.tensor) for own, average in self._listed().pairs] if self.updates else []
 
     def is_of(self, model: nn.Module) -> bool:
         """Whether it is an average of this model, which may be compiled or wrapped for several processes."""
@@ -254,18 +213,18 @@ class WeightAverage:
         if self._inside or not self.updates:
             yield
             return
-        put_in: list[tuple[Tensor, Tensor, Tensor | None]] = []
+        changed: list[tuple[Tensor, Tensor, Tensor | None]] = []
         pairs = self._listed().pairs
         self._inside = True
         try:
             with torch.no_grad():
                 for own, average in pairs:
-                    put_in.append((own, average.tensor, _put_in(own, average.tensor)))
+                    changed.append((own, average.tensor, put_in(own, average.tensor)))
             yield
         finally:
             with torch.no_grad():
-                for own, average, kept in reversed(put_in):
-                    own.copy_(kept) if kept is not None else _exchange(own, average)
+                for own, average, kept in reversed(changed):
+                    put_back(own, average, kept)
             self._inside = False
 
     @torch.no_grad()
@@ -323,7 +282,7 @@ class WeightAverage:
         self.calls, self.updates = state["calls"], state["updates"]
         for name, tensor in given.items():
             new = self._as_kept(own[name].tensor, tensor.detach())
-            self._averages[name] = _Average(new, state["began"][name], own[name].is_buffer)
+            self._averages[name] = Average(new, state["began"][name], own[name].is_buffer)
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies: what was found of the model is looked for again there.
@@ -347,16 +306,16 @@ class WeightAverage:
                 f"{what} was called while the average is in the model: leave `with average.swapped_in()` first"
             )
 
-    def _listed(self) -> _Listing:
+    def _listed(self) -> Listing:
         """What the model holds, looked for anew if anything was replaced; averages are begun for what is new."""
         if self._listing is None or not self._listing.is_current(self.model):
             self._listing = self._found()
         return self._listing
 
     @torch.inference_mode(False)  # what is begun there couldn't be updated elsewhere
-    def _found(self) -> _Listing:
+    def _found(self) -> Listing:
         found, before = list(places(self.model)), self._listing
-        averages: dict[str, _Average] = {}
+        averages: dict[str, Average] = {}
         for place in found:
             known = self._averages.get(place.name) if before is None else before.known.get(place.identity)
             if known is not None and known.tensor.shape == place.tensor.shape:
@@ -364,12 +323,12 @@ class WeightAverage:
                 averages[place.name] = known
             elif self._wants(place):
                 new = self._as_kept(place.tensor, place.tensor.detach())
-                averages[place.name] = _Average(new, self.updates, place.is_buffer)
+                averages[place.name] = Average(new, self.updates, place.is_buffer)
         self._averages = averages
         averaged = [(place, averages[place.name]) for place in found if place.name in averages]
         pairs = [(place.tensor, average) for place, average in averaged]
         frozen = [p.tensor for p in found if p.name not in averages and not p.is_buffer and p.is_real]
-        return _Listing(Held(self.model), frozen, pairs, _grouped(pairs), {p.identity: a for p, a in averaged})
+        return Listing(Held(self.model), frozen, pairs, grouped(pairs), {p.identity: a for p, a in averaged})
 
     def _wants(self, place: Place) -> bool:
         """Whether a tensor is to be averaged."""
@@ -383,46 +342,6 @@ class WeightAverage:
         return value.to(self.device or own.device, given or torch.promote_types(own.dtype, torch.float32), copy=copy)
 
 
-def _grouped(pairs: Iterable[tuple[Tensor, _Average]]) -> list[_Group]:
-    groups: dict[Any, _Group] = {}
-    for own, average in pairs:
-        key = (own.dtype, own.device, average.tensor.dtype, average.tensor.device, average.began)
-        group = groups.setdefault(key, _Group(average.began, own.dtype, own.device))
-        group.own.append(own)
-        group.averages.append(average.tensor)
-    return list(groups.values())
-
-
-def _mix(averages: list[Tensor], own: list[Tensor], share: float) -> None:
-    """Moves averages towards the weights by a share of the way."""
-    if own[0].device != averages[0].device:
-        own = [tensor.to(averages[0].device) for tensor in own]
-    if own[0].dtype is averages[0].dtype:
-        torch._foreach_lerp_(averages, own, share)  # pyright: ignore[reportPrivateImportUsage]
-    else:
-        torch._foreach_mul_(averages, 1 - share)  # pyright: ignore[reportPrivateImportUsage]
-        torch._foreach_add_(averages, own, alpha=share)  # pyright: ignore[reportPrivateImportUsage]
-
-
-def _put_in(own: Tensor, average: Tensor) -> Tensor | None:
-    """Gives a weight the value of its average; its own is in the average's memory, or else is returned."""
-    if own.dtype is average.dtype:
-        return _exchange(own, average)
-    kept = own.detach().to(average.device, copy=True)
-    own.copy_(average)
-    return kept
-
-
-def _exchange(one: Tensor, other: Tensor) -> None:
-    """Exchanges the values of two tensors, a part at a time."""
-    rows = max(1, _PART * len(one) // one.numel()) if one.dim() and one.numel() else 1
-    parts = zip(one.split(rows), other.split(rows), strict=True) if one.dim() else [(one, other)]
-    for a, b in parts:
-        kept = a.detach().to(b.device, copy=True)
-        a.copy_(b)
-        b.copy_(kept)
-
-
 # ---------------------------------------------------------------------- what is given
 
 
@@ -434,7 +353,7 @@ def _check(model: Any, kind: str, decay: float, start: int, every: int, buffers:
     if not 0 <= decay < 1:
         raise MisuseError(f"decay is {decay!r}, but must be from 0 to less than 1, such as 0.999")
     for name, count, least in (("start", start, 0), ("every", every, 1)):
-        if not isinstance(count, int) or count < least:
+        if not isinstance(count, Integral) or count < least:
             raise MisuseError(f"{name} is {count!r}, but must be a whole number from {least} on")
     if buffers not in ("average", "copy"):
         raise MisuseError(f'buffers is {buffers!r}, but must be "average" or "copy"')

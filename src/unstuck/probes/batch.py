@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from unstuck.optim.batch_choice import Choice, Own, choose
-from unstuck.optim.batch_timing import MemoryLimit, Timing, memory_limit, time_batches, update_bytes
+from unstuck.optim.batch_memory import MemoryLimit, memory_limit, update_bytes
+from unstuck.optim.batch_timing import Timing, time_batches
 from unstuck.optim.noise_scale import NoiseScale, critical_batch_size, noise_scale, split_batch
 from unstuck.probes.bench import Bench, Clock
 from unstuck.probes.course import in_order

@@ -24,6 +24,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from torch import nn
@@ -212,7 +213,7 @@ class EarlyStopping:
             raise MisuseError(
                 "nothing says when to stop: give patience=10, epochs without an improvement, or criterion=GL(5)"
             )
-        if patience is not None and (not isinstance(patience, int) or patience < 1):
+        if patience is not None and (not isinstance(patience, Integral) or patience < 1):
             raise MisuseError(f"patience is {patience!r}, but must be a whole number of epochs from 1 on")
         if not smallest >= 0:
             raise MisuseError(f"smallest is {smallest!r}, but must be a number from 0 on")

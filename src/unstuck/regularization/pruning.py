@@ -27,6 +27,7 @@ from unstuck.errors import MisuseError
 from unstuck.regularization._weights import Weight, found_weights, some_weights, unit_norms
 
 if TYPE_CHECKING:
+    from unstuck.optim.weight_average import WeightAverage
     from unstuck.training import Training
 
 Masks = dict[str, Tensor]
@@ -210,6 +211,9 @@ def _is_like(value: Any, mask: Tensor) -> bool:
 class Pruning:
     """Prunes while a model is trained, and keeps pruned what is.
 
+    An average of the weights, such as that of a `Training`, is pruned with them. The best weights, where a training puts those back, are
+    pruned as far as they were at their epoch.
+
     Attributes:
         masks: By the name of a parameter: True where it stays; empty before the first pruning.
         steps: Steps of the optimizer that were seen.
@@ -254,23 +258,34 @@ class Pruning:
 
     def on_step(self, training: Training) -> None:
         """As a hook: see `step`."""
-        self.step(training.model, training.optimizer)
+        self.step(training.model, training.optimizer, training.average)
 
-    def step(self, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
+    def step(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer | None = None, average: WeightAverage | None = None
+    ) -> None:
         """Behind a step of the optimizer: prunes more where it is time, and puts back to zero what is pruned.
 
         Args:
             model: The model.
             optimizer: What it remembers of pruned weights becomes zero; in the state of torch's optimizers and all that keep tensors of
                 the weight's shape.
+            average: Of the model's weights, which is brought up to date behind this: what is pruned becomes zero there too.
         """
         self.steps += 1
         share = self.share(self.steps)
         if share > self._last:
             self.masks, self._last = magnitude_masks(model, share, masks=self.masks, **self.how), share
+            if average is not None:
+                self._prune_average(model, average)
         apply_masks(model, self.masks)
         if optimizer is not None:
             self._forget(model, optimizer)
+
+    @torch.no_grad()
+    def _prune_average(self, model: nn.Module, average: WeightAverage) -> None:
+        parameters, averages = dict(model.named_parameters(remove_duplicate=False)), dict(average.by_tensor())
+        pairs = [(averages.get(parameters[name]), mask) for name, mask in self.masks.items()]
+        _multiply([(mean, mask.to(mean.device)) for mean, mask in pairs if mean is not None])
 
     @torch.no_grad()
     def _forget(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:

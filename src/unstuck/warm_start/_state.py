@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -58,7 +59,7 @@ def _read(file: Path, *, trusted: bool) -> Any:
             "it comes from and trust it, say trusted=True"
         ) from error
     except Exception as error:  # of what isn't a checkpoint anything may come
-        raise MisuseError(f"{file} can't be read: {error}") from error
+        raise MisuseError(f"{file} can't be read as a checkpoint ({type(error).__name__}: {error})") from error
 
 
 def _read_safetensors(file: Path) -> Any:
@@ -94,6 +95,10 @@ def _searched(content: Any) -> Mapping[str, Any]:
         return _searched(next(iter(inner.values())))
     if inner:
         raise MisuseError(f"the checkpoint holds several state dicts, {listed(inner)}: say by key=... which one")
+    if any(isinstance(v, np.ndarray) for v in content.values()):
+        raise MisuseError(
+            "the checkpoint holds arrays of numpy: give tensors, {name: torch.from_numpy(array) for name, array in checkpoint.items()}"
+        )
     known = f"; there is {listed(map(str, content))}" if content else ""
     raise MisuseError(f"there is no state dict in the checkpoint{known}: say by key=... where it is")
 

@@ -15,6 +15,7 @@ goes on dropping.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
 from typing import Any, Self
 
 import torch
@@ -185,7 +186,7 @@ class Thaw:
     """
 
     def __init__(self, model: nn.Module, stages: Mapping[int, Which | Iterable[Which]]) -> None:
-        if not all(isinstance(epoch, int) and epoch >= 0 for epoch in stages):
+        if not all(isinstance(epoch, Integral) and epoch >= 0 for epoch in stages):
             raise MisuseError(f"stages begin at {list(stages)}, but must at epochs counted from 0")
         if 0 not in stages:
             raise MisuseError(
@@ -266,7 +267,7 @@ def gradually(model: nn.Module, stages: Sequence[Which | Iterable[Which]], *, ev
     Source:
         Howard and Ruder 2018, "Universal Language Model Fine-tuning for Text Classification", section 3.3.
     """
-    if not isinstance(every, int) or every < 1:
+    if not isinstance(every, Integral) or every < 1:
         raise MisuseError(f"every is {every!r}, but must be a number of epochs from 1 on")
     return Thaw(model, {i * every: which for i, which in enumerate(stages)})
 
