@@ -158,7 +158,9 @@ def test_exit_codes_and_tracebacks_are_the_scripts_own(script, tmp_path):
     [
         (["run", "nowhere.py"], "there is no file 'nowhere.py'"),
         (["run", "."], "is a folder without a __main__.py"),
-        (["run"], "which script?"),
+        (["run"], "which script? usage: unstuck run [OPTIONS] SCRIPT [ARGS...], or unstuck run -m MODULE [ARGS...]"),
+        (["cure"], "which script? usage: unstuck cure [OPTIONS] SCRIPT [ARGS...]\n"),
+        (["search"], "which script? usage: unstuck search [OPTIONS] SCRIPT [ARGS...]\n"),
         (["curvature"], "usage: unstuck curvature [OPTIONS] SCRIPT"),
         (["curvature", "nowhere.py"], "there is no file 'nowhere.py'"),
         (["curvature", "--budget", "soon", "train.py"], "--budget is 'soon'"),

@@ -318,6 +318,7 @@ def test_progress_is_what_was_noted_last(start: Start, tmp_path: Path):
     assert progress(tmp_path) == pytest.approx(told, nan_ok=True)
 
 
+@pytest.mark.slow
 def test_annotate_adds_facts_while_the_writer_writes(start: Start, tmp_path: Path):
     writer = start()
     finish(python("from unstuck.store import annotate; annotate(path, verdict='sick', exit_code=1)", tmp_path))
@@ -459,6 +460,7 @@ def test_a_zombie_is_dead():
     assert not _store_file.lives({"pid": process.pid, "host": os.uname().nodename})
 
 
+@pytest.mark.slow
 def test_a_script_that_starts_itself_anew_begins_again(tmp_path: Path):
     out = finish(
         python(
@@ -581,6 +583,7 @@ FULL = """
 """
 
 
+@pytest.mark.slow
 def test_writing_goes_on_in_memory_when_the_disk_is_full(tmp_path: Path):
     failure, status, noted = json.loads(finish(python(FULL, tmp_path)))
     assert failure.startswith("the record could not be written any further: ")
@@ -591,6 +594,7 @@ def test_writing_goes_on_in_memory_when_the_disk_is_full(tmp_path: Path):
     assert record.series("signal499").values.tolist()[:kept] == list(range(kept))[: len(record.series("signal499"))]
 
 
+@pytest.mark.slow
 def test_what_memory_holds_is_written_when_there_is_room_again(tmp_path: Path):
     failure, status, noted = json.loads(finish(python(FULL, tmp_path, "room")))
     assert (failure, status, noted) == (None, "finished", None)
@@ -735,6 +739,7 @@ def test_a_file_cut_short_loses_only_what_was_cut_off(whole: Path, tmp_path: Pat
     assert "damaged" not in read(copy).meta
 
 
+@pytest.mark.slow
 def test_damage_in_the_middle_loses_only_what_it_hits(whole: Path, tmp_path: Path):
     data, copy = whole.read_bytes(), tmp_path / "record.sqlite"
     chance = random.Random(0)

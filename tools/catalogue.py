@@ -4,7 +4,8 @@
     python tools/catalogue.py --check   change nothing; exit code 1 where something is missing, left over, or not compiled
 
 Texts are the literals given to `_`, `say`, `tell`, `marked`, `say_many`, `many` (of `unstuck._language`) and `plural` (of a `_words`),
-in Python and in the templates of the pages, all found in the syntax trees; and what the docstring of a rule says before its first section.
+in Python and in the templates of the pages, all found in the syntax trees; what the docstring of a rule says before its first section; and
+help on the command line: the docstrings of commands, and `help` of their options.
 """
 
 from __future__ import annotations
@@ -63,15 +64,17 @@ def collected(source: Path = SOURCE) -> list[Found]:
     python = [found for path in sorted(source.rglob("*.py")) for found in _of_python(path, source)]
     rules = [found for path in sorted((source / "rules").glob("[!_]*.py")) for found in _of_rule(path, source)]
     pages = [found for path in sorted(source.rglob("*.jinja")) for found in _of_template(path, source)]
-    return [*python, *rules, *pages]
+    commands = [found for path in sorted((source / "cli").glob("*.py")) for found in _of_commands(path, source)]
+    return [*python, *rules, *pages, *commands]
 
 
 def _of_python(path: Path, source: Path) -> Iterator[Found]:
     code = path.read_text("utf-8")
-    if "_language import" not in code and f"{COUNTED}(" not in code:
+    home = path.name == "_language.py"  # where they are defined
+    if not home and "_language import" not in code and f"{COUNTED}(" not in code:
         return
     tree = ast.parse(code)
-    ours = _imported(tree)
+    ours = {name: name for name in ONE | MANY} if home else _imported(tree)
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
     for call in sorted(calls, key=lambda c: (c.lineno, c.col_offset)):
         name = _named(call.func, ours)
@@ -90,6 +93,18 @@ def _of_rule(path: Path, source: Path) -> Iterator[Found]:
             text = " ".join(paragraph.removeprefix("- ").split())
             if text and not text.startswith("|"):
                 yield Found(text, path.relative_to(source).as_posix(), function.lineno)
+
+
+def _of_commands(path: Path, source: Path) -> Iterator[Found]:
+    """Help of commands and of their options and arguments."""
+    tree, file = ast.parse(path.read_text("utf-8")), path.relative_to(source).as_posix()
+    for function in (node for node in tree.body if isinstance(node, ast.FunctionDef)):
+        if any(ast.unparse(decorator).startswith("app.") for decorator in function.decorator_list):
+            for paragraph in re.split(r"\n\s*\n", ast.get_docstring(function) or ""):
+                yield Found(" ".join(paragraph.split()), file, function.lineno)
+    for keyword in (node for node in ast.walk(tree) if isinstance(node, ast.keyword) and node.arg == "help"):
+        if isinstance(keyword.value, ast.Constant):
+            yield Found(keyword.value.value, file, keyword.value.lineno)
 
 
 def _imported(tree: ast.Module) -> dict[str, str]:

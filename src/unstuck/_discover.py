@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from unstuck._language import say
 from unstuck.errors import NotFoundError
 
 Plugin = Callable[..., Any]
@@ -104,25 +105,34 @@ def _function(module: Any, name: str) -> Plugin:
 
 def _add(found: _Room, entry: EntryPoint, room: str) -> None:
     name = _kebab(entry.name)
-    whose = f"the {_singular(room)} {name!r} of {entry.dist.name if entry.dist else entry.value}"
+    package = entry.dist.name if entry.dist else entry.value
+    whose = say("the {kind} {name!r} of {package}", kind=_kind(room), name=name, package=package)
     if name in found.plugins:
-        found.problems.append(f"{whose} is left out: there is one of that name already")
+        found.problems.append(say("{whose} is left out: there is one of that name already", whose=whose))
         return
     try:
         plugin = entry.load()
     except Exception as error:  # noqa: BLE001 - another package's code may fail in any way, and must not stop ours
-        found.problems.append(f"{whose} is left out: it could not be loaded ({type(error).__name__}: {error})")
+        why = f"{type(error).__name__}: {error}"
+        found.problems.append(say("{whose} is left out: it could not be loaded ({why})", whose=whose, why=why))
         return
     if callable(plugin):
         found.plugins[name] = plugin
     else:
-        found.problems.append(f"{whose} is left out: {entry.value} is not a function")
+        found.problems.append(say("{whose} is left out: {what} is not a function", whose=whose, what=entry.value))
 
 
 def _not_found(room: str, name: str, names: list[str]) -> str:
     close = difflib.get_close_matches(name.lower(), names, n=1)
-    there_are = f"there are {', '.join(sorted(names))}" if names else "there are none"
-    return f"no {_singular(room)} {name!r}; {f'did you mean {close[0]!r}?' if close else there_are}"
+    there_are = say("there are {names}", names=", ".join(sorted(names))) if names else say("there are none")
+    hint = say("did you mean {name!r}?", name=close[0]) if close else there_are
+    return say("no {kind} {name!r}; {hint}", kind=_kind(room), name=name, hint=hint)
+
+
+def _kind(room: str) -> str:
+    """What one of a room is called; of the rooms that the command line asks for names of, in words that can be translated."""
+    known = {"rules": say("rule"), "remedies": say("remedy"), "search.samplers": say("sampler")}
+    return known.get(room) or _singular(room)
 
 
 def _singular(room: str) -> str:

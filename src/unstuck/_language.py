@@ -1,4 +1,4 @@
-"""The language reports speak: English in the code, others by gettext catalogues in `locale/`.
+"""The language reports and the command line speak: English in the code, others by gettext catalogues in `locale/`.
 
 A sentence is written once, in English, where it is known: `_("steps")` for a fixed text, `say("the gradient of {layer} is {value}", …)`
 for one with something in it. `say` gives plain English text that remembers what it was made of, so a finding stays a finding with a
@@ -8,6 +8,11 @@ Texts from the user's program are values, never templates: nothing in them is lo
 What is shown at once, and not kept, is said by `tell` (one template) and `many` (by a number). A sentence is one whole template where word
 order may differ; clauses that are only put behind each other are said one by one and `joined`. What is written for machines (JSON, SARIF,
 records) is made while English is spoken, `with speaking("en")`, since the words of `report/_words.py` are in the language that is spoken.
+
+What the command line shows is translated where it is shown: help, examples and lines on stderr. So errors are English wherever they are
+raised and caught, in a traceback as in a log: `str(error)`. Those that a command can meet (a wrong option, a file that can't be read,
+a search that can't go on) are made by `say`, and the command line says them again by what they remember, `error.says`. Those that
+only a call from Python can cause (arguments of optimizers, cells, data) aren't, nor is what Python or the system says, which is a value.
 
 `python tools/catalogue.py` collects the texts and compiles; a translator edits `locale/zh_CN/LC_MESSAGES/unstuck.po`.
 `tests/test_language.py` says what is missing there.
@@ -226,7 +231,7 @@ def spoken() -> str:
 
 @contextlib.contextmanager
 def speaking(language: str | None) -> Iterator[str]:
-    """Reports made in this context speak a language.
+    """Reports, help and errors shown in this context speak a language.
 
     Args:
         language: One of `LANGUAGES`; None for that of the environment variable `UNSTUCK_LANG`, or English.
@@ -261,7 +266,9 @@ def known(language: str | None) -> str:
     if code not in LANGUAGES:
         told = ", ".join(f"{code} ({name})" for code, name in LANGUAGES.items())
         where = f"{_VARIABLE}: " if language is None else ""
-        raise MisuseError(f"{where}there is no language {asked!r}; there are {told}")
+        raise MisuseError(
+            say("{where}there is no language {asked!r}; there are {told}", where=where, asked=asked, told=told)
+        )
     return code
 
 

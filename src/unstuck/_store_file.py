@@ -31,6 +31,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from unstuck._language import say
 from unstuck._store_image import FOLDED, ChangedError, image, journal_of, log_of
 from unstuck._store_rows import TornError, rows
 from unstuck.errors import RecordError
@@ -125,14 +126,22 @@ def create(path: Path, meta: Mapping[str, Any]) -> sqlite3.Connection:
     """
     try:
         if not path.parent.is_dir():
-            raise RecordError(f"can't make the record {str(path)!r}: there is no folder {str(path.parent)!r}")
+            raise RecordError(
+                say(
+                    "can't make the record {path!r}: there is no folder {folder!r}",
+                    path=str(path),
+                    folder=str(path.parent),
+                )
+            )
         if path.exists():
             _clear_away(path)
         return _made(path, meta)
     except RecordError:
         raise
     except (sqlite3.Error, OSError) as error:
-        raise RecordError(f"can't make the record {str(path)!r}: {reason(error)}") from error
+        raise RecordError(
+            say("can't make the record {path!r}: {reason}", path=str(path), reason=reason(error))
+        ) from error
 
 
 def _made(path: Path, meta: Mapping[str, Any]) -> sqlite3.Connection:
@@ -173,7 +182,7 @@ def _clear_away(path: Path) -> None:
         except (ChangedError, TornError):
             is_empty = False
         if not is_empty:
-            raise RecordError(f"there is a record in {str(path)!r} already: name another file")
+            raise RecordError(say("there is a record in {path!r} already: name another file", path=str(path)))
     for name in (path.name, f"{path.name}-wal", f"{path.name}-shm"):
         path.with_name(name).unlink(missing_ok=True)
 
@@ -265,7 +274,7 @@ def facts(path: Path) -> dict[str, Any]:
             raise ChangedError
         return patiently(read)
     except (TornError, ChangedError, ValueError, TypeError) as error:
-        raise RecordError(f"{str(path)!r} is damaged") from error
+        raise RecordError(say("{path!r} is damaged", path=str(path))) from error
 
 
 @contextmanager
@@ -382,11 +391,18 @@ def check(path: Path, application: int, version: int) -> None:
         RecordError: It is no record, or a newer version wrote it.
     """
     if application != APPLICATION:
-        what = "is empty: nothing was recorded" if not path.stat().st_size else "is not a record of unstuck"
-        raise RecordError(f"{str(path)!r} {what}")
+        if not path.stat().st_size:
+            raise RecordError(say("{path!r} is empty: nothing was recorded", path=str(path)))
+        raise RecordError(say("{path!r} is not a record of unstuck", path=str(path)))
     if version > VERSION:
         raise RecordError(
-            f"{str(path)!r} was written by a newer unstuck (record version {version}, this reads {VERSION}): upgrade unstuck"
+            say(
+                "{path!r} was written by a newer unstuck (record version {version}, this reads {ours}): upgrade "
+                "unstuck",
+                path=str(path),
+                version=version,
+                ours=VERSION,
+            )
         )
 
 
@@ -394,7 +410,7 @@ def reason(error: Exception) -> str:
     """Why a file could not be read or written, in a few words."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code == sqlite3.SQLITE_FULL:
-        return "the disk is full"
+        return say("the disk is full")
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     return str(error) or type(error).__name__

@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from unstuck._language import say
 from unstuck._store_rows import TornError, rows
 from unstuck.errors import RecordError
 
@@ -154,7 +155,11 @@ def image(path: Path, *, quick: bool = False) -> Iterator[Image]:
             raise ChangedError
     if not fitting:
         raise RecordError(
-            f"{str(path)!r} and {log_of(path).name!r} beside it are copies of different moments: copy both again, or the first alone"
+            say(
+                "{path!r} and {log!r} beside it are copies of different moments: copy both again, or the first alone",
+                path=str(path),
+                log=log_of(path).name,
+            )
         )
 
 

@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from unstuck._language import say
 from unstuck._store_file import KINDS, check, fits
 from unstuck._store_rows import TornError, cells, row
 from unstuck.errors import RecordError
 
-_NOTHING_LEFT = "{!r} is damaged, and nothing of it could be recovered"
 Rows = dict[str, list[tuple[Any, ...]]]
 
 
@@ -50,8 +50,12 @@ def salvage(path: Path) -> tuple[Rows, int]:
                 if fits(found_row, table):
                     _keep(found[table], rowid, found_row)
     if not any(found.values()):
-        raise RecordError(_NOTHING_LEFT.format(str(path)))
+        raise RecordError(_nothing_left(path))
     return {table: [rows[rowid] for rowid in sorted(rows)] for table, rows in found.items()}, max(lost, 1)
+
+
+def _nothing_left(path: Path) -> str:
+    return say("{path!r} is damaged, and nothing of it could be recovered", path=str(path))
 
 
 def _keep(rows: dict[int, tuple[Any, ...]], rowid: int, new: tuple[Any, ...]) -> None:
@@ -74,7 +78,7 @@ class _Pages:
         if not head.startswith(b"SQLite format 3\0"):
             check(path, 0, 0)
         if len(head) < 100 or self.size < 512:
-            raise RecordError(_NOTHING_LEFT.format(str(path)))
+            raise RecordError(_nothing_left(path))
         check(path, int.from_bytes(head[68:72], "big"), int.from_bytes(head[60:64], "big"))
         self.usable = self.size - head[20]
         self.count = max(len(self._file) // self.size, *self._changed, 0)

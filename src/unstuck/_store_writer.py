@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unstuck import __version__
+from unstuck._language import say
 from unstuck._store_composer import Columns, Composer, Statement
 from unstuck._store_file import KINDS, TABLES, create, fold, note, reason, settle, started_at
 from unstuck.errors import RecordError
@@ -73,7 +74,9 @@ class Writer:
             self._thread.start()
         except RuntimeError as error:
             connection.close()
-            raise RecordError(f"can't write the record {str(path)!r}: {error}") from error
+            raise RecordError(
+                say("can't write the record {path!r}: {error}", path=str(path), error=str(error))
+            ) from error
         _WRITERS.add(self)
 
     def sample(self, step: int, columns: Columns, values: np.ndarray | Sequence[float]) -> None:
@@ -152,10 +155,16 @@ class Writer:
             return read_file(self.path)
         answer = self._ask("record", timeout)
         if isinstance(answer, Exception):
-            raise RecordError(f"can't read the record {str(self.path)!r}: {reason(answer)}") from answer
+            raise RecordError(
+                say("can't read the record {path!r}: {reason}", path=str(self.path), reason=reason(answer))
+            ) from answer
         if answer is None:
             raise RecordError(
-                f"can't read the record {str(self.path)!r}: it was not written within {timeout:g} seconds"
+                say(
+                    "can't read the record {path!r}: it was not written within {timeout:g} seconds",
+                    path=str(self.path),
+                    timeout=timeout,
+                )
             )
         return answer
 

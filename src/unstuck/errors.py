@@ -4,6 +4,11 @@
 class UnstuckError(Exception):
     """Base of every error a user can cause; on the command line it is one line on stderr and exit code 2."""
 
+    @property
+    def says(self) -> str:
+        """The message; made by `say` it remembers what of, so that the command line can say it in another language."""
+        return self.args[0] if self.args else ""
+
 
 class MisuseError(UnstuckError, ValueError):
     """An argument or option that can't be used as given."""

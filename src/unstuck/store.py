@@ -21,6 +21,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unstuck._language import say
 from unstuck._store_file import facts, note, reason, status
 from unstuck._store_image import log_of
 from unstuck.errors import RecordError
@@ -60,7 +61,9 @@ def read(path: str | Path) -> Record:
     except RecordError:
         raise
     except OSError as error:
-        raise RecordError(f"can't read the record {str(path)!r}: {reason(error)}") from error
+        raise RecordError(
+            say("can't read the record {path!r}: {reason}", path=str(path), reason=reason(error))
+        ) from error
 
 
 def progress(path: str | Path) -> dict[str, Any] | None:
@@ -98,7 +101,9 @@ def course(path: str | Path, signals: Sequence[str] = ("loss", "score"), *, poin
     try:
         found = read_signals(_find(Path(path)), signals)
     except OSError as error:
-        raise RecordError(f"can't read the record {str(path)!r}: {reason(error)}") from error
+        raise RecordError(
+            say("can't read the record {path!r}: {reason}", path=str(path), reason=reason(error))
+        ) from error
     return {name: series.thinned(points) for name, series in found.items() if len(series)}
 
 
@@ -171,7 +176,9 @@ def list_runs(folder: str | Path) -> list[RunSummary]:
         runs = [path for path in inside if path.is_dir() and (_RUN.match(path.name) or _files(path))]
         return sorted(map(summary, runs), key=_when, reverse=True)
     except OSError as error:
-        raise RecordError(f"can't read the runs in {str(folder)!r}: {reason(error)}") from error
+        raise RecordError(
+            say("can't read the runs in {folder!r}: {reason}", folder=str(folder), reason=reason(error))
+        ) from error
 
 
 def summary(path: str | Path) -> RunSummary:
@@ -236,9 +243,17 @@ def new_run(folder: str | Path, script: str) -> Path:
                 continue
             return path
     except OSError as error:
-        what = "it is a file" if Path(folder).is_file() else reason(error)
-        raise RecordError(f"can't make a run in the folder {str(folder)!r}: {what}") from error
-    raise RecordError(f"can't make a run in the folder {str(folder)!r}: there are too many named {name!r}")
+        what = say("it is a file") if Path(folder).is_file() else reason(error)
+        raise RecordError(
+            say("can't make a run in the folder {folder!r}: {what}", folder=str(folder), what=what)
+        ) from error
+    raise RecordError(
+        say(
+            "can't make a run in the folder {folder!r}: there are too many named {name!r}",
+            folder=str(folder),
+            name=name,
+        )
+    )
 
 
 _RUN = re.compile(r"\d{8}-\d{6}-")
@@ -304,10 +319,12 @@ def _find(path: Path) -> Path:
     if path.is_dir():
         files = _files(path)
         if not files:
-            raise RecordError(f"there is no record in the folder {str(path)!r}: nothing was recorded there")
+            raise RecordError(
+                say("there is no record in the folder {path!r}: nothing was recorded there", path=str(path))
+            )
         return files[0] if len(files) == 1 else max(files, key=_steps)
     if not path.is_file():
-        raise RecordError(f"there is no record {str(path)!r}")
+        raise RecordError(say("there is no record {path!r}", path=str(path)))
     return path
 
 

@@ -131,7 +131,7 @@ class Doctor:
                     self._seed = job.seed
                     return again, seen, outcome
         except KeyboardInterrupt:
-            self.tell("stopped")
+            self.tell(say("stopped"))
         return verdict, record, baseline
 
     def _treat(self, verdict: Verdict, record: Record, baseline: Outcome) -> Treatment:

@@ -46,6 +46,7 @@ def same(a, b):
     return all(torch.equal(a[k], b[k]) for k in a)
 
 
+@pytest.mark.slow
 def test_stage_by_stage_is_what_all_at_once_is_to_the_last_bit(file, tmp_path):
     by_stages, at_once = Order(VALUES, 0, 0, str(tmp_path / "a")), Order(VALUES, -1, 0, str(tmp_path / "b"))
     for stage in (0, 1, 2):

@@ -112,6 +112,7 @@ def test_the_module_computes_what_the_description_says(batch_norm):
             torch.testing.assert_close(module(x), slow(net, module, x), rtol=1e-8, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_norm", [True, False])
 def test_its_source_is_a_file_of_its_own_that_computes_exactly_the_same(batch_norm):
     for net in some(7, seed=1, layers=(1, 18), batch_norm=batch_norm):
@@ -197,6 +198,7 @@ def alike(a, b):
     return False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("depth", "filters"), [(4, (8,)), (3, (8, 16))])
 def test_networks_count_once_if_and_only_if_they_are_isomorphic(depth, filters):
     known = space(layers=(depth, depth), heights=(3,), widths=(3,), strides=(1,), filters=filters)

@@ -158,6 +158,7 @@ def test_staleness_comes_of_replicas_that_do_not_wait_for_each_other(made):
     assert 1.0 < many.health()["push_staleness"] <= many.health()["push_staleness_max"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mixture", [Mixture(), Mixture(4, 0.5, 0.5)])
 def test_no_point_is_proposed_twice_by_whichever_replica_and_then_there_are_none(made, mixture):
     sampler, keys = made(small, mixture, replicas=4), []

@@ -49,6 +49,7 @@ def hump(values):
     return -((math.log10(values["rate"]) + 2) ** 2) + 0.6 * (values["activation"] == "relu")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("count", [100, 300])
 def test_one_matters_one_a_bit_and_the_others_do_not(count, seed):

@@ -162,6 +162,14 @@ def test_a_script_is_searched_as_it_is(here):
     assert answer.best.mean > 0.8  # a rate of 1e-4 leaves it at chance
 
 
+@pytest.mark.slow
+def test_a_script_that_trains_nothing_is_refused(here):
+    (here / "train.py").write_text("print(1)")
+    [(_, baseline)] = Processes(Log(here / "run", crashes=True)).run([Job(("train.py",), survey=True)])
+    with pytest.raises(MisuseError, match=r"train\.py trained nothing: no step of an optimizer was seen"):
+        ScriptProblem(["train.py"], baseline)
+
+
 def test_the_journal_knows_another_file(here):
     log = Log(here / "run", crashes=True)
     executor = Processes(log)

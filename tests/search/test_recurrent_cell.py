@@ -120,6 +120,7 @@ def test_kernels_compute_the_same_with_the_same_gradients():
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inject", [True, False])
 def test_its_source_is_a_file_of_its_own_that_computes_the_same(inject):
     for tree in some(3, seed=3, inject=inject) + some(1, seed=4, base=1, inject=inject):
@@ -137,6 +138,7 @@ def test_its_source_is_a_file_of_its_own_that_computes_the_same(inject):
             close(ends, others)
 
 
+@pytest.mark.slow
 def test_its_cell_is_written_as_a_function_for_recurrent_layers():
     for tree in some(6, seed=5):
         layer = with_biases(tree.module(3, 4, dtype=torch.float64, backend="plain"))

@@ -76,6 +76,7 @@ def test_time_ends_a_search():
     assert 3 <= len(answer.arms["search"]) <= 16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["random", "local", "evolution"])
 def test_one_that_was_broken_off_proposes_what_it_would_have(tmp_path, sampler):
     whole = search(space, score, evaluations=25, sampler=sampler, folder=tmp_path / "whole")

@@ -59,6 +59,7 @@ def test_a_door_knows_its_names_at_any_port() -> None:
     assert not everywhere.knows("rebound.evil.org")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "path",
     [
@@ -72,15 +73,32 @@ def test_a_door_knows_its_names_at_any_port() -> None:
 def test_no_path_leads_out(served: Any, path: str) -> None:
     status, _, text = served.ask(path)
     assert status == 404
-    assert "root:" not in text and "<html" not in text
+    assert "root:x" not in text and "<script" not in text
 
 
+def test_what_is_not_there_is_said_on_a_page_with_a_way_back_and_to_scripts_in_plain_words(served: Any) -> None:
+    for path, code, says in (("/nonsense", 404, "There is no such page."), ("/runs/%3Cimg%20src=x%3E", 404, "&lt;img src=x&gt;"),
+                             (f"/compare?a={NAME}", 400, "Which runs? Tick two of them in the list.")):  # fmt: skip
+        status, headers, text = served.ask(path)
+        assert (status, headers["content-type"]) == (code, "text/html; charset=utf-8")
+        assert says in text and 'href="/"' in text and "<img" not in text
+        assert (
+            "script-src ;" in headers["content-security-policy"]
+            and "frame-ancestors 'none'" in headers["content-security-policy"]
+        )
+        for part in ("part=main", "x=1&part=main"):
+            status, headers, text = served.ask(f"{path}{'&' if '?' in path else '?'}{part}")
+            assert status == code and headers["content-type"].startswith("text/plain") and "<html" not in text
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("host", ["evil.org", "127.0.0.1.evil.org:80", "", "localhost.evil.org"])
 def test_other_names_are_refused(served: Any, host: str) -> None:
     assert served.ask("/", host=host)[0] in (400, 403)
     assert served.ask("/changes", host=host)[0] in (400, 403)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "headers",
     [
@@ -101,6 +119,7 @@ def test_its_own_pages_may_ask(served: Any) -> None:
     assert served.ask("/", headers={"Sec-Fetch-Site": "none"})[0] == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "PROPFIND"])
 def test_there_is_nothing_to_change(served: Any, method: str) -> None:
     status, headers, text = served.ask(f"/runs/{NAME}", method)

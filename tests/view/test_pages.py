@@ -61,6 +61,7 @@ def test_ten_windows_cost_as_one(grow: Callable[..., Any], serve: Callable[..., 
     assert drawn == [20, 40]
 
 
+@pytest.mark.slow
 def test_a_part_is_what_changes_of_the_page(grow: Callable[..., Any], serve: Callable[..., Any]) -> None:
     grow(ONE).grow(20)
     grow(TWO).grow(20)
@@ -132,6 +133,7 @@ def test_a_fault_of_ours_is_shown_and_told(
     assert served.ask("/")[0] == 200
 
 
+@pytest.mark.slow
 def test_the_stream_tells_of_growth_and_of_the_end(grow: Callable[..., Any], serve: Callable[..., Any]) -> None:
     run = grow(ONE)
     run.grow(5)
@@ -147,6 +149,7 @@ def test_the_stream_tells_of_growth_and_of_the_end(grow: Callable[..., Any], ser
     assert last["state"] not in (first["state"], second["state"])
 
 
+@pytest.mark.slow
 def test_nothing_is_written(folder: Path, grow: Callable[..., Any], serve: Callable[..., Any]) -> None:
     ended, growing = grow(ONE), grow(TWO)
     ended.grow(30)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import unstuck.cli._view
-from unstuck.errors import MisuseError
+from unstuck.errors import MisuseError, RecordError
 from unstuck.view.server import address_of, bind
 
 PATIENCE = 60
@@ -144,6 +144,9 @@ def test_which_run_is_meant(
         show("nothing", folder)
     with pytest.raises(MisuseError, match=r"is a folder of runs: unstuck view --runs .*runs"):
         show(folder, tmp_path / "other")
+    (tmp_path / "notes.md").write_text("no record")
+    with pytest.raises(RecordError, match=r"notes\.md"):
+        show(tmp_path / "notes.md", folder)
     with pytest.raises(MisuseError, match=r"is a file, not a folder of runs"):
         show(None, run / "record.sqlite")
 

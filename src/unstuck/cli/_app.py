@@ -6,14 +6,14 @@ from typing import Annotated
 
 import typer
 
-from unstuck.cli._examples import epilog
+from unstuck.cli._command import Program
 
 PASSED_ON = {"allow_interspersed_args": False, "ignore_unknown_options": False}
 
 
 def empty() -> typer.Typer:
     """A program without commands."""
-    return typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, epilog=epilog(""))
+    return typer.Typer(cls=Program, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
 app = empty()

@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from unstuck._language import _
-from unstuck.cli._child import say
+from unstuck._language import _, say
+from unstuck.cli._child import announce
 from unstuck.cli._cure import end_as_by_ctrl_c
 from unstuck.cli._teller import Teller
 
@@ -39,9 +39,25 @@ def report(record: Any, json_file: Path | None, html_file: Path | None, *, quiet
 
         batch_page.write(record, html_file)
     if not quiet:
-        from rich.console import Console
+        from unstuck.cli._formats import print_page
 
-        Console(stderr=True, highlight=False, soft_wrap=False).print(batch.render(record))
+        print_page(batch.render(record), to_stderr=True)
+
+
+def with_reason(record: Any, verdict: Any, name: str) -> Any:
+    """The record, with why nothing was recorded where that is so.
+
+    Args:
+        record: Of the run.
+        verdict: Over it.
+        name: Of the script or module.
+    """
+    from unstuck.evidence import Event
+
+    if record.path is not None:
+        return record
+    event = Event(0, "batch", "", {"part": "none", "why": str(verdict.why_unknown)})
+    return replace(record, meta={**record.meta, "script": name}, events=(event,))
 
 
 def proved(record: Any, command: Sequence[str], folder: Path, *, seeds: int, quiet: bool) -> Any:
@@ -66,7 +82,7 @@ def proved(record: Any, command: Sequence[str], folder: Path, *, seeds: int, qui
     if found.verdict != "change":
         return record
     if not quiet:
-        say(f"proving batches of {found.chosen['size']} by {seeds} pairs of runs")
+        announce(say("proving batches of {size} by {seeds} pairs of runs", size=found.chosen["size"], seeds=seeds))
     end_as_by_ctrl_c()
     try:
         told = _pairs(found, list(command), folder / "proof", seeds, quiet=quiet)
@@ -80,11 +96,14 @@ def _pairs(found: Any, command: list[str], folder: Path, seeds: int, *, quiet: b
     """What came of the pairs; why there are none where the script can't be changed, or a run failed."""
     from unstuck.evidence import Record
     from unstuck.patients import ScriptPatient
+    from unstuck.report._batch import num_batches
     from unstuck.source import EditError
     from unstuck.trials.executor import Log, Processes
 
     if found.own.get("by_hand"):
         return {"why": "its updates are written by hand, so that it isn't known where the learning rate is set"}
+    if found.adds_up and num_batches(found.chosen) != num_batches(found.own):
+        return {"why": "it isn't known where the script sets how many batches go into an update"}
     patient = ScriptPatient(command)
     done = 0
     with (
@@ -120,9 +139,10 @@ def _pairs(found: Any, command: list[str], folder: Path, seeds: int, *, quiet: b
 
 def treatment_of(found: Any) -> tuple[Any, ...]:
     """What is changed in the script: batch size and rate, and passes over the data."""
+    from unstuck.report._batch import num_batches
     from unstuck.trials.visit import Dose
 
-    size = {"size": found.chosen["size"], "rate": float(f"{found.new_rate:.4g}")}
+    size = {"size": found.chosen["size"] // num_batches(found.chosen), "rate": float(f"{found.new_rate:.4g}")}
     return Dose("batch-size", size), Dose("train-longer", {"times": round(found.chosen["samples"], 3)})
 
 
@@ -172,4 +192,4 @@ def refuse_module(module: str | None) -> None:
     from unstuck.errors import MisuseError
 
     if module is not None:
-        raise MisuseError("--prove changes a script and runs it: name the script, not a module")
+        raise MisuseError(say("--prove changes a script and runs it: name the script, not a module"))

@@ -10,19 +10,21 @@ import time
 from pathlib import Path
 from typing import Any, TextIO
 
+from unstuck._language import say, speaking, spoken, translated
 from unstuck.errors import MisuseError, ScriptError
 from unstuck.watcher.launch import command_line as child_of
 from unstuck.watcher.launch import environment as environment_of
 from unstuck.watcher.launch import told
 
 
-def command_line(script: list[str], module: str | None, *, name: str = "run") -> list[str]:
+def command_line(script: list[str], module: str | None, *, name: str = "run", takes_module: bool = True) -> list[str]:
     """The child's command line.
 
     Args:
         script: The script and its arguments, or a module's arguments.
         module: Its name.
         name: Of the command, for the error.
+        takes_module: Whether the command has `-m`, for the error.
 
     Raises:
         MisuseError: No script is named.
@@ -31,16 +33,22 @@ def command_line(script: list[str], module: str | None, *, name: str = "run") ->
     if module is not None:
         return [sys.executable, "-m", module, *script]
     if not script:
-        raise MisuseError(
-            f"which script? usage: unstuck {name} [OPTIONS] SCRIPT [ARGS...], or unstuck {name} -m MODULE [ARGS...]"
+        usage = (
+            say(
+                "which script? usage: unstuck {name} [OPTIONS] SCRIPT [ARGS...], or unstuck {name} -m MODULE [ARGS...]",
+                name=name,
+            )
+            if takes_module
+            else say("which script? usage: unstuck {name} [OPTIONS] SCRIPT [ARGS...]", name=name)
         )
+        raise MisuseError(usage)
     path = Path(script[0])
     if not path.exists():
-        raise ScriptError(f"there is no file {script[0]!r}")
+        raise ScriptError(say("there is no file {script!r}", script=script[0]))
     if path.is_dir() and not (path / "__main__.py").exists():
-        raise ScriptError(f"{script[0]!r} is a folder without a __main__.py: name the script to run")
+        raise ScriptError(say("{script!r} is a folder without a __main__.py: name the script to run", script=script[0]))
     if path.is_file() and not os.access(path, os.R_OK):
-        raise ScriptError(f"{script[0]!r} can't be read: check its permissions")
+        raise ScriptError(say("{script!r} can't be read: check its permissions", script=script[0]))
     return [sys.executable, *script]
 
 
@@ -109,6 +117,8 @@ def end_like(code: int) -> None:
     sys.exit(128 - code)
 
 
-def say(words: str) -> None:
-    """Says a line of ours on stderr."""
-    sys.stderr.write(f"unstuck: {words}\n")
+def announce(words: str) -> None:
+    """Says a line of ours on stderr, in the language that is spoken; in English where that has no other letters, as reports do."""
+    wide = (sys.stderr.encoding or "utf-8").lower().startswith("utf")
+    with speaking(spoken() if wide else "en"):
+        sys.stderr.write(f"unstuck: {translated(words)}\n")

@@ -3,29 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-from typer.core import TyperCommand
+from unstuck._language import _, marked
 
 _MOST = 50  # runs, the newest
-
-
-class ScriptCommand(TyperCommand):
-    """A command that runs a script: what stands behind that is the script's own, and not completed from our options."""
-
-    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
-        """What may come next.
-
-        Args:
-            ctx: What was given so far.
-            incomplete: The beginning of what is to come.
-
-        Returns:
-            Our options before the script, nothing behind it: the shell then completes files.
-        """
-        if ctx.params.get("script") or ctx.params.get("module"):
-            return []
-        return super().shell_complete(ctx, incomplete)
 
 
 def causes_and_rules(incomplete: str) -> list[tuple[str, str]]:
@@ -40,8 +21,8 @@ def causes_and_rules(incomplete: str) -> list[tuple[str, str]]:
     from unstuck._discover import names
     from unstuck.verdict import CAUSES
 
-    known = {**{rule: "a rule" for rule in names("rules")}, **CAUSES}
-    return [(name, means) for name, means in known.items() if name.startswith(incomplete)]
+    known = {**{rule: marked("a rule") for rule in names("rules")}, **CAUSES}
+    return [(name, _(means)) for name, means in known.items() if name.startswith(incomplete)]
 
 
 def runs_beginning(incomplete: str) -> list[str]:

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from unstuck._language import _
-from unstuck.cli._child import say
+from unstuck._language import _, say
+from unstuck.cli._child import announce
 from unstuck.cli._teller import Teller
 from unstuck.errors import MisuseError
 from unstuck.source import digest_of
@@ -32,7 +32,9 @@ def seconds(text: str, *, option: str = "--budget") -> float:
     except ValueError:
         value = -1.0
     if not 0 < value < float("inf"):
-        raise MisuseError(f"{option} is {text!r}, but must be a time, such as 90s, 2m or 1h")
+        raise MisuseError(
+            say("{option} is {text!r}, but must be a time, such as 90s, 2m or 1h", option=option, text=text)
+        )
     return value
 
 
@@ -43,11 +45,13 @@ def check_executor(name: str, address: str | None, workers: int | None) -> None:
         MisuseError: There is none, or it doesn't.
     """
     if name not in EXECUTORS:
-        raise MisuseError(f"--executor is {name!r}, but must be one of {', '.join(EXECUTORS)}")
+        raise MisuseError(
+            say("--executor is {name!r}, but must be one of {names}", name=name, names=", ".join(EXECUTORS))
+        )
     if address is not None and name != "ray":
-        raise MisuseError("--address is that of a Ray cluster: give --executor ray as well")
+        raise MisuseError(say("--address is that of a Ray cluster: give --executor ray as well"))
     if workers not in (None, 1) and name == "inline":
-        raise MisuseError(f"--workers is {workers}, but --executor inline makes one run at a time")
+        raise MisuseError(say("--workers is {workers}, but --executor inline makes one run at a time", workers=workers))
 
 
 def executor(name: str, log: Any, *, address: str | None, workers: int | None) -> Any:
@@ -78,7 +82,7 @@ def visit(command: list[str], made_by: Any, *, seeds: int, budget: float, quiet:
         with Teller(sys.stderr, quiet=quiet, limit=budget) as teller, contextlib.closing(made_by) as executor:
             return Doctor(ScriptPatient(command), executor, seeds=seeds, budget=budget, tell=teller.tell).visit()
     except KeyboardInterrupt:  # before there was anything to confirm
-        say(_("broken off; what had ended is kept: the same command goes on"))
+        announce(_("broken off; what had ended is kept: the same command goes on"))
         sys.exit(130)
 
 
@@ -100,19 +104,26 @@ def prescribed_edits(file: Path, folder: Path) -> str:
     try:
         told = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise MisuseError(f"--with {str(file)!r} can't be read: {error}") from None
+        raise MisuseError(say("--with {file!r} can't be read: {error}", file=str(file), error=str(error))) from None
     if isinstance(told, dict) and "prescription" in told:  # the whole report
         told = told["prescription"]
     if not isinstance(told, dict) or "edits" not in told:
-        raise MisuseError(f"--with {str(file)!r} is no prescription: write one by `unstuck cure --json FILE SCRIPT`")
+        raise MisuseError(
+            say("--with {file!r} is no prescription: write one by `unstuck cure --json FILE SCRIPT`", file=str(file))
+        )
     for name, digest in told.get("digests", {}).items():
         path = Path(name)
         if not path.exists():
             raise MisuseError(
-                f"the prescription changes {name!r}, which isn't here: run it in the folder it was made in"
+                say(
+                    "the prescription changes {name!r}, which isn't here: run it in the folder it was made in",
+                    name=name,
+                )
             )
         if digest_of(path.read_text(encoding="utf-8")) != digest:
-            raise MisuseError(f"{name!r} has changed since the prescription was made: run `unstuck cure` again")
+            raise MisuseError(
+                say("{name!r} has changed since the prescription was made: run `unstuck cure` again", name=name)
+            )
     target = folder / "edits.json"
     target.write_text(json.dumps(told["edits"]), encoding="utf-8")
     return str(target.absolute())
@@ -128,7 +139,13 @@ def report(
         write_text(json_file, json.dumps(cure.to_json(), indent=1, allow_nan=False))
     found = cure.prescription
     if write_file is not None and found is not None and len(found.texts) > 1:
-        say(f"the change is in {len(found.texts)} files, so nothing is written to {write_file}: take it by --diff")
+        announce(
+            say(
+                "the change is in {number} files, so nothing is written to {file}: take it by --diff",
+                number=len(found.texts),
+                file=str(write_file),
+            )
+        )
     elif write_file is not None and found is not None:
         write_text(write_file, next(iter(found.texts.values())))
     if diff and found is not None:

@@ -34,23 +34,35 @@ def rendered(name: str, verdict: Any, record: Any) -> str:
 
 
 def show(verdict: Any, record: Any, *, to_stderr: bool) -> None:
-    """Prints the verdict for people; into a file or a pipe without colour and without spaces that only fill lines.
+    """Prints the verdict for people.
 
     Args:
         verdict: The judgement over one run.
         record: The record it was made of.
         to_stderr: Print to stderr, not to stdout.
     """
+    from unstuck.report.text import render
+
+    print_page(render(verdict, record), to_stderr=to_stderr)
+
+
+def print_page(page: Any, *, to_stderr: bool) -> None:
+    """Prints a report; into a file or a pipe without colour and without spaces that only fill lines.
+
+    Args:
+        page: Something that rich can print.
+        to_stderr: Print to stderr, not to stdout.
+    """
     from rich.console import Console
 
-    from unstuck.report.text import render, trimmed
+    from unstuck.report.text import trimmed
 
     console = Console(stderr=to_stderr, highlight=False, soft_wrap=False)
     if console.is_terminal:
-        console.print(render(verdict, record))
+        console.print(page)
         return
     with console.capture() as shown:
-        console.print(render(verdict, record))
+        console.print(page)
     console.file.write(trimmed(shown.get()))
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from unstuck._language import LANGUAGES, speaking
+from unstuck._language import LANGUAGES, known, say
 from unstuck.cli._completion import one_of
 from unstuck.errors import MisuseError
 
@@ -47,8 +47,8 @@ OutputFile = Annotated[
 ]
 
 
-def _speak(context: typer.Context, language: str | None) -> str:
-    return context.with_resource(speaking(language))
+def _known(language: str | None) -> str:
+    return known(language)  # it is spoken already, see `main`
 
 
 Language = Annotated[
@@ -59,7 +59,7 @@ Language = Annotated[
         help="Language of the report: en or zh.  [default: that of UNSTUCK_LANG, else en]",
         show_default=False,
         is_eager=True,
-        callback=_speak,
+        callback=_known,
         autocompletion=one_of(*LANGUAGES),
     ),
 ]
@@ -113,7 +113,13 @@ def share(budget: str, *, option: str = "--budget") -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value <= 1:
-        raise MisuseError(f"{option} is {budget!r}, but must be a share of the training's time, such as 2% or 0.02")
+        raise MisuseError(
+            say(
+                "{option} is {budget!r}, but must be a share of the training's time, such as 2% or 0.02",
+                option=option,
+                budget=budget,
+            )
+        )
     return value
 
 
@@ -126,7 +132,9 @@ def severity(name: str | None) -> Any:
     from unstuck.verdict import SEVERITIES
 
     if name is not None and name not in SEVERITIES:
-        raise MisuseError(f"--fail-on is {name!r}, but must be one of {', '.join(SEVERITIES)}")
+        raise MisuseError(
+            say("--fail-on is {name!r}, but must be one of {names}", name=name, names=", ".join(SEVERITIES))
+        )
     return name
 
 
@@ -145,8 +153,9 @@ def check_one_of(name: str, known: Sequence[str], what: str) -> None:
         import difflib
 
         close = difflib.get_close_matches(name.lower(), known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
-        raise MisuseError(f"{what} is {name!r}; {hint}")
+        there_are = say("there are {names}", names=", ".join(known))
+        hint = say("did you mean {name!r}?", name=close[0]) if close else there_are
+        raise MisuseError(say("{what} is {name!r}; {hint}", what=what, name=name, hint=hint))
 
 
 def check_targets(*paths: Path | None) -> None:
@@ -157,9 +166,11 @@ def check_targets(*paths: Path | None) -> None:
     """
     for path in filter(None, paths):
         if path.is_dir():
-            raise MisuseError(f"{str(path)!r} is a folder: name a file to write")
+            raise MisuseError(say("{path!r} is a folder: name a file to write", path=str(path)))
         if not path.absolute().parent.is_dir():
-            raise MisuseError(f"there is no folder {str(path.parent)!r} to write {path.name!r} to")
+            raise MisuseError(
+                say("there is no folder {folder!r} to write {name!r} to", folder=str(path.parent), name=path.name)
+            )
 
 
 def rule_settings(given: list[str] | None) -> Any:

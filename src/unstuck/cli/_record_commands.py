@@ -9,15 +9,16 @@ from typing import Annotated
 
 import typer
 
+from unstuck._language import say, tell
 from unstuck.cli import _options as options
 from unstuck.cli._app import app
-from unstuck.cli._child import say
+from unstuck.cli._child import announce
+from unstuck.cli._command import Command
 from unstuck.cli._completion import causes_and_rules, one_of, runs_beginning
-from unstuck.cli._examples import epilog
 from unstuck.cli._records import FOLDER, find_record, report
 
 
-@app.command(epilog=epilog("diagnose"))
+@app.command(cls=Command)
 def diagnose(
     record: Annotated[
         Path | None,
@@ -56,7 +57,7 @@ def diagnose(
         sys.exit(3)
 
 
-@app.command(epilog=epilog("runs"))
+@app.command(cls=Command)
 def runs(
     folder: Annotated[Path, typer.Option("--runs", metavar="DIR", help="Folder of the records.")] = FOLDER,
 ) -> None:
@@ -69,14 +70,14 @@ def runs(
 
     found = list_runs(folder)
     if not found:
-        typer.echo(f"no runs in {folder}")
+        typer.echo(tell("no runs in {folder}", folder=str(folder)))
         return
     console = Console()
     with shown_on(console.options):
         console.print(table(found))
 
 
-@app.command(epilog=epilog("view"))
+@app.command(cls=Command)
 def view(
     run: Annotated[
         Path | None,
@@ -114,7 +115,7 @@ def view(
     show(run, folder, host=host, port=port, token=token, opens=opens)
 
 
-@app.command(epilog=epilog("explain"))
+@app.command(cls=Command)
 def explain(
     name: Annotated[
         str,
@@ -139,7 +140,7 @@ def explain(
     Console(highlight=False).print(page(name, EXPLAINS))
 
 
-@app.command(epilog=epilog("schema"))
+@app.command(cls=Command)
 def schema(
     name: Annotated[
         str,
@@ -156,11 +157,11 @@ def schema(
     """
     from importlib.resources import files
 
-    options.check_one_of(name, options.SCHEMAS, "the schema")
+    options.check_one_of(name, options.SCHEMAS, say("the schema"))
     typer.echo(files("unstuck.report").joinpath("assets", f"{name}.schema.json").read_text("utf-8").rstrip("\n"))
 
 
-@app.command(epilog=epilog("rules"))
+@app.command(cls=Command)
 def rules(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, with all thresholds.")] = False,
     language: options.Language = None,
@@ -176,4 +177,4 @@ def rules(
     else:
         Console(highlight=False).print(table())
     for problem in problems("rules"):
-        say(problem)
+        announce(problem)

@@ -6,7 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from unstuck.cli._child import say
+from unstuck._language import say
+from unstuck.cli._child import announce
 from unstuck.errors import MisuseError, UnstuckError
 
 FOLDER = Path(".unstuck")
@@ -23,7 +24,7 @@ def new_folder(runs_folder: Path | None, script: str, *, quiet: bool) -> Path:
     except UnstuckError:
         elsewhere = Path(tempfile.mkdtemp(prefix="unstuck-"))
         if not quiet:
-            say(f"this folder can't be written: the record goes to {elsewhere}")
+            announce(say("this folder can't be written: the record goes to {elsewhere}", elsewhere=str(elsewhere)))
         return new_run(elsewhere, script)
 
 
@@ -44,7 +45,13 @@ def visit_folder(runs_folder: Path | None, script: list[str]) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise MisuseError(f"{str(folder)!r} can't be written: {error}; name another folder by --runs") from None
+        raise MisuseError(
+            say(
+                "{folder!r} can't be written: {error}; name another folder by --runs",
+                folder=str(folder),
+                error=str(error),
+            )
+        ) from None
     return folder
 
 
@@ -55,17 +62,25 @@ def find_record(given: Path | None) -> Path:
         MisuseError: None is named, or something that is none.
     """
     if given is None:
-        raise MisuseError("which record? usage: unstuck diagnose [OPTIONS] RECORD; `unstuck runs` lists the runs")
+        raise MisuseError(say("which record? usage: unstuck diagnose [OPTIONS] RECORD; `unstuck runs` lists the runs"))
     if not given.exists() and (FOLDER / given).is_dir():
         return FOLDER / given
     if given.suffix == ".py":
-        raise MisuseError(f"{str(given)!r} is a script, not a record: `unstuck run {given}` runs and judges it")
+        raise MisuseError(
+            say("{given!r} is a script, not a record: `unstuck run {given}` runs and judges it", given=str(given))
+        )
     if given.is_dir() and not any(given.glob("record*")):
         from unstuck.store import list_runs
 
         inside = list_runs(given)
         if inside:
-            raise MisuseError(f"{str(given)!r} is a folder of runs: name one of them, such as {str(inside[0].path)!r}")
+            raise MisuseError(
+                say(
+                    "{given!r} is a folder of runs: name one of them, such as {run!r}",
+                    given=str(given),
+                    run=str(inside[0].path),
+                )
+            )
     return given
 
 
@@ -80,16 +95,16 @@ def judge(folder: Path, code: int, settings: Any) -> tuple[Any, Any]:
     try:
         record = Record.read(folder)
     except RecordError as error:
-        why = "the script never imported torch" if not any(folder.glob("record*")) else str(error)
+        why = error.says if any(folder.glob("record*")) else say("the script never imported torch")
         return Verdict(
-            "unknown", why_unknown=f"nothing was recorded: {why}", run={"steps": 0, "record": str(folder)}
+            "unknown", why_unknown=say("nothing was recorded: {why}", why=why), run={"steps": 0, "record": str(folder)}
         ), Record()
     if record.path is not None:
         annotate(record.path, exit_code=code)
     try:
         verdict = diagnose(record, settings=settings)
     except Exception as error:  # noqa: BLE001 - the script has run: its exit code and its record must not be lost
-        why = f"the record could not be judged: {error!r}"
+        why = say("the record could not be judged: {error}", error=repr(error))
         verdict = Verdict("unknown", why_unknown=why, run={"steps": record.steps, "record": str(record.path)})
     if record.path is not None:
         annotate(record.path, verdict=verdict.verdict)
@@ -134,4 +149,4 @@ def report_curvature(verdict: Any, record: Any, json_file: Path | None, html_fil
     if not quiet:
         from rich.console import Console
 
-        Console(stderr=True, highlight=False, soft_wrap=False).print(curvature.render(record))
+        print_page(curvature.render(record), to_stderr=True)

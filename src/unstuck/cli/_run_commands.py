@@ -16,12 +16,11 @@ import typer
 from unstuck.cli import _options as options
 from unstuck.cli._app import PASSED_ON, app
 from unstuck.cli._child import command_line, end_like, watch
-from unstuck.cli._completion import ScriptCommand
-from unstuck.cli._examples import epilog
+from unstuck.cli._command import Command
 from unstuck.cli._records import judge, new_folder, report, report_curvature
 
 
-@app.command(context_settings=PASSED_ON, cls=ScriptCommand, epilog=epilog("run"))
+@app.command(context_settings=PASSED_ON, cls=Command)
 def run(
     script: options.Script = None,
     module: options.Module = None,
@@ -97,7 +96,7 @@ def run(
     end_like(code)
 
 
-@app.command(context_settings=PASSED_ON, cls=ScriptCommand, epilog=epilog("curvature"))
+@app.command(context_settings=PASSED_ON, cls=Command)
 def curvature(
     script: options.Script = None,
     module: options.Module = None,
@@ -134,7 +133,7 @@ def curvature(
     end_like(code)
 
 
-@app.command(context_settings=PASSED_ON, cls=ScriptCommand, epilog=epilog("batch"))
+@app.command(context_settings=PASSED_ON, cls=Command)
 def batch(
     script: options.Script = None,
     module: options.Module = None,
@@ -166,7 +165,8 @@ def batch(
     options.check_targets(json_file, html_file)
     folder = new_folder(runs_folder, module or (script or ["run"])[0], quiet=quiet)
     code = watch(command, folder, {"budget": 0.05, "probe_budget": 0.0, "batch": {"seconds": limit}}, quiet=quiet)
-    record = judge(folder, code, {})[1]
+    verdict, record = judge(folder, code, {})
+    record = _batch.with_reason(record, verdict, module or (script or ["run"])[0])
     if prove and code == 0:
         record = _batch.proved(record, script or [], folder, seeds=seeds, quiet=quiet)
     _batch.report(record, json_file, html_file, quiet=quiet)

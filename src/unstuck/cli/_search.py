@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unstuck._language import _
-from unstuck.cli._child import say
+from unstuck._language import _, say, stored
+from unstuck.cli._child import announce
 from unstuck.cli._cure import end_as_by_ctrl_c, executor
 from unstuck.cli._records import FOLDER
 from unstuck.cli._teller import Teller
@@ -65,13 +65,21 @@ def search_folder(runs_folder: Path | None, file: str, *, resume: bool) -> Path:
     )
     if resume:
         if not found:
-            raise MisuseError(f"there is no search of {file!r} in {str(runs)!r} to go on with")
+            raise MisuseError(
+                say("there is no search of {file!r} in {runs!r} to go on with", file=file, runs=str(runs))
+            )
         return runs / f"{stem}-{found[-1]}"
     folder = runs / f"{stem}-{found[-1] + 1 if found else 1}"
     try:
         folder.mkdir(parents=True)
     except OSError as error:
-        raise MisuseError(f"{str(folder)!r} can't be written: {error}; name another folder by --runs") from None
+        raise MisuseError(
+            say(
+                "{folder!r} can't be written: {error}; name another folder by --runs",
+                folder=str(folder),
+                error=str(error),
+            )
+        ) from None
     return folder
 
 
@@ -85,7 +93,7 @@ def sampler_settings(given: list[str] | None) -> dict[str, Any]:
     for text in given or []:
         name, equals, value = text.partition("=")
         if not name or not equals:
-            raise MisuseError(f"--set is {text!r}, but must be NAME=VALUE, such as population=50")
+            raise MisuseError(say("--set is {text!r}, but must be NAME=VALUE, such as population=50", text=text))
         try:
             settings[name.replace("-", "_")] = ast.literal_eval(value)
         except (ValueError, SyntaxError):
@@ -115,7 +123,7 @@ def searched(given: Given, plan: Any) -> Any:
             teller.share = lambda: _share(search)
             return search.visit(), problem
     except KeyboardInterrupt:
-        say(_("broken off; what had ended is kept: the same command with --resume goes on"))
+        announce(_("broken off; what had ended is kept: the same command with --resume goes on"))
         sys.exit(130)
 
 
@@ -140,21 +148,31 @@ def _problem(given: Given, made_by: Any, tell: Callable[[str], None]) -> Any:
     if is_search_file(Path(given.command[0])):
         if given.over is not None or given.vary or given.command[1:]:
             raise MisuseError(
-                f"{given.command[0]!r} says by itself what is searched: --over, --vary and arguments are for scripts, "
-                "and our own options stand before the file"
+                say(
+                    "{file!r} says by itself what is searched: --over, --vary and arguments are for scripts, and our "
+                    "own options stand before the file",
+                    file=given.command[0],
+                )
             )
         return TrainingProblem(given.command[0])
     vary = [Varied.of(text) for text in given.vary]
     for name in given.over or []:
         get("remedies", name)
-    tell("running the script as it is")
+    tell(say("running the script as it is"))
     [(_job, baseline)] = list(made_by.run([Job(tuple(given.command), survey=True)]))
     if not baseline.record or baseline.status == "failed":
-        raise MisuseError(f"{given.command[0]} fails as it stands: {baseline.error}")
-    tell(f"as it is: {baseline.score} {baseline.value:.4g}, {baseline.seconds:.1f} s")
+        raise MisuseError(say("{file} fails as it stands: {error}", file=given.command[0], error=baseline.error))
     problem = ScriptProblem(given.command, baseline, over=given.over, vary=vary)
+    tell(
+        say(
+            "as it is: {score} {value:.4g}, {seconds:.1f} s",
+            score=stored(baseline.score),
+            value=baseline.value,
+            seconds=baseline.seconds,
+        )
+    )
     for name, why in problem.left_out.items():
-        tell(f"{name} is left out: {why}")
+        tell(say("{name} is left out: {why}", name=name, why=why))
     return problem
 
 
@@ -180,4 +198,4 @@ def report(
         text(told, sys.stderr)
     for path in exported(answer, problem, export) if export is not None else ():
         if not quiet:
-            say(f"written: {path}")
+            announce(say("written: {path}", path=str(path)))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from unstuck._language import _, translated
-from unstuck.cli._child import say
+from unstuck.cli._child import announce
 
 _SURE = 0.05  # of the work, from which on the rest can be told from it
 
@@ -82,7 +82,7 @@ class Teller:
             return
         took = f"{time.perf_counter() - self.began:6.1f} s  "
         if self.status is None:
-            say(took + translated(line))
+            announce(took + translated(line))
             return
         self.status.console.print(took + translated(line), highlight=False, markup=False, soft_wrap=False)
         self.confirming |= line.startswith("confirming")

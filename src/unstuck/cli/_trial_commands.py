@@ -11,12 +11,12 @@ import typer
 from unstuck.cli import _options as options
 from unstuck.cli._app import PASSED_ON, app
 from unstuck.cli._child import command_line
-from unstuck.cli._completion import ScriptCommand, plugins
-from unstuck.cli._examples import epilog
+from unstuck.cli._command import Command
+from unstuck.cli._completion import plugins
 from unstuck.cli._records import visit_folder
 
 
-@app.command(context_settings=PASSED_ON, cls=ScriptCommand, epilog=epilog("cure"))
+@app.command(context_settings=PASSED_ON, cls=Command)
 def cure(
     script: options.Script = None,
     json_file: options.JsonFile = None,
@@ -47,7 +47,7 @@ def cure(
     from unstuck.report.cure import text
     from unstuck.trials.executor import Log
 
-    command_line(script or [], None)
+    command_line(script or [], None, name="cure", takes_module=False)
     limit = _cure.seconds(budget)
     _cure.check_executor(executor, address, workers)
     options.check_targets(json_file, html_file, write_file)
@@ -65,7 +65,7 @@ def cure(
         sys.exit(1)
 
 
-@app.command(context_settings=PASSED_ON, cls=ScriptCommand, epilog=epilog("search"))
+@app.command(context_settings=PASSED_ON, cls=Command)
 def search(
     script: Annotated[
         list[str] | None,
@@ -149,7 +149,7 @@ def search(
     from unstuck.search.searching import Plan
     from unstuck.trials.connection import cores
 
-    command_line(script or [], None, name="search")
+    command_line(script or [], None, name="search", takes_module=False)
     command = list(script or [])
     _cure.check_executor(executor, address, workers)
     options.check_targets(json_file, html_file)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from unstuck._json import plain
+from unstuck._language import say
 from unstuck.search.space import Point
 from unstuck.trials.estimate import Effect, welch
 from unstuck.trials.job import LOWER_IS_BETTER, Outcome
@@ -59,7 +60,11 @@ class Child:
     @property
     def name(self) -> str:
         """In words."""
-        return {"own": "as it is", "control": f"random {self.number}"}.get(self.arm, f"search {self.number}")
+        if self.arm == "own":
+            return say("as it is")
+        if self.arm == "control":
+            return say("random {number}", number=self.number)
+        return say("search {number}", number=self.number)
 
     def took(self, stage: int, outcomes: Sequence[Outcome], facts: Mapping[str, Any]) -> None:
         """A training of it is over.

@@ -20,6 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from unstuck._language import say
 from unstuck.errors import MisuseError, ScriptError
 from unstuck.search.halving import stages
 from unstuck.search.space import Space
@@ -72,7 +73,7 @@ def loaded(file: str) -> ModuleType:
     path = Path(file)
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if not path.is_file() or spec is None or spec.loader is None:
-        raise ScriptError(f"{file!r} is no Python file")
+        raise ScriptError(say("{file!r} is no Python file", file=file))
     sys.path.insert(0, str(path.resolve().parent))
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module  # what is defined there can be pickled, as it can be found
@@ -80,8 +81,12 @@ def loaded(file: str) -> ModuleType:
     lacking = [name for name in NEEDED if not callable(getattr(module, name, None))]
     if lacking:
         raise ScriptError(
-            f"{file!r} has no function {lacking[0]!r}: a search needs `space(draw)`, which returns what describes a program, and "
-            "`training(chosen)`, which makes the Training of it"
+            say(
+                "{file!r} has no function {name!r}: a search needs `space(draw)`, which returns what describes a "
+                "program, and `training(chosen)`, which makes the Training of it",
+                file=file,
+                name=lacking[0],
+            )
         )
     return module
 
@@ -95,7 +100,7 @@ def splits_of(module: ModuleType) -> list[Any]:
     make: Any = getattr(module, "splits", None)
     found = [None] if make is None else list(make())
     if not found:
-        raise MisuseError(f"splits() of {module.__name__}.py gives none")
+        raise MisuseError(say("splits() of {module}.py gives none", module=module.__name__))
     return found
 
 
@@ -113,11 +118,20 @@ def made(module: ModuleType, order: Order) -> Any:
     try:
         inspect.signature(module.training).bind(*given)
     except TypeError as error:
-        wanted = "what the space chose" if len(given) == 1 else "what the space chose, and a split"
-        raise MisuseError(f"training() of {module.__name__}.py must take {wanted}: {error}") from None
+        wanted = say("what the space chose") if len(given) == 1 else say("what the space chose, and a split")
+        raise MisuseError(
+            say(
+                "training() of {module}.py must take {wanted}: {error}",
+                module=module.__name__,
+                wanted=wanted,
+                error=str(error),
+            )
+        ) from None
     training = module.training(*given)
     if not isinstance(training, Training):
-        raise MisuseError(f"training() gives a {type(training).__name__}, but must give an unstuck.Training")
+        raise MisuseError(
+            say("training() gives a {kind}, but must give an unstuck.Training", kind=type(training).__name__)
+        )
     return training
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Protocol
 
+from unstuck._language import say
 from unstuck.errors import ClusterError
 from unstuck.search.controller import Growth, Mixture, mutation
 from unstuck.search.learner import Learner, Lesson, Recipe
@@ -243,7 +244,11 @@ class Distributed:
             busy = min(now - m.since if m.order is not None else 0.0 for m in self._members)
             if waited > _LIMIT:
                 raise ClusterError(
-                    f"no replica of the controller has answered for {waited:.0f} s: look after the Ray cluster, then resume"
+                    say(
+                        "no replica of the controller has answered for {waited:.0f} s: look after the Ray cluster, then "
+                        "resume",
+                        waited=waited,
+                    )
                 )
             begun = any(m.report is not None for m in self._members)
             if begun and self._mixture.mutations and self._best.elites and max(waited, busy) > _PATIENCE:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from unstuck._json import plain
+from unstuck._language import say
 from unstuck.errors import MisuseError
 from unstuck.report.output import write_text
 from unstuck.search.answer import ALPHA, Answer, Finalist, ranked
@@ -81,11 +82,11 @@ def exported(answer: Answer, problem: Problem, folder: Path) -> Sequence[Path]:
     """
     winner = answer.winner
     if winner is None:
-        raise MisuseError("nothing was found that could be written")
+        raise MisuseError(say("nothing was found that could be written"))
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise MisuseError(f"{str(folder)!r} can't be made: {error}") from None
+        raise MisuseError(say("{folder!r} can't be made: {error}", folder=str(folder), error=str(error))) from None
     child = winner.child
     recipe = {
         "schema": 1, "values": child.point.values, "chosen": str(child.point.chosen), "score": answer.score,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unstuck._discover import find, get
+from unstuck._language import say
 from unstuck.errors import MisuseError
 from unstuck.evidence import Record
 from unstuck.patients import ScriptPatient
@@ -83,7 +84,11 @@ class Varied:
         except ValueError:
             pass
         raise MisuseError(
-            f"--vary is {text!r}, but must be an argument and its values, such as --hidden=16..512:log, --depth=1..4 or --act=relu,tanh"
+            say(
+                "--vary is {text!r}, but must be an argument and its values, such as --hidden=16..512:log, "
+                "--depth=1..4 or --act=relu,tanh",
+                text=text,
+            )
         )
 
     def drawn(self, draw: Draw) -> tuple[str, ...]:
@@ -167,13 +172,24 @@ def space_of(
             parts[name] = _part(name, patient, record, verdict)
         except EditError as error:
             if over is not None:
-                raise MisuseError(f"{name} can't be searched in {patient.command[0]}: {error}") from None
+                raise MisuseError(
+                    say(
+                        "{name} can't be searched in {file}: {error}",
+                        name=name,
+                        file=patient.command[0],
+                        error=str(error),
+                    )
+                ) from None
             left_out[name] = str(error)
     for brought in ("learning-rate", "momentum") if "optimizer" in parts else ():
         parts.pop(brought, None)
     if not parts and not vary:
         raise MisuseError(
-            f"there is nothing to search in {patient.command[0]}: {'; '.join(left_out.values())}. Say by --vary what its arguments may be"
+            say(
+                "there is nothing to search in {file}: {reasons}. Say by --vary what its arguments may be",
+                file=patient.command[0],
+                reasons="; ".join(left_out.values()),
+            )
         )
     return ScriptSpace(parts, vary, decay=_own_decay(record)), left_out
 
@@ -228,8 +244,9 @@ def _momentum(patient: ScriptPatient, record: Record) -> Callable[[Draw], Dose |
 
 
 def _batch_size(patient: ScriptPatient, record: Record) -> Callable[[Draw], Dose | None]:
-    own = int(record.series("batch_size").median() or 0)
-    if own < 1:
+    median = record.series("batch_size").median()
+    own = int(median) if median >= 1 else 0
+    if not own:
         raise EditError("its batch size isn't known")
     patient.check((Dose("batch-size", {"size": 2 * own}),))
     sizes = sorted({max(1, round(own * 2.0**i)) for i in range(-3, 4)})

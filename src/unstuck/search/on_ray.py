@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from unstuck._language import say
 from unstuck.errors import ClusterError, MisuseError, UnstuckError
 from unstuck.search.controller import Controller, Growth, Mixture
 from unstuck.search.distributed import Distributed
@@ -64,7 +65,9 @@ def controller(
     """  # noqa: DOC502
     for name, value, least in (("replicas", replicas, 0), ("shards", shards, 1), ("staleness", staleness, 0)):
         if value < least:
-            raise MisuseError(f"{name} is {value}, but must be {least} or more")
+            raise MisuseError(
+                say("{name} is {value}, but must be {least} or more", name=name, value=value, least=least)
+            )
     if not replicas:
         return Controller(setting, recipe, mixture, growth=growth, reward=reward)
     crew = Actors(setting, recipe, growth, replicas=replicas, shards=shards, cap=staleness)
@@ -142,7 +145,7 @@ class Actors:
             cause = getattr(error, "cause", None)
             if isinstance(cause, UnstuckError):
                 raise cause from None
-            raise ClusterError(f"a replica of the controller can't work: {last_line(error)}") from None
+            raise ClusterError(say("a replica of the controller can't work: {error}", error=last_line(error))) from None
 
 
 class ShardActor(Shard):
@@ -187,7 +190,11 @@ def _packed(ray: Any, space: Space) -> bytes:
         return ray.cloudpickle.dumps(space)
     except (pickle.PicklingError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise MisuseError(
-            f"the space can't be sent to replicas of the controller ({last_line(error)}): draw from what can be pickled, or set replicas=0"
+            say(
+                "the space can't be sent to replicas of the controller ({error}): draw from what can be pickled, "
+                "or set replicas=0",
+                error=last_line(error),
+            )
         ) from error
     finally:
         if theirs:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from unstuck._language import say
 from unstuck.errors import MisuseError
 from unstuck.patients import ScriptPatient
 from unstuck.search.child import Order, loaded, splits_of
@@ -167,7 +168,7 @@ class ScriptProblem:
         limit: Seconds that a run may take, 0 for no limit.
 
     Raises:
-        MisuseError: A remedy can't be given to it, or there is nothing to search.
+        MisuseError: It trains nothing, a remedy can't be given to it, or there is nothing to search.
     """
 
     parts, staged = 1, False
@@ -187,6 +188,8 @@ class ScriptProblem:
         self.command, self.baseline, self.limit, self.score_name = tuple(command), baseline, limit, baseline.score
         self.patient = ScriptPatient(command)
         record = Record.read(baseline.record)
+        if not record.steps:
+            raise MisuseError(say("{file} trained nothing: no step of an optimizer was seen", file=command[0]))
         self.patient.see(record)
         self.define, self.left_out = space_of(self.patient, record, diagnose(record), over, vary)
         self.space, self.own = Space(self.define), Point({}, (), Variant(), "own")
@@ -223,8 +226,11 @@ def check(problem: Problem) -> None:
     first = problem.space.random(random.Random(0))
     again = problem.space.at(first.values)
     if not first.decisions:
-        raise MisuseError("the space draws nothing: there is nothing to search")
+        raise MisuseError(say("the space draws nothing: there is nothing to search"))
     if again.key != first.key or again.decisions != first.decisions:
         raise MisuseError(
-            "the space draws differently for the same values: it must go by what it draws alone, and draw no random numbers"
+            say(
+                "the space draws differently for the same values: it must go by what it draws alone, and draw no "
+                "random numbers"
+            )
         )

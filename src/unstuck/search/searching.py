@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from unstuck._discover import get
+from unstuck._language import joined, say, stored
 from unstuck.errors import MisuseError
 from unstuck.evidence import Record
 from unstuck.search.answer import Answer, Child, Finalist, answered, ranked
@@ -163,7 +164,9 @@ class Search:
         try:
             made = get("search.samplers", sampler)(setting, **settings)
         except TypeError as error:
-            raise MisuseError(f"the sampler {sampler} can't be set so: {error}") from None
+            raise MisuseError(
+                say("the sampler {sampler} can't be set so: {error}", sampler=sampler, error=str(error))
+            ) from None
         return _Arm(name, made)
 
     @property
@@ -269,7 +272,13 @@ class Search:
         seeds = range(FRESH, FRESH + self.plan.seeds)
         if not numbers or not self.plan.seeds:
             return []
-        self.tell(f"training the best {self.plan.top} of each arm whole, with {self.plan.seeds} fresh seeds")
+        self.tell(
+            say(
+                "training the best {top} of each arm whole, with {seeds} fresh seeds",
+                top=self.plan.top,
+                seeds=self.plan.seeds,
+            )
+        )
         self.log.note(event="finals", numbers=numbers, seeds=list(seeds), at=self.seconds)
         return self._finalize(numbers, list(seeds))
 
@@ -310,7 +319,7 @@ class Search:
         if task.seed:
             finalist = next(f for f in self.finalists if f.child is child)
             finalist.took(task.seed, outcomes)
-            self._say(f"{child.name} with seed {task.seed}", outcomes)
+            self._say(say("{name} with seed {seed}", name=child.name, seed=task.seed), outcomes)
             return
         arm = next(a for a in self.arms if a.name == child.arm)
         child.took(task.stage, outcomes, self._facts(outcomes))
@@ -344,8 +353,8 @@ class Search:
             return
         self._last_line = now
         first = outcomes[0]
-        got = f"{first.score} {first.value:.4g}" if math.isfinite(first.value) else first.error or first.status
-        self.tell(f"{name}: {got}")
+        got = joined((stored(first.score), f"{first.value:.4g}"), " ")
+        self.tell(joined((name, got if math.isfinite(first.value) else first.error or stored(first.status)), ": "))
 
     def _hopeless(self, job: Any, record: Path) -> str:
         """Why a script that runs need not end: it is broken, or far behind the best at the same step. "" while it may go on."""
@@ -369,8 +378,14 @@ class Search:
             odd = [k for k in told[what] if before[what].get(k) != told[what][k]]
             if odd:
                 raise MisuseError(
-                    f"the search in {self.log.folder} was of another {odd[0]} ({before[what].get(odd[0])!r}, now {told[what][odd[0]]!r}): "
-                    "begin a new one, or go on with it as it was"
+                    say(
+                        "the search in {folder} was of another {what} ({before!r}, now {now!r}): begin a new one, or go "
+                        "on with it as it was",
+                        folder=self.log.folder,
+                        what=odd[0],
+                        before=before[what].get(odd[0]),
+                        now=told[what][odd[0]],
+                    )
                 )
         jobs: dict[str, Any] = {}
         ended: dict[str, Outcome] = {}
@@ -450,7 +465,9 @@ def search(
 
 def _check(plan: Plan) -> None:
     if plan.evaluations is None and plan.seconds is None:
-        raise MisuseError("a search needs an end: a number of evaluations, a time, or both")
+        raise MisuseError(say("a search needs an end: a number of evaluations, a time, or both"))
     for name, value, least in (("evaluations", plan.evaluations, 1), ("top", plan.top, 1), ("seeds", plan.seeds, 0)):
         if value is not None and value < least:
-            raise MisuseError(f"{name} is {value}, but must be {least} or more")
+            raise MisuseError(
+                say("{name} is {value}, but must be {least} or more", name=name, value=value, least=least)
+            )

@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from unstuck._language import say
 from unstuck.errors import MisuseError
 
 _WRITTEN = (str, int, float, bool, type(None))
@@ -217,7 +218,7 @@ class Links:
         Raises:
             MisuseError: In any case.
         """
-        raise MisuseError(f"{self.name} has no levels")
+        raise MisuseError(say("{name} has no levels", name=self.name))
 
     def admits(self, value: Any) -> bool:
         """Whether it has as many links."""
@@ -276,8 +277,12 @@ class Draw:
             can_be_written = False
         if not can_be_written:
             raise MisuseError(
-                f"the options of {name!r} must be some texts, numbers, true, false or None; other things have labels: "
-                "draw.choice('activation', {'relu': nn.ReLU, 'tanh': nn.Tanh})"
+                say(
+                    "the options of {name!r} must be some texts, numbers, true, false or None; other things have "
+                    "labels: {example}",
+                    name=name,
+                    example="draw.choice('activation', {'relu': nn.ReLU, 'tanh': nn.Tanh})",
+                )
             )
         chosen = self._draw(Choice(_named(name, of), name, labels, ordered))
         return options[chosen] if isinstance(options, Mapping) else chosen
@@ -328,14 +333,20 @@ class Draw:
             before = next(d for d in self.decisions if d.name == decision.name)
             if before != decision:
                 raise MisuseError(
-                    f"{decision.name!r} is drawn twice, from different values: give one of them another name, or say `of=` which part it is"
+                    say(
+                        "{name!r} is drawn twice, from different values: give one of them another name, or say `of=` "
+                        "which part it is",
+                        name=decision.name,
+                    )
                 )
             return known
         if isinstance(decision, Range) and decision.low == decision.high:  # nothing to decide
             return decision.low
         value = self._choose(decision)
         if not self._checked and not decision.admits(value):
-            raise MisuseError(f"{decision.name} is {value!r}, which is not one of its values")
+            raise MisuseError(
+                say("{name} is {value!r}, which is not one of its values", name=decision.name, value=value)
+            )
         self.decisions.append(decision)
         self.values[decision.name] = value
         return value
@@ -402,7 +413,9 @@ class Space:
                 return values[decision.name]
             if rng is None:
                 given = repr(values[decision.name]) if decision.name in values else "missing"
-                raise MisuseError(f"the point is not of this space: {decision.name} is {given}")
+                raise MisuseError(
+                    say("the point is not of this space: {name} is {given}", name=decision.name, given=given)
+                )
             return decision.sample(rng)
 
         return self.point(choose, checked=True)
@@ -490,10 +503,17 @@ def _range(decision: Range) -> Range:
     low, high = decision.low, decision.high
     if not (math.isfinite(low) and math.isfinite(high) and low <= high):
         raise MisuseError(
-            f"{decision.name!r} is drawn from {low:g} to {high:g}, but the least must come first, and both be finite"
+            say(
+                "{name!r} is drawn from {low:g} to {high:g}, but the least must come first, and both be finite",
+                name=decision.name,
+                low=low,
+                high=high,
+            )
         )
     if decision.log and low <= 0:
-        raise MisuseError(f"{decision.name!r} is drawn by ratios from {low:g} on, but that must be above 0")
+        raise MisuseError(
+            say("{name!r} is drawn by ratios from {low:g} on, but that must be above 0", name=decision.name, low=low)
+        )
     return decision
 
 

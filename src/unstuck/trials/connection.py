@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from unstuck._language import say
 from unstuck.errors import ClusterError, MissingError
 
 _STORE = 200 * 2**20  # bytes of memory for what goes between processes: Ray takes a third of the machine's otherwise
@@ -36,7 +37,7 @@ def connected(address: str | None, num_cpus: int) -> tuple[Any, Callable[[], Non
             ray = importlib.import_module("ray")
     except ModuleNotFoundError as error:
         raise MissingError(
-            f"runs are made by Ray, which can't be imported ({error}): pip install 'unstuck[ray]'"
+            say("runs are made by Ray, which can't be imported ({error}): pip install 'unstuck[ray]'", error=str(error))
         ) from None
     if ray.is_initialized():
         return ray, lambda: None
@@ -60,8 +61,12 @@ def connected(address: str | None, num_cpus: int) -> tuple[Any, Callable[[], Non
             ray.init(address=address or "local", **how)
     except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         leave()
-        where = f"at {address!r} can't be reached" if address else "of this machine can't be started"
-        raise ClusterError(f"the Ray {where}: {last_line(error)}") from None
+        why = last_line(error)
+        if address:
+            raise ClusterError(
+                say("the Ray at {address!r} can't be reached: {why}", address=address, why=why)
+            ) from None
+        raise ClusterError(say("the Ray of this machine can't be started: {why}", why=why)) from None
     return ray, leave
 
 

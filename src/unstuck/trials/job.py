@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 
+from unstuck._language import say
 from unstuck.errors import UnstuckError
 from unstuck.evidence import Record
 from unstuck.rules._learning import progress, skill
@@ -171,7 +172,7 @@ def _begin(command: Sequence[str], given: dict[str, str], output: Path, threads:
                 env=given, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
         except OSError as error:
-            raise UnstuckError(f"the script can't be started: {error}") from None
+            raise UnstuckError(say("the script can't be started: {error}", error=str(error))) from None
 
 
 def measured(folder: Path, status: str, seconds: float, *, why: str = "") -> Outcome:

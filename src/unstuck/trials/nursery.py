@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from unstuck._language import say
 from unstuck.errors import UnstuckError
 
 _SERVER = Path(__file__).parents[1] / "watcher" / "nursery.py"
@@ -96,7 +97,7 @@ class Nursery:
             server.stdin.write(json.dumps(order).encode() + b"\n")  # pyright: ignore[reportOptionalMemberAccess]
             server.stdin.flush()  # pyright: ignore[reportOptionalMemberAccess]
         except OSError as error:
-            raise UnstuckError(f"the script can't be started: {error}") from None
+            raise UnstuckError(say("the script can't be started: {error}", error=str(error))) from None
         return _Copy(self, self._orders)
 
     def _begun(self, environment: dict[str, str]) -> subprocess.Popen[bytes]:
@@ -111,7 +112,7 @@ class Nursery:
                     env=given, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True,
                 )  # fmt: skip
             except OSError as error:
-                raise UnstuckError(f"the script can't be started: {error}") from None
+                raise UnstuckError(say("the script can't be started: {error}", error=str(error))) from None
             self._finalizer = weakref.finalize(self, _end, self._server)
         return self._server
 

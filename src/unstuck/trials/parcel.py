@@ -17,6 +17,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from unstuck._language import say
 from unstuck._store_file import encode
 from unstuck.errors import MisuseError
 from unstuck.source import Edit
@@ -102,8 +103,13 @@ def pack(place: Place, *, without: Path) -> bytes:
             size += path.stat().st_size
             if size > MOST:
                 raise MisuseError(
-                    f"the folder {place.root!r} has more than {MOST >> 20} MiB, too much to be sent to a machine that doesn't have it: "
-                    "put script and data where all machines find them by the same path, or start in a smaller folder"
+                    say(
+                        "the folder {root!r} has more than {size} MiB, too much to be sent to a machine that doesn't "
+                        "have it: put script and data where all machines find them by the same path, or start in a "
+                        "smaller folder",
+                        root=place.root,
+                        size=MOST >> 20,
+                    )
                 )
             file.write(path, path.relative_to(place.root))
     return held.getvalue()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from unstuck import __version__
+from unstuck._language import say
 from unstuck.errors import ClusterError, UnstuckError
 from unstuck.trials.connection import connected, cores, last_line
 from unstuck.trials.executor import LOOK, Feed, Log
@@ -195,7 +196,12 @@ class Ray:
         version, worker.machine = about
         if version != __version__:
             raise ClusterError(
-                f"unstuck is {version} on {worker.machine.split()[0]} and {__version__} here: install unstuck=={__version__} there"
+                say(
+                    "unstuck is {version} on {machine} and {ours} here: install unstuck=={ours} there",
+                    version=version,
+                    machine=worker.machine.split()[0],
+                    ours=__version__,
+                )
             )
         del self._tries[""]
 
@@ -236,10 +242,13 @@ class Ray:
         if job is None:
             if "No module named 'unstuck" in str(error):
                 raise ClusterError(
-                    f"a machine of the cluster has no unstuck: install unstuck=={__version__} on all of them"
+                    say(
+                        "a machine of the cluster has no unstuck: install unstuck=={ours} on all of them",
+                        ours=__version__,
+                    )
                 )
             if getattr(error, "actor_init_failed", False) or self._tries[""] >= TRIES:
-                raise ClusterError(f"no worker can be started: {last_line(error)}") from None
+                raise ClusterError(say("no worker can be started: {error}", error=last_line(error))) from None
         elif self._tries[job.key] >= TRIES:
             return Outcome("failed", error=f"its worker was lost {TRIES} times: {last_line(error)}")
         else:

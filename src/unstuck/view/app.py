@@ -21,7 +21,10 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from unstuck.errors import NotFoundError, RecordError
+from unstuck._language import say
+from unstuck.errors import NotFoundError, RecordError, UnstuckError
+from unstuck.report._words import sentence
+from unstuck.report.served import refused
 from unstuck.view.desk import ClosedError
 from unstuck.view.guard import Door, Guard
 from unstuck.view.news import News, Subject
@@ -80,7 +83,7 @@ class View:
     async def _compare(self, request: Request) -> Response:
         asked = request.query_params
         if not asked.get("a") or not asked.get("b"):
-            return PlainTextResponse("Which runs? Tick two of them in the list.", 400)
+            return _refused(request, say("which runs? Tick two of them in the list"), 400)
         return await self._page(request, (asked["a"], asked["b"]))
 
     async def _page(self, request: Request, subject: Subject) -> Response:
@@ -99,11 +102,19 @@ class View:
 
 
 def _said(code: int) -> Callable[[Request, Exception], Awaitable[Response]]:
-    async def answer(_request: Request, error: Exception) -> Response:
-        return PlainTextResponse(f"{error}.", code)
+    async def answer(request: Request, error: Exception) -> Response:
+        return _refused(request, error.says if isinstance(error, UnstuckError) else str(error), code)
 
     return answer
 
 
-async def _nothing(_request: Request, _error: Exception) -> Response:
-    return PlainTextResponse("There is no such page.", 404)
+async def _nothing(request: Request, _error: Exception) -> Response:
+    return _refused(request, say("there is no such page"), 404)
+
+
+def _refused(request: Request, says: str, code: int) -> Response:
+    """A page with a way back; plain text for the script of a page that is there already."""
+    if request.url.path == "/changes" or "part" in request.query_params:
+        return PlainTextResponse(sentence(says), code)
+    text, policy = refused(says)
+    return HTMLResponse(text, code, headers={"Content-Security-Policy": f"{policy}; frame-ancestors 'none'"})

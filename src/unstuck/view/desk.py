@@ -14,6 +14,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+from unstuck._language import say
 from unstuck.errors import UnstuckError
 
 T = TypeVar("T")
@@ -51,7 +52,7 @@ class Desk:
             ClosedError: The desk is closed, or was meanwhile.
         """
         if not self._open:
-            raise ClosedError("the view has ended")
+            raise ClosedError(say("the view has ended"))
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[T] = loop.create_future()
         context = contextvars.copy_context()

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from unstuck._language import _
+from unstuck._language import _, say
 from unstuck.doctor import diagnose
 from unstuck.errors import NotFoundError, RecordError
 from unstuck.evidence import Record
@@ -155,7 +155,7 @@ class Pages:
         there = self.runs.look(subject)
         for name in subject:
             if name not in there:
-                raise NotFoundError(f"there is no run {name!r} in {self.runs.place!r}")
+                raise NotFoundError(say("there is no run {name!r} in {place!r}", name=name, place=self.runs.place))
         return [there[name] for name in subject] if subject else list(there.values())
 
     # ------------------------------------------------------------------ in a thread of the desk

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from unstuck._language import say
 from unstuck.errors import RecordError
 from unstuck.store import RunSummary, summary
 
@@ -81,7 +82,13 @@ class Runs:
             try:
                 found = {name: self._seen(name, path) for name, path in self._paths(names)}
             except OSError as error:
-                raise RecordError(f"can't read the runs in {self.place!r}: {error.strerror or error}") from error
+                raise RecordError(
+                    say(
+                        "can't read the runs in {place!r}: {reason}",
+                        place=self.place,
+                        reason=error.strerror or str(error),
+                    )
+                ) from error
             self._known = self._known | found if names else found
         return {run.name: run for _, run in sorted(found.values(), key=lambda seen: _when(seen[1]), reverse=True)}
 

@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 import uvicorn
 
+from unstuck._language import say
 from unstuck.errors import MisuseError
 from unstuck.view.app import View
 from unstuck.view.guard import Door, is_any, is_loopback
@@ -67,7 +68,7 @@ def serve(
     port: int = 8765,
     token: bool = False,
     opens: bool | None = None,
-    say: Callable[[str], None] = print,
+    tell: Callable[[str], None] = print,
 ) -> None:
     """Serves runs until Ctrl-C.
 
@@ -78,7 +79,7 @@ def serve(
         port: The port, or the next one that is free.
         token: Ask for a token though it is bound to this machine alone.
         opens: Open a browser; None for: where there is a screen, and no token in the address.
-        say: Says a line to who started it.
+        tell: Says a line to who started it.
 
     Raises:
         MisuseError: It can't be bound to that.
@@ -87,14 +88,14 @@ def serve(
     with bound:
         free = bound.getsockname()[1]
         if port and free != port:
-            say(f"port {port} is taken: using {free}")
+            tell(say("port {port} is taken: using {free}", port=port, free=free))
         names = () if is_loopback(host) else (socket.gethostname(), socket.getfqdn())
         door = Door.of(host, free, names, token=token)
         view = View(runs, door)
         address = address_of(host, free, first, door.token)
 
         def ready() -> None:
-            say(f"{runs.place} on {address} (Ctrl-C ends it)")
+            tell(say("{place} on {address} (Ctrl-C ends it)", place=runs.place, address=address))
             if opens or (
                 opens is None and not door.token and has_screen()
             ):  # others see what a browser is started with
@@ -102,7 +103,7 @@ def serve(
 
         with contextlib.suppress(KeyboardInterrupt):
             asyncio.run(Server(view, ready).serve([bound]))
-        say("the view has ended")
+        tell(say("the view has ended"))
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -121,7 +122,9 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         family, _kind, _protocol, _name, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError) as error:
-        raise MisuseError(f"--host is {host!r}, which is no address of this machine: {error}") from error
+        raise MisuseError(
+            say("--host is {host!r}, which is no address of this machine: {error}", host=host, error=str(error))
+        ) from error
     last = port if port == 0 else min(65535, port + _MORE_PORTS)
     for free in range(port, last + 1):
         try:
@@ -129,8 +132,17 @@ def bind(host: str, port: int) -> socket.socket:
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 reason = (error.strerror or str(error)).lower()
-                raise MisuseError(f"can't serve on {host}, port {free}: {reason}") from error
-    raise MisuseError(f"the ports {port} to {last} of {host} are all taken; name another one by --port")
+                raise MisuseError(
+                    say("can't serve on {host}, port {free}: {reason}", host=host, free=free, reason=reason)
+                ) from error
+    raise MisuseError(
+        say(
+            "the ports {port} to {last} of {host} are all taken; name another one by --port",
+            port=port,
+            last=last,
+            host=host,
+        )
+    )
 
 
 def address_of(host: str, port: int, first: str, token: str) -> str:

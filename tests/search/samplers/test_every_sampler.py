@@ -81,6 +81,7 @@ def test_its_docstring_says_where_it_is_from_and_what_its_settings_are(name):
     assert all(p.default is not p.empty and f"{p.name}:" in text for p in settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("told", [True, False])
 @pytest.mark.parametrize("name", EACH)
 def test_it_asks_for_every_point_once_and_then_for_none(name, told):
@@ -111,12 +112,14 @@ def test_its_points_have_the_values_that_matter_and_no_others(name):
         sampler.tell(point, float(i % 5))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_the_same_seed_and_the_same_answers_give_the_same_points(name):
     first, again, other = (searched(made(name, seed=seed), 25) for seed in (3, 3, 4))
     assert first == again and first != other
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EACH)
 def test_what_a_journal_says_brings_it_where_it_was(name):
     sampler, chance = made(name, workers=8), Random(0)
@@ -130,6 +133,7 @@ def test_what_a_journal_says_brings_it_where_it_was(name):
     assert [sampler.ask().point.key for _ in range(5)] == [again.ask().point.key for _ in range(5)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EACH)
 def test_it_may_be_asked_for_many_before_it_is_told_of_one(name):
     sampler = made(name, workers=32)
@@ -138,6 +142,7 @@ def test_it_may_be_asked_for_many_before_it_is_told_of_one(name):
     assert len(asked) == len(set(asked))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EACH)
 def test_it_never_asks_for_what_it_was_told(name):
     sampler, rng = made(name, small), Random(0)
@@ -151,6 +156,7 @@ def test_it_never_asks_for_what_it_was_told(name):
     assert not known.keys() & set(asked) and len(asked) == SMALL - len(known)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_it_goes_on_where_everything_fails(name):
     sampler = made(name)
@@ -163,6 +169,7 @@ def test_it_goes_on_where_everything_fails(name):
     assert all(math.isfinite(value) for value in sampler.health().values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_its_health_is_numbers(name):
     sampler = made(name)

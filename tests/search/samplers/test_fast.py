@@ -33,6 +33,7 @@ def made(define=six, seed=0, **options):
     return fast(Setting(Space(define), seed), **options)
 
 
+@pytest.mark.slow
 def test_it_begins_at_random_then_mixes_mutations_and_draws():
     proposals = told(made(first=12, mutations=0.5), 112)
     origins = [p.origin for p in proposals]
@@ -87,6 +88,7 @@ def test_it_finds_what_is_best_of_15625_points():
     assert sorted(found)[2] >= 7.0  # 8.5 is the best there is; 150 at random give 4.5 in the median
 
 
+@pytest.mark.slow
 def test_children_may_end_in_any_order():
     sampler, rng, under_way, best = made(), random.Random(0), [], -math.inf
     for _ in range(200):

@@ -95,6 +95,7 @@ def test_links_can_be_drawn_to_a_density():
     assert density(0.0) == pytest.approx(0.5, abs=0.08)
 
 
+@pytest.mark.slow
 def test_in_hundreds_of_children_it_learns_next_to_nothing():
     space = Space(lambda draw: [draw.choice("width", [24, 36, 48, 64], of=i) for i in range(8)])
     sampler = zoph_le(Setting(space))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from unstuck._discover import get
+from unstuck._language import say
 from unstuck.search.sampling import Proposal, Sampler, Setting
 from unstuck.search.space import Point
 
@@ -25,7 +26,11 @@ def auto(setting: Setting, *, few: int = 300) -> Sampler:
         The sampler, with the name of the one that was chosen as `chosen`, and why, a sentence, as `says`.
     """
     chosen, why = _choice(setting.evaluations, few)
-    return _Auto(get("search.samplers", chosen)(setting), chosen, f"points are proposed by {chosen}, since {why}")
+    return _Auto(
+        get("search.samplers", chosen)(setting),
+        chosen,
+        say("points are proposed by {chosen}, since {why}", chosen=chosen, why=why),
+    )
 
 
 class _Auto:
@@ -55,10 +60,16 @@ class _Auto:
 
 def _choice(evaluations: int | None, few: int) -> tuple[str, str]:
     if evaluations is None:
-        return "gaussian-process", "it makes most of each evaluation, and it isn't known how many there will be"
+        return "gaussian-process", say("it makes most of each evaluation, and it isn't known how many there will be")
     if evaluations <= few:
-        return "gaussian-process", f"with {evaluations} evaluations, up to {few}, it makes most of each"
+        return "gaussian-process", say(
+            "with {evaluations} evaluations, up to {few}, it makes most of each", evaluations=evaluations, few=few
+        )
     return (
         "evolution",
-        f"{evaluations} evaluations are more than {few}, where a model of all points takes longer than it is worth",
+        say(
+            "{evaluations} evaluations are more than {few}, where a model of all points takes longer than it is worth",
+            evaluations=evaluations,
+            few=few,
+        ),
     )

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from random import Random
 from typing import Any
 
+from unstuck._language import say
 from unstuck.errors import MissingError
 from unstuck.search.sampling import Novelty, Proposal, Sampler, Setting
 from unstuck.search.space import AnyDecision, Choice, Links, Point, Range
@@ -45,7 +46,9 @@ def tpe(setting: Setting, *, startup: int = 10, candidates: int = 24) -> Sampler
         optuna = importlib.import_module("optuna")
     except ModuleNotFoundError as error:
         raise MissingError(
-            f"the sampler 'tpe' is Optuna's, which can't be imported ({error}): pip install optuna"
+            say(
+                "the sampler 'tpe' is Optuna's, which can't be imported ({error}): pip install optuna", error=str(error)
+            )
         ) from None
     return _Tpe(setting, optuna, startup, candidates)
 
