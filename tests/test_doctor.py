@@ -152,6 +152,12 @@ def test_an_uncertain_fault_of_construction_explains_only_slowness():
     ]
 
 
+@pytest.mark.parametrize(("sure", "first"), [(0.65, "learning-rate-too-low"), (0.9, "vanishing-gradient")])
+def test_weights_that_stay_as_they_were_drawn_keep_a_gradient_that_vanishes(sure, first):
+    slow = finding("learning-rate-too-low", confidence=0.85)
+    assert [f.cause for f in arrange([slow, finding("vanishing-gradient", confidence=sure)])] == [first]
+
+
 def test_circles_of_explanation_end():
     found = [finding(cause) for cause in sorted(CAUSES)]
     arranged = arrange(found)
@@ -198,11 +204,30 @@ def test_without_training_the_verdict_is_unknown():
     verdict = diagnose(Record.of(meta={"steps": 0}, not_found=["no training was seen: nothing called backward"]))
     assert (verdict.verdict, verdict.why_unknown) == ("unknown", "no training was seen: nothing called backward")
     assert "no step" in (diagnose(Record()).why_unknown or "")
+    killed = diagnose(Record(meta={"status": "killed"}))  # a record that says nothing is no proof that nothing was done
+    assert (killed.why_unknown or "").startswith("it was killed before any step was written down")
 
 
 def test_a_few_steps_are_too_few():
     verdict = diagnose(run([2.3] * 4, [0.1] * 4))
     assert (verdict.verdict, verdict.why_unknown) == ("unknown", "only 4 steps were taken, which is too few to judge")
+
+
+@pytest.mark.parametrize(("steps", "why"), [(19, "only 19 steps were taken"), (20, "it does not learn")])
+def test_what_has_not_learned_in_a_few_steps_had_too_few(steps, why):
+    told = diagnose(run([2.3] * steps, [0.1] * steps)).why_unknown
+    assert (told or "").startswith(why)
+
+
+def test_a_few_steps_that_were_enough_are_healthy():
+    assert diagnose(run([2.3, 1.0, 0.4, 0.1, 0.05, 0.04], [0.1, 0.5, 0.9, 0.97, 0.98, 0.98])).verdict == "healthy"
+
+
+def test_a_few_steps_of_many_evaluations_are_said_to_be_such():
+    inside = Optimizer("LBFGS", closure=True, backwards_per_step=444.0, steps=1)
+    why = diagnose(run([2.3], [0.1], optimizers=[inside])).why_unknown
+    assert why is not None
+    assert why.startswith("only 1 step was taken, of 444 evaluations of the loss")
 
 
 def test_a_fault_of_construction_needs_no_steps():

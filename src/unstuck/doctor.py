@@ -60,7 +60,7 @@ EXPLAINS: dict[str, frozenset[str]] = {
     "saturated-activation": _SLOW | {"vanishing-gradient", "zero-gradient"},
     "dead-units": _SLOW | {"vanishing-gradient", "zero-gradient"},
     "missing-nonlinearity": _SLOW,
-    "learning-rate-too-low": frozenset({"undertrained", "ill-conditioned"}),
+    "learning-rate-too-low": frozenset({"undertrained", "ill-conditioned", "vanishing-gradient", "short-memory"}),
     "ill-conditioned": frozenset({"undertrained", "critical-point", "learning-rate-too-low"}),
     "labels-unrelated": (_SLOW | {"overfitting"}) - {"class-imbalance"},
     "too-little-capacity": frozenset({"undertrained", "critical-point"}),
@@ -71,7 +71,15 @@ EXPLAINS: dict[str, frozenset[str]] = {
     "growing-graph": _SLOW | {"learning-rate-too-high"},
     "batch-too-large": frozenset({"undertrained"}),
     "batch-too-small": frozenset({"undertrained"}),
-    "unshuffled-data": frozenset({"overfitting", "learning-rate-too-high", "undertrained", "train-test-mismatch"}),
+    "unshuffled-data": frozenset(
+        {
+            "overfitting",
+            "learning-rate-too-high",
+            "undertrained",
+            "train-test-mismatch",
+            "class-imbalance",
+        }
+    ),
 }
 """Which causes bring about which others. Where two explain each other, the more decisive one is the cause."""
 
@@ -86,6 +94,7 @@ _DECISIVE: dict[str, float] = {
     "too-little-capacity": 0.55, "overfitting": 0.5, "critical-point": 0.5,
 }  # fmt: skip
 _OTHERWISE = 0.5  # of causes that only rules of other packages name
+BRIEF = 20  # steps below which what isn't good yet has had no chance to be
 FAR = 0.3  # of the way from chance to perfect, behind a small reference network: not healthy, whatever the rules say
 _SURE = 0.8  # confidence from which on a fault of construction explains all that is not one
 
@@ -211,22 +220,26 @@ def _why_unknown(record: Record, learning: Learning) -> str | None:
     """Why nothing can be said though nothing was found; None when it can."""
     reasons = [stored(reason) for reason in record.program.not_found]
     if record.steps == 0:
-        return reasons[0] if reasons else say("no training was seen: no step was taken")
+        if reasons:
+            return reasons[0]
+        if record.meta.get("status") == "killed":
+            return say("it was killed before any step was written down, which takes half a second from the first on")
+        return say("no training was seen: no step was taken")
+    inside = max((o.backwards_per_step for o in record.program.optimizers if o.closure), default=0.0)
     if record.steps < FEW:
-        return say_many(
-            "only {number} step was taken, which is too few to judge",
-            "only {number} steps were taken, which is too few to judge",
-            record.steps,
-        )
+        return _too_few(record.steps, inside)
     if not len(record.series("loss").finite) and not record.places("back_rms") and not record.places("grad_rms"):
         return (
             say("nothing could be measured: {reason}", reason=reasons[0])
             if reasons
             else say("nothing could be measured")
         )
+    behind = not learning.well and shortfall(record) > FAR
+    if (learning.stuck or behind) and record.steps < BRIEF and inside <= FEW:
+        return _too_few(record.steps, inside)
     if learning.stuck:
         return say("it does not learn ({words}), but no rule knows why", words=learning.words())
-    if not learning.well and shortfall(record) > FAR:
+    if behind:
         return say(
             "it learns ({words}), but a small network with standardised inputs reaches {reference} on samples that it "
             "never saw, and no rule knows why",
@@ -234,6 +247,23 @@ def _why_unknown(record: Record, learning: Learning) -> str | None:
             reference=number(reachable(record)),
         )
     return None
+
+
+def _too_few(steps: int, inside: float) -> str:
+    if inside > FEW:
+        return say_many(
+            "only {number} step was taken, of {inside} evaluations of the loss, which is too few to judge: call step() more "
+            "often, with a smaller max_iter",
+            "only {number} steps were taken, of {inside} evaluations of the loss each, which is too few to judge: call step() "
+            "more often, with a smaller max_iter",
+            steps,
+            inside=round(inside),
+        )
+    return say_many(
+        "only {number} step was taken, which is too few to judge",
+        "only {number} steps were taken, which is too few to judge",
+        steps,
+    )
 
 
 def _facts(record: Record, learning: Learning, errors: dict[str, str]) -> dict[str, Any]:
@@ -285,7 +315,9 @@ def parse_settings(given: Iterable[str]) -> dict[str, dict[str, Any]]:
         left, equals, value = text.partition("=")
         rule, dot, name = left.strip().rpartition(".")
         if not (equals and dot and rule and name):
-            raise MisuseError(f"{text!r} is no setting: write RULE.THRESHOLD=VALUE, such as dead-units.fraction=0.8")
+            raise MisuseError(
+                say("{text!r} is no setting: write RULE.THRESHOLD=VALUE, such as dead-units.fraction=0.8", text=text)
+            )
         default = _default(rule, name.replace("-", "_"))
         settings.setdefault(rule, {})[name.replace("-", "_")] = _value(text, value.strip(), default)
     return settings
@@ -306,9 +338,9 @@ def _default(rule: str, name: str) -> Any:
     known = thresholds(get("rules", rule))
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1)
-        there_are = f"it has {', '.join(known)}" if known else "it has none"
-        hint = f"did you mean {close[0]!r}?" if close else there_are
-        raise NotFoundError(f"no threshold {name!r} in {rule!r}; {hint}")
+        there_are = say("it has {names}", names=", ".join(known)) if known else say("it has none")
+        hint = say("did you mean {name!r}?", name=close[0]) if close else there_are
+        raise NotFoundError(say("no threshold {name!r} in {rule!r}; {hint}", name=name, rule=rule, hint=hint))
     return known[name]
 
 
@@ -323,9 +355,11 @@ def _value(text: str, value: str, default: Any) -> Any:
     try:
         number = float(value)
     except ValueError:
-        raise MisuseError(f"{text!r}: {value!r} is no number") from None
+        raise MisuseError(say("{text!r}: {value!r} is no number", text=text, value=value)) from None
     if not math.isfinite(number):
-        raise MisuseError(f"{text!r}: {value!r} is no threshold: give a finite number")
+        raise MisuseError(say("{text!r}: {value!r} is no threshold: give a finite number", text=text, value=value))
     if isinstance(default, int) and number != int(number):
-        raise MisuseError(f"{text!r}: {value!r} must be a whole number, as {default} is")
+        raise MisuseError(
+            say("{text!r}: {value!r} must be a whole number, as {default} is", text=text, value=value, default=default)
+        )
     return int(number) if isinstance(default, int) else number

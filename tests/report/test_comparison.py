@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from unstuck.evidence import Data, Event, Layer, Model, Optimizer, Parameter, Record, Series, Task
-from unstuck.report.comparison import Side, compare, summary
+from unstuck.report.comparison import Side, compare, scores_of, summary, until
 from unstuck.verdict import Finding, Verdict
 
 SEEN = np.arange(0, 1000, 10)
@@ -153,3 +153,20 @@ def test_many_layers_are_cut() -> None:
     none = compare(Side("a", HEALTHY, big), Side("b", HEALTHY, Record()))
     assert (len(none.differences), none.more_differences) == (200, 600 + 2)  # and the steps, and how it ended
     assert summary(none).startswith("802 of ")
+
+
+def test_scores_of_two_kinds_share_no_axis() -> None:
+    scored = Record.of({("loss", ""): [1.0], ("score", ""): [0.5]}, task=Task("x", 10, "accuracy"))
+    other = Record.of({("loss", ""): [1.0], ("score", ""): [40.0]}, task=Task("y", 10, "perplexity"))
+    for b, drawn, names in ((scored, ["loss", "score"], ("accuracy",)), (other, ["loss"], ("accuracy", "perplexity"))):
+        sides = Side("a", HEALTHY, scored), Side("b", HEALTHY, b)
+        assert [chart.id for chart in compare(*sides).charts] == drawn
+        assert scores_of(*sides) == names
+
+
+def test_charts_end_soon_after_the_longer_run_broke_early_but_not_before_the_other_ends() -> None:
+    broken = Record.of({("loss", ""): [1.0] * 10 + [math.nan] * 190}, events=[Event(10, "non-finite")])
+    for steps, end in ((5, 20), (50, 49), (200, None)):
+        well = Record.of({("loss", ""): [1.0] * steps})
+        assert until(Side("a", HEALTHY, well), Side("b", HEALTHY, broken)) == end
+        assert until(Side("b", HEALTHY, broken), Side("a", HEALTHY, well)) == end

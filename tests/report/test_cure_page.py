@@ -292,3 +292,10 @@ def test_axes_and_keyboard(show: Callable[..., Any], with_records: Cure):
     assert page.evaluate("document.activeElement.className") == "lines"
     page.locator("#chart-seeds summary").click()
     assert page.locator("#chart-seeds table tbody tr").count() == 3
+
+
+def test_a_script_that_took_no_step_did_not_diverge():
+    assert "score as it is – " in Page(render(CURES["crashed"], "train.py")).text
+    diverged = Cure(Verdict("sick", run={"steps": 9}), Outcome("diverged"), why="nothing helps")
+    assert "score as it is diverged " in Page(render(diverged, "train.py")).text
+    assert "accuracy as it is 0.100 " in Page(render(CURES["not cured"], "train.py")).text

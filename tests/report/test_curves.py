@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from unstuck.evidence import Event, Record, Series, Task
-from unstuck.report._curves import by_step, courses, smooth, spark, split_gaps, thin
+from unstuck.report._curves import broke_at, by_step, courses, shown_until, smooth, spark, split_gaps, thin
 from unstuck.verdict import Verdict
 
 NAN = math.nan
@@ -90,6 +90,29 @@ def test_a_loss_that_ended_in_nan_says_so_and_one_unmeasured_does_not() -> None:
     assert courses(Verdict("unknown"), Record.of(series))[0].last == 0.9
     broken = courses(Verdict("sick"), Record.of(series, events=[Event(2, "non-finite")]))[0]
     assert str(broken) == "loss 1.00 → NaN"
+
+
+def test_pictures_of_a_run_that_broke_early_end_soon_after() -> None:
+    broken = Record.of({("loss", ""): [9.0, 1.0, 8.0] * 5 + [NAN] * 985}, events=[Event(15, "non-finite")])
+    late = Record.of({("loss", ""): [1.0] * 90 + [NAN] * 10}, events=[Event(90, "non-finite")])
+    well = Record.of({("loss", ""): [1.0] * 100})
+    assert [broke_at(record) for record in (broken, late, well)] == [15, 90, None]
+    assert [shown_until(record) for record in (broken, late, well)] == [30, None, None]
+    (course,) = courses(Verdict("sick"), broken)
+    assert course.series.steps.tolist() == list(range(31))
+    assert spark(by_step(course.series, 31, broken=True), course.scale).startswith("█▁█" * 5 + "×")
+
+
+def test_an_evaluation_has_a_course_of_its_own_beside_that_of_training() -> None:
+    series = {("eval_score", ""): [0.2, NAN, 0.7]}
+    task = Task("classification", 10, "accuracy", 2.302, 0.1)
+    assert [course.name for course in courses(Verdict("healthy"), Record.of(series, task=task))] == ["accuracy"]
+    both = courses(Verdict("healthy"), Record.of(series | {("score", ""): [0.1, 0.5, 0.9]}, task=task))
+    assert [str(course) for course in both] == [
+        "accuracy 0.100 → 0.900 (chance 0.100)",
+        "evaluation 0.200 → 0.700",
+    ]
+    assert both[1].scale == "share"
 
 
 def test_nothing_measured_has_no_course() -> None:

@@ -94,6 +94,7 @@ def _case(seed: int) -> tuple[Verdict, Record]:
     return Verdict(chance.choice(["sick", "healthy", "unknown"]), findings, chance.choice([None, "why"]), run), record
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("seed", range(20))
 def test_broken_records_are_reported_without_an_error_or_a_warning(name: str, seed: int) -> None:

@@ -111,3 +111,16 @@ def test_cells_are_medians_of_what_was_measured() -> None:
         part[random.random(part.shape) < 0.4] = np.nan
         slow = [np.median(row[~np.isnan(row)]) if not np.isnan(row).all() else np.nan for row in part]
         np.testing.assert_allclose(_middle(part), slow, rtol=1e-15)
+
+
+def test_labels_leave_out_what_long_names_have_in_common() -> None:
+    def labels(*names: str) -> list[str]:
+        made = heatmap(Record.of({("back_rms", name): [1.0, 2.0] for name in names}), "back_rms")
+        assert made is not None
+        return sorted(short for _row, _name, short in made.labels)
+
+    blocks = [f"encoder.layers.{i}.self_attn.in_proj_weight" for i in range(3)]
+    assert labels("head", *blocks) == ["head", *(f"…{i}.self_attn.in_proj_weight" for i in range(3))]
+    assert labels("net.0", "net.1") == ["net.0", "net.1"]  # there is room
+    assert labels("a" * 40, "b." + "c" * 40) == ["…" + "a" * 27, "…" + "c" * 27]
+    assert labels("x." + "y" * 30 + ".z") == ["…" + "y" * 25 + ".z"]

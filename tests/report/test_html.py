@@ -17,13 +17,13 @@ import pytest
 from markupsafe import Markup
 
 from unstuck.errors import MisuseError
-from unstuck.evidence import Event, Layer, Parameter, Record, Series
+from unstuck.evidence import Event, Layer, Parameter, Record, Series, Task
 from unstuck.report import html
 from unstuck.report._charts import charts
 from unstuck.report._data_charts import data_charts
 from unstuck.report._next import commands
 from unstuck.report.html import Live, fragment, render, write
-from unstuck.verdict import Finding, Verdict
+from unstuck.verdict import Evidence, Finding, Verdict
 
 sys.path.append(str(Path(__file__).parent))
 from made_records import hostile, large
@@ -71,6 +71,7 @@ def test_every_page_is_well_formed_with_unique_ids(page: str) -> None:
     assert len(read.ids) == len(set(read.ids))
 
 
+@pytest.mark.slow
 def test_every_page_asks_for_nothing(page: str) -> None:
     read = _Page(page)
     addresses = [
@@ -87,6 +88,7 @@ def test_every_page_asks_for_nothing(page: str) -> None:
     assert "unsafe-eval" not in policy[1]
 
 
+@pytest.mark.slow
 def test_the_policy_allows_exactly_the_scripts_of_the_page(pages: dict[str, str]) -> None:
     page = pages["vanishing"]
     scripts = re.findall(r"<script>(.*?)</script>", page, re.S)
@@ -227,6 +229,7 @@ def test_the_license_of_what_is_vendored_is_there() -> None:
     assert "uPlot (v1.6.32)" in folder.joinpath("uPlot.iife.min.js").read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_a_server_adds_scripts_styles_and_a_bar_and_may_be_asked(case: tuple) -> None:
     page = render(*case, live=Live(("let added;",), ("#bar{color:red}",), Markup('<div id="bar">live</div>')))
     assert "connect-src &#39;self&#39;;" in page
@@ -324,6 +327,38 @@ def test_phases_and_jumps_of_the_rate_are_marked() -> None:
     assert "Phases: 3 epochs; 3 evaluations; at step 20: rate × 0.10." in page
 
 
+def test_a_rate_that_changes_all_the_time_has_marks_only_where_it_jumps() -> None:
+    cosine = 0.1 * (1 + np.cos(np.pi * np.arange(12) / 12)) / 2
+    dropped = np.append(np.linspace(0.1, 0.09, 12), np.linspace(0.009, 0.008, 12))
+    told = []
+    for rates in (cosine, dropped, 0.1 * 0.5 ** np.arange(6)):
+        (chart,) = charts(Verdict("healthy"), Record.of({("lr", ""): np.repeat(rates, 10)}))
+        told.append([step for step, _ in chart.marks])
+    assert told == [[], [120], [10, 20, 30, 40, 50]]
+
+
+def test_shares_are_on_a_plain_axis_and_losses_on_one_of_decades_where_they_are_wide() -> None:
+    series = {("loss", ""): [3.0, 1.0, 0.001], ("score", ""): [0.01, 0.5, 1.0]}
+    for score, is_log in (("accuracy", False), ("r2", False), ("perplexity", True)):
+        drawn = charts(Verdict("healthy"), Record.of(series, task=Task("x", 10, score, 2.3, 0.1)))
+        assert {chart.id: chart.is_log for chart in drawn} == {"loss": True, "score": is_log}
+
+
+def test_an_evaluation_says_how_many_samples_it_is_of() -> None:
+    series = {("loss", ""): [3.0, 1.0], ("eval_score", ""): [0.5, 0.6]}
+    seen = [Event(step, "eval", "", {"samples": samples}) for step, samples in ((1, 297), (2, 100))]
+    told = {chart.id: chart.summary for chart in charts(Verdict("healthy"), Record.of(series, events=seen))}
+    assert told["score"].endswith("The last evaluation is of 100 samples that were looked at.")
+    assert "samples" not in told["loss"]
+
+
+def test_evidence_that_has_no_place_needs_no_column_for_it() -> None:
+    found = Finding("undertrained", "x", "warning", 0.7, "it was", evidence=(Evidence("loss", "", 3, 1.0),))
+    page = render(Verdict("sick", (found,)), Record.of({("loss", ""): [1.0] * 4}))
+    (rows,) = re.findall(r'aria-label="Evidence for undertrained">(.*?)</div>', page, re.DOTALL)
+    assert re.findall(r'<th scope="col">(.*?)</th>', rows) == ["what", "step", "value"]
+
+
 def test_what_the_network_was_given_is_drawn() -> None:
     vectors = {
         ("label_count", ""): [[8.0, 2.0]] * 4, ("prediction_count", ""): [[10.0, 0.0]] * 4,
@@ -335,8 +370,16 @@ def test_what_the_network_was_given_is_drawn() -> None:
     assert made["classes"].rows == (("0", "0.800", "1.00"), ("1", "0.200", "0"))
     assert made["features"].header == ("features", "training", "evaluation")
     assert made["parts"].unit == "share of the training loss"
+    assert (
+        [line.kind for line in made["classes"].lines]
+        == [line.kind for line in made["features"].lines]
+        == ["bars", "checks"]
+    )
+    many = data_charts(Record.of({}, vectors={("input_mean", "input"): [[0.0] * 41]}))
+    assert [line.kind for line in many[0].lines] == ["plain"]  # no room for so many bars
 
 
+@pytest.mark.slow
 def test_many_layers_are_left_to_the_script(large_page: str) -> None:
     data = _data(large_page)
     assert data["num_layers"] == 1000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from unstuck.evidence import Record
+from unstuck.evidence import Event, Record
 from unstuck.report.html import write
 from unstuck.verdict import Verdict
 
@@ -64,6 +65,29 @@ def test_axes_are_labelled_by_steps_and_not_by_times(show: Open) -> None:
     # every text is a number, an axis' name or a mark: no "12:00am", no "1/1/70", no ":15"
     assert [text for text in texts if not re.fullmatch(r"[\d.e-]*|step|loss|chance", text)] == []
     assert texts.count("2") > 0  # the mark of the second finding, which rests on the last loss
+
+
+def test_a_run_that_broke_early_shows_what_came_before_and_on_demand_the_rest(browsed: Open, tmp_path: Path) -> None:
+    path = tmp_path / "broken.html"
+    series = {("loss", ""): [9.0, 20.0, 1e4, 1e8] + [math.nan] * 396, ("lr", ""): [1.2] * 400}
+    write(Verdict("sick"), Record.of(series, events=[Event(4, "non-finite")]), path)
+    page = browsed(path.as_uri(), 1200, "light")
+    assert {"0", "2", "4", "6", "8", "NaN or Inf"} <= set(_written(page, "loss")) and "300" not in _written(
+        page, "loss"
+    )
+    assert {"0", "2", "4", "6", "8"} <= set(_written(page, "lr"))  # one span for all
+    page.locator("#chart-loss .whole").click()
+    page.wait_for_function("window.written.some(([id, text]) => id === 'chart-lr' && text === '300')")
+
+
+def test_classes_are_bars_from_zero_that_keys_read_out(browsed: Open, tmp_path: Path) -> None:
+    path = tmp_path / "classes.html"
+    counts = {("label_count", ""): [[30.0, 70.0]], ("prediction_count", ""): [[45.0, 55.0]]}
+    write(Verdict("healthy"), Record.of({("loss", ""): [1.0]}, vectors=counts), path)
+    page = browsed(path.as_uri(), 1200, "light")
+    assert {"0", "1", "0.2", "0.6"} <= set(_written(page, "classes"))
+    page.locator("#chart-classes .plot").press("End")
+    assert page.locator("#chart-classes .reading").text_content() == "class 1: labels 0.700, predictions 0.550"
 
 
 def test_log_axes_show_powers_of_ten_and_lags_are_called_lags(show: Open) -> None:
@@ -314,6 +338,17 @@ def test_paper_opens_what_matters_and_closes_it_again(show: Open) -> None:
     assert page.locator("#chart-loss canvas").bounding_box()["width"] <= 43 * 16
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     assert explained.get_attribute("open") is None
+
+
+@pytest.mark.parametrize("width", [320, 390, 700])
+def test_maps_with_long_names_stay_in_their_cards(show: Open, width: int) -> None:
+    page = show("huge", width)
+    sticking = """() => {
+      const right = (part) => part.getBoundingClientRect().right;
+      const parts = [...document.querySelectorAll("figure.map :is(.cells, .names, .ticks, .legend)")];
+      return parts.filter((part) => part.clientWidth && right(part) > right(part.closest("figure"))).length;
+    }"""
+    assert page.locator("figure.map").count() > 0 and page.evaluate(sticking) == 0
 
 
 def test_forced_colours_and_still_pages_draw_all(show: Open) -> None:

@@ -86,6 +86,14 @@ def test_any_numbers_can_be_drawn(values: tuple[float, ...]) -> None:
     assert all(0 <= y <= 12 for y in points(made.loss.picture))
 
 
+def test_a_run_that_broke_early_shows_what_came_before_and_each_score_its_name() -> None:
+    told = {"loss": NAN, "score": 0.5, "score_name": "r2"}
+    courses = {"loss": course(1.0, 10.0, 1e4, *[NAN] * 400), "score": course(0.1, 0.5)}
+    made = row(facts(progress=told), "run", courses)
+    assert made.loss.text == "NaN" and len(points(made.loss.picture)) == 3
+    assert "0.500 <small>R2</small>" in render([made], place(), where="runs")
+
+
 def test_hostile_text_is_text() -> None:
     told = {"loss": NASTY, "score": {"last": 1}, "score_name": NASTY}
     run = facts(name=NASTY, script=NASTY, started=NASTY, status=NASTY, verdict=NASTY, progress=told)

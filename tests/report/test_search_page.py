@@ -166,6 +166,7 @@ def page(request: pytest.FixtureRequest) -> str:
     return render(json.loads(json.dumps(CASES[request.param]())))
 
 
+@pytest.mark.slow
 def test_every_page_is_well_formed_with_unique_ids(page: str) -> None:
     read = _Page(page)
     assert read.open == []

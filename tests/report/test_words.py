@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from unstuck._language import speaking
 from unstuck.evidence import Event, Layer, Optimizer, Parameter, Record
 from unstuck.report import _words as words
 from unstuck.verdict import Evidence, Finding, Verdict
@@ -125,3 +126,36 @@ def test_optimizer_in_a_few_words() -> None:
         clipping="norm 1.0",
     )
     assert words.optimizer(item) == "AdamW, lr 3e-4, betas (0.9, 0.95), schedule LambdaLR, clipped by norm 1.0"
+
+
+def test_a_sentence_in_chinese_may_begin_with_a_name() -> None:
+    with speaking("zh"):
+        assert words.sentence("rnn 的梯度") == "rnn 的梯度。"
+
+
+@pytest.mark.parametrize(
+    ("told", "shown"),
+    [("2026-11-22T16:49:13+00:00", "2026-11-22 16:49 UTC"), ("2026-11-22T16:49:13+05:30", "2026-11-22 16:49 UTC+05:30"),
+     ("2025-03-04T10:22:31", "2025-03-04 10:22"), ("some day", "some day"), (None, "None")],
+)  # fmt: skip
+def test_moments_are_told_to_the_minute(told: object, shown: str) -> None:
+    assert words.moment(told) == shown
+
+
+def test_watching_that_took_longer_than_the_steps_is_no_share_of_them() -> None:
+    assert words.watching(0.37) == "watching took 37% of it"
+    assert words.watching(2.49) == "watching took 2.5 times as long as the steps themselves"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.5, "+0.5"), (-0.00332, "-0.00332"), (7.15e-5, "+7.15e-5"), (-2e7, "-2e7"), (0.0, "+0"), (math.nan, "NaN")],
+)
+def test_differences_have_a_sign(value: float, text: str) -> None:
+    assert words.signed(value) == text
+
+
+def test_scores_are_called_by_what_they_are() -> None:
+    assert [words.score_name(name) for name in ("r2", "bit_accuracy", "my_score")] == ["R2", "bit accuracy", "my score"]
+    with speaking("zh"):
+        assert words.score_name("accuracy") == "准确率"

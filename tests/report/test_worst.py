@@ -44,6 +44,7 @@ def test_names_are_escaped(cases: SimpleNamespace):
     assert "<img src=x" not in page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "samples",
     [None, "abc", [None, 3], [{}], [sample(input="x", loss=None, confidence=None)], [sample(loss="x", error=[])]],
@@ -56,3 +57,8 @@ def test_what_is_broken_is_shown_as_it_is(cases: SimpleNamespace, samples: objec
 def test_there_are_twelve_at_most(cases: SimpleNamespace):
     found = worst_samples(with_worst(cases.healthy[1], [sample()] * 40))
     assert found is not None and len(found["cards"]) == 12
+
+
+def test_where_most_are_wrong_the_page_blames_no_samples(cases: SimpleNamespace):
+    assert worst_samples(with_worst(cases.healthy[1], [sample()], wrong=320)) is not None
+    assert worst_samples(with_worst(cases.healthy[1], [sample()], wrong=321)) is None

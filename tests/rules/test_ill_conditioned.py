@@ -6,10 +6,10 @@ from unstuck.evidence import Event, Optimizer
 from unstuck.rules.ill_conditioned import ill_conditioned
 
 
-def probes(*, adam=0.82, best=0.55, losses=(2.3, 1.0, None)):
+def probes(*, adam=0.82, best=0.55, losses=(2.3, 1.0, None), steps=50):
     data = {
         "factors": [0.1, 1.0, 10.0], "losses": list(losses), "scores": [0.1, best, None], "before": 2.3, "score_before": 0.1,
-        "steps": 50, "rate": 0.1, "adam_rates": [1e-3, 1e-2], "adam_losses": [2.0, 0.5], "adam_scores": [0.3, adam],
+        "steps": steps, "rate": 0.1, "adam_rates": [1e-3, 1e-2], "adam_losses": [2.0, 0.5], "adam_scores": [0.3, adam],
     }  # fmt: skip
     return [Event(100, "probe", data={"name": "from-start", **data})]
 
@@ -42,6 +42,11 @@ def test_only_plain_gradient_descent_is_judged(runs, kind, found):
 @pytest.mark.parametrize(("state", "severities"), [("stuck", ["warning"]), ("learns", ["warning"]), ("well", [])])
 def test_how_severe_it_is(runs, state, severities):
     assert [f.severity for f in ill_conditioned(getattr(runs, state)(events=probes()))] == severities
+
+
+@pytest.mark.parametrize(("steps", "found"), [(19, 0), (20, 1)])
+def test_few_updates_tell_who_sets_out_faster_and_no_more(runs, steps, found):
+    assert len(ill_conditioned(runs.stuck(events=probes(steps=steps)))) == found
 
 
 def test_numbers_are_told(runs):

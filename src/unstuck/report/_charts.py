@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from unstuck._language import _, many, marked, tell
 from unstuck.evidence import Record, Series
-from unstuck.report._curves import is_wide, smooth, thin
+from unstuck.report._curves import evaluated_samples, is_wide, smooth, thin
 from unstuck.report._words import SCORE_WORDS, clean, number, place
 from unstuck.verdict import Verdict
 
@@ -22,6 +22,8 @@ _TOLD_EVENTS = {
 }  # fmt: skip
 _MOST_EPOCHS = 400
 _MOST_RATE_CHANGES = 6
+_STANDS_OUT = 3  # times as large, in logarithms, as the changes before and after it
+_SHARES = ("accuracy", "bit_accuracy", "r2")  # scores that are no matter of orders of magnitude
 AXES = {
     "step": marked("step"), "lag": marked("time lag, in steps"), "eigenvalue": marked("eigenvalue"), "class": marked("class"),
     "feature": marked("feature"),
@@ -35,7 +37,11 @@ _SPANS = {"step": marked("steps"), "lag": marked("lags"), "class": marked("class
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a chart: `kind` is "raw" (pale), "smooth" or "plain" (strong), "check" (points, dashed), "dots" (no line)."""
+    """One line of a chart.
+
+    Its `kind` is "raw" (pale), "smooth" or "plain" (strong), "check" (points, dashed), "dots" (no line), "bars" or "checks" (bars beside
+    them).
+    """
 
     label: str
     series: Series
@@ -57,6 +63,7 @@ class Chart:
         marks: Steps where something happened, with a word for it.
         level: What it is compared with, such as chance, and its name; NaN when there is nothing.
         unit: What runs along y.
+        with_zero: Without a log scale, 0 is on y.
     """
 
     id: str
@@ -70,6 +77,7 @@ class Chart:
     marks: tuple[tuple[int, str], ...] = ()
     level: tuple[float, str] = (math.nan, "")
     unit: str = ""
+    with_zero: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """What the page's script draws."""
@@ -81,7 +89,7 @@ class Chart:
         marks = [{"x": int(step), "label": word} for step, word in self.marks]
         return {
             "id": self.id, "axis": self.axis, "along": _(AXES[self.axis]), "unit": self.unit, "log": self.is_log, "lines": lines,
-            "marks": marks, "level": level,
+            "marks": marks, "level": level, "zero": self.with_zero,
         }  # fmt: skip
 
 
@@ -135,7 +143,17 @@ def _course(
         lines.append(Line(_("evaluation"), thin(check), "check"))
     columns = [(_("training"), train), (_("evaluation"), check)]
     shown = [line for line in lines if len(line.series.finite)]
-    return made_chart(id_, title, shown, columns, record, is_log=is_wide(train.values, 30), level=level, unit=unit)
+    is_log = is_wide(train.values, 30) and (id_ == "loss" or record.program.task.score not in _SHARES)
+    made = made_chart(id_, title, shown, columns, record, is_log=is_log, level=level, unit=unit)
+    return replace(made, summary=f"{made.summary} {told}") if (told := _looked_at(record, check)) else made
+
+
+def _looked_at(record: Record, check: Series) -> str:
+    """How many samples the last evaluation is of, where that was noted."""
+    samples = evaluated_samples(record)
+    if not samples or not len(check.finite):
+        return ""
+    return tell("The last evaluation is of {number} samples that were looked at.", number=samples)
 
 
 def _norm(record: Record) -> Chart | None:
@@ -181,7 +199,8 @@ def _rates(record: Record) -> Chart | None:
         return None
     lines = [Line(_group(name, record), thin(series)) for name, series in found]
     columns = [(line.label, series) for line, (_name, series) in zip(lines, found, strict=True)]
-    return made_chart("lr", _("Learning rate"), lines, columns, record, is_log=False, unit=_("learning rate"))
+    unit = _("learning rate")
+    return made_chart("lr", _("Learning rate"), lines, columns, record, is_log=False, unit=unit, with_zero=True)
 
 
 def _group(name: str, record: Record) -> str:
@@ -219,13 +238,14 @@ def made_chart(
     axis: str = "step",
     level: tuple[float, str] = (math.nan, ""),
     unit: str = "",
+    with_zero: bool = False,
 ) -> Chart:
     columns = [(label, series) for label, series in columns if len(series)]
     marks = _marks(record) if axis == "step" else ()
     summary = " ".join(_summary(label, series, axis) for label, series in columns)
     header = (_(_SPANS[axis]), *(label for label, _series in columns))
     rows = tuple(spans([series for _label, series in columns]))
-    return Chart(id_, title, axis, tuple(lines), is_log, summary, header, rows, marks, level, unit)
+    return Chart(id_, title, axis, tuple(lines), is_log, summary, header, rows, marks, level, unit, with_zero)
 
 
 def _marks(record: Record) -> tuple[tuple[int, str], ...]:
@@ -237,11 +257,20 @@ def _marks(record: Record) -> tuple[tuple[int, str], ...]:
 
 
 def _rate_changes(record: Record) -> list[tuple[int, str]]:
-    """Steps at which the learning rate jumped, with the factor; none where it changes all the time."""
+    """Steps at which the learning rate jumped, with the factor.
+
+    Where it changes all the time, as along a cosine, only jumps that stand out from the changes beside them.
+    """
     rate = record.series("lr").finite
     if len(rate) < 2 or (rate.values <= 0).any():
         return []
-    jumps = np.flatnonzero(np.abs(np.diff(np.log(rate.values))) > math.log(1.3))
+    changes = np.abs(np.diff(np.log(rate.values)))
+    at = np.flatnonzero(changes > 1e-6)
+    sizes = changes[at]
+    if len(at) > _MOST_RATE_CHANGES:
+        beside = np.maximum(np.concatenate([[0.0], sizes[:-1]]), np.concatenate([sizes[1:], [0.0]]))
+        at, sizes = at[sizes > _STANDS_OUT * beside], sizes[sizes > _STANDS_OUT * beside]
+    jumps = at[sizes > math.log(1.3)]
     if len(jumps) > _MOST_RATE_CHANGES:
         return []
     return [

@@ -14,7 +14,7 @@ from unstuck.errors import UnstuckError
 from unstuck.evidence import EMPTY, Series
 from unstuck.report._curves import smooth
 from unstuck.report._search_plots import WIDE, Axis, Plot, Point, Scale, Shape, named, row
-from unstuck.report._words import clean, number
+from unstuck.report._words import clean, number, score_name, signed
 from unstuck.trials.visit import Cure, Prescription, Trial, words
 
 MOST = 24  # treatments that are drawn
@@ -155,9 +155,9 @@ def seeds(found: Prescription) -> Plot | None:
         Shape("search mean", _("with the change"), tuple(after)),
         Shape("lost", _("diverged"), tuple(lost), join="right"),
     )
-    name = translated(stored(found.score))
+    name = score_name(found.score)
     rows = tuple(
-        (names[i], score(a), score(b), f"{b - a:+.3g}" if math.isfinite(b - a) else "–")
+        (names[i], score(a), score(b), signed(b - a) if math.isfinite(b - a) else "–")
         for i, (a, b) in enumerate(zip(found.without, found.treated, strict=True))
     )
     told = tell(
@@ -191,7 +191,7 @@ def courses(found: Prescription) -> list[Plot]:
         "The change is one of the loss too ({remedies}), so the two losses can't be compared.",
         remedies=", ".join(changed),
     )
-    name = translated(stored(found.score))
+    name = score_name(found.score)
     both = [
         _course("loss", _("Loss"), _("loss"), without.get("loss", EMPTY), treated.get("loss", EMPTY), mind if changed else ""),
         *(

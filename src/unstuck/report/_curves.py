@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unstuck._language import _, tell
+from unstuck._language import _, many, tell
 from unstuck.evidence import Record, Series
 from unstuck.report._words import SCORE_WORDS, Scale, clean, number
 from unstuck.verdict import Verdict
 
 BARS = "▁▂▃▄▅▆▇█"
 _LARGEST = 1e300
+_LEAST_STEPS = 8  # shown of a run that broke
 _MOST_IN_HALF = 1000  # samples in half a window of a running median; of longer runs every second, third, ... is taken
 
 
@@ -44,26 +45,64 @@ class Course:
 
 
 def courses(verdict: Verdict, record: Record) -> list[Course]:
-    """How loss and score went, those of them that were measured."""
+    """How loss, score of the training and score of the evaluation went, those of them that were measured."""
     task = record.program.task
     found = []
     loss = record.series("loss")
+    until = shown_until(record)
     if len(loss):
-        found.append(Course(_("loss"), loss, *_ends(loss, record), _chance(task.chance_loss), _scale(loss)))
+        found.append(
+            Course(_("loss"), _shown(loss, until), *_ends(loss, record), _chance(task.chance_loss), _scale(loss))
+        )
     name, first, last = _score(verdict, record)
     if math.isfinite(first) or math.isfinite(last):
         better = _("lower is better") if task.score == "perplexity" else ""
         note = _(", ").join(filter(None, (_chance(task.chance_score), better)))
-        series = _score_series(record)
+        series = _shown(_score_series(record), until)
         scale = "share" if task.score.endswith("accuracy") else _scale(series)
         found.append(Course(clean(SCORE_WORDS.get(name, name)), series, first, last, note, scale))
+        checks = record.series("eval_score").finite
+        if len(checks) and len(record.series("score").finite):
+            samples = evaluated_samples(record)
+            note = many("of {number} sample", "of {number} samples", samples) if samples else ""
+            found.append(Course(_("evaluation"), checks, checks.first, checks.last, note, scale))
     return found
+
+
+def evaluated_samples(record: Record) -> int:
+    """How many samples the last evaluation is of: looking at all of them may cost more than the budget; 0 where it is not known."""
+    return next((int(e.data["samples"]) for e in reversed(record.happened("eval")) if e.data.get("samples")), 0)
 
 
 def ended_in_nan(record: Record) -> bool:
     """Whether the loss was NaN or Inf at the end, and not just unmeasured there."""
     loss = record.series("loss")
     return bool(record.happened("non-finite")) and len(loss) > 0 and not math.isfinite(loss.last)
+
+
+def broke_at(record: Record) -> int | None:
+    """The step from which on the loss was NaN or Inf until the end; None where it was not."""
+    return _broken_from(record.series("loss")) if ended_in_nan(record) else None
+
+
+def shown_until(record: Record) -> int | None:
+    """The step that pictures end at where a run broke early, so that what came before fills half of them; else None."""
+    return until_of(record.series("loss")) if ended_in_nan(record) else None
+
+
+def until_of(series: Series) -> int | None:
+    """The same of a series that ended in NaN or Inf."""
+    until = max(2 * _broken_from(series), _LEAST_STEPS)
+    return until if until < int(series.steps[-1]) else None
+
+
+def _broken_from(series: Series) -> int:
+    finite = series.finite
+    return int(finite.steps[-1]) + 1 if len(finite) else 0
+
+
+def _shown(series: Series, until: int | None) -> Series:
+    return series if until is None else series.until(until + 1)
 
 
 def split_gaps(series: Series) -> Series:

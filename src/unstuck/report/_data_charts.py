@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from unstuck._language import _
@@ -11,6 +13,7 @@ from unstuck.report._curves import is_wide, thin
 from unstuck.report._words import place
 
 _MOST_CLASSES = 2000
+_MOST_BARS = 40
 _MOST_PARTS = 6
 
 
@@ -28,15 +31,25 @@ def data_charts(record: Record) -> list[Chart]:
 
 
 def _classes(record: Record, id_: str, title: str, prefix: str) -> Chart | None:
-    """Labels against predictions, in shares, over the later half of the samples."""
-    wanted = ((_("labels"), "label_count", "plain"), (_("predictions"), "prediction_count", "check"))
+    """Labels against predictions, in shares, over the later half of the samples; as bars, where there is room for them."""
+    wanted = ((_("labels"), "label_count", "bars"), (_("predictions"), "prediction_count", "checks"))
     lines = [
         Line(label, shares, kind) for label, name, kind in wanted if len(shares := _shares(record, f"{prefix}{name}"))
     ]
-    if not lines or not 1 < max(len(line.series) for line in lines) <= _MOST_CLASSES:
+    most = max((len(line.series) for line in lines), default=0)
+    if not 1 < most <= _MOST_CLASSES:
         return None
     columns = [(line.label, line.series) for line in lines]
-    return made_chart(id_, title, lines, columns, record, is_log=False, axis="class", unit=_("share"))
+    return made_chart(
+        id_, title, _drawn(lines), columns, record, is_log=False, axis="class", unit=_("share"), with_zero=True
+    )
+
+
+def _drawn(lines: list[Line]) -> list[Line]:
+    """Bars where there is room for them, else lines."""
+    if max(len(line.series) for line in lines) <= _MOST_BARS:
+        return lines
+    return [replace(line, kind={"bars": "plain", "checks": "check"}[line.kind]) for line in lines]
 
 
 def _shares(record: Record, name: str) -> Series:
@@ -49,13 +62,16 @@ def _shares(record: Record, name: str) -> Series:
 
 def _features(record: Record, id_: str, title: str, moment: str) -> Chart | None:
     """A moment of each input feature, as last given in training and in evaluation."""
-    wanted = ((_("training"), f"input_{moment}", "plain"), (_("evaluation"), f"eval_input_{moment}", "check"))
+    wanted = ((_("training"), f"input_{moment}", "bars"), (_("evaluation"), f"eval_input_{moment}", "checks"))
     lines = [Line(label, shown, kind) for label, name, kind in wanted if len(shown := _last(record, name))]
     if not lines or max(len(line.series) for line in lines) < 2:
         return None
     columns = [(line.label, line.series) for line in lines]
     unit = _("as the network is given it")
-    return made_chart(id_, title, lines, columns, record, is_log=False, axis="feature", unit=unit)
+    few = max(len(line.series) for line in lines) <= _MOST_BARS
+    return made_chart(
+        id_, title, _drawn(lines), columns, record, is_log=False, axis="feature", unit=unit, with_zero=few
+    )
 
 
 def _last(record: Record, name: str) -> Series:

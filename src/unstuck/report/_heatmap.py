@@ -5,7 +5,9 @@ Where there are more layers than can be seen, every so manieth is drawn; the pag
 
 from __future__ import annotations
 
+import functools
 import math
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +20,7 @@ from unstuck.evidence import Record, Series
 from unstuck.report._cells import BROKEN, MISSING, ZERO, drawn, encoded, shares
 from unstuck.report._changes import changes, table
 from unstuck.report._profile import in_order
-from unstuck.report._words import Scale, measured, number, percent, place, plural, signal
+from unstuck.report._words import Scale, clean, measured, number, percent, place, plural, signal
 
 SIGNALS = ("back_rms", "update_ratio", "dead_share", "act_saturated", "act_std")
 MORE = (
@@ -59,6 +61,7 @@ _UNITS = {
     "stale_rms": marked("gradient that was there before the first backward pass, over that after it"),
 }
 _MOST_ROWS = 320
+_LONGEST_LABEL = 28  # letters, as in maps.js
 _MOST_CELLS = 4000
 _MOST_LISTED = 100  # rows of numbers under a map that is closed
 _MOST_COLUMNS = 80
@@ -125,7 +128,21 @@ class Heatmap:
         """Row, name and short name of the rows that are labelled."""
         every = max(1, math.ceil(13 / self.row_height))
         names = [self.places[i] for i in self.shown]
-        return tuple((i, place(names[i], _LONGEST), place(names[i], 24)) for i in range(0, len(names), every))
+        return tuple((i, place(names[i], _LONGEST), self._short(names[i])) for i in range(0, len(names), every))
+
+    @functools.cached_property
+    def shared(self) -> str:
+        """What the most of its long names begin with, up to a dot: labels leave it out, so that what tells them apart has room."""
+        long = [name for name in map(clean, self.places) if len(name) > _LONGEST_LABEL]
+        starts = Counter(name[: i + 1] for name in long for i, letter in enumerate(name) if letter == ".")
+        most = [start for start, count in starts.items() if 2 * count > len(long) and count > 1]
+        return max(most, key=len, default="")
+
+    def _short(self, name: str) -> str:
+        name = clean(name)
+        if len(name) > _LONGEST_LABEL and self.shared and name.startswith(self.shared):
+            name = f"…{name[len(self.shared) :]}"
+        return place(name, _LONGEST_LABEL)
 
     @property
     def names_width(self) -> int:
@@ -172,7 +189,8 @@ class Heatmap:
         places = self.shown if self.is_closed else range(len(self.places))
         letters = 2 if len(self.places) <= _MOST_ROWS else 1
         return {
-            "id": self.signal, "words": _(signal(self.signal).words), "scale": self.kind, "low": self.span[0], "high": self.span[1],
+            "id": self.signal, "shared": self.shared,
+            "words": _(signal(self.signal).words), "scale": self.kind, "low": self.span[0], "high": self.span[1],
             "steps": [_span_of(group) for group in self.columns], "names": spans_of([index[self.places[i]] for i in places]),
             "most": _MOST_ROWS, "letters": letters, "cells": encoded(self.share[list(places)], letters),
         }  # fmt: skip

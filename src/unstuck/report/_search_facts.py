@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from unstuck._language import _, many, say, stored, tell
+from unstuck._language import _, many, say, tell
 from unstuck._student import half_width
 from unstuck.report import _words as words
 from unstuck.verdict import CAUSES
@@ -153,10 +153,10 @@ def _effect(mean: float, low: float, high: float) -> str:
             high=words.number(-low),
         )
     return tell(
-        "The difference is {mean:+.3g}, 95% interval {low:+.3g} to {high:+.3g}: it may well be none.",
-        mean=mean,
-        low=low,
-        high=high,
+        "The difference is {mean}, 95% interval {low} to {high}: it may well be none.",
+        mean=words.signed(mean),
+        low=words.signed(low),
+        high=words.signed(high),
     )
 
 
@@ -200,7 +200,7 @@ def _chance(told: Told) -> tuple[str, ...]:
 
 def score(told: Told) -> str:
     """Name of the score."""
-    return _(stored(words.clean(told.get("score") or "score").replace("_", " ")))
+    return words.score_name(told.get("score") or "score")
 
 
 def better(told: Told) -> str:

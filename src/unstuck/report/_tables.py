@@ -266,7 +266,7 @@ def _run(verdict: Verdict, record: Record) -> Cells:
     overhead = meta.get("overhead")
     rows = [
         (_("command"), words.place(shlex.join(command(record)), 400)),
-        (_("started"), str(meta.get("started") or "")),
+        (_("started"), words.moment(meta.get("started") or "")),
         (_("ended"), words.ending(record) or str(meta.get("status") or "")),
         (_("exit code"), str(meta.get("exit_code", "") if meta.get("exit_code") is not None else "")),
         (_("time"), words.duration(meta["seconds"]) if meta.get("seconds") is not None else ""),
@@ -296,4 +296,8 @@ def _shape(shape: Sequence[int]) -> str:
 
 
 def _range(facts: Any) -> str:
-    return f"{words.exact(facts['min'])} … {words.exact(facts['max'])}" if "min" in facts and "max" in facts else ""
+    if "min" not in facts or "max" not in facts:
+        return ""
+    return " … ".join(
+        f"{value:.4g}" if isinstance(value, float) else words.exact(value) for value in (facts["min"], facts["max"])
+    )

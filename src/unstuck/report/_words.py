@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from pathlib import PurePath
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from unstuck._language import Said, _, joined, many, marked, plural_of, say, stored, tell, translated
+from unstuck._language import Said, _, joined, many, marked, plural_of, say, spoken, stored, tell, translated
 from unstuck.evidence import Event, Model, Optimizer, Record
 from unstuck.verdict import CAUSES, Evidence, Finding, Verdict
 
@@ -20,7 +21,7 @@ SEVERITY_MARKS = {"error": "✗", "warning": "!", "note": "·"}
 VERDICT_WORDS = {"sick": say("sick"), "healthy": say("healthy"), "unknown": say("unknown")}
 SEVERITY_WORDS = {"error": say("error"), "warning": say("warning"), "note": say("note")}
 SCORE_WORDS = {
-    "accuracy": say("accuracy"), "r2": "r2", "bit_accuracy": "bit_accuracy", "perplexity": say("perplexity"), "score": say("score"),
+    "accuracy": say("accuracy"), "r2": "R2", "bit_accuracy": say("bit accuracy"), "perplexity": say("perplexity"), "score": say("score"),
 }  # fmt: skip
 _CONFIDENCE = (
     (0.95, say("almost certain")),
@@ -82,7 +83,7 @@ SIGNALS = {
     "critical_rate": Signal(say("critical rate"), "linear"),
     "distinct_labels": Signal(say("distinct labels"), "linear"),
     "dropout": Signal(say("dropout"), "linear"),
-    "eval_input_size": Signal(say("eval input size"), "linear"),
+    "eval_input_size": Signal(say("input size in evaluation"), "linear"),
     "features_apart": Signal(say("features apart"), "linear"),
     "gain": Signal(say("gain"), "linear"),
     "in_train_mode": Signal(say("in train mode"), "linear"),
@@ -97,18 +98,18 @@ SIGNALS = {
     "overfit_score": Signal(say("overfit score"), "linear"),
     "pairs": Signal(say("pairs"), "linear"),
     "prediction_share": Signal(say("prediction share"), "linear"),
-    "quality_adam": Signal(say("quality adam"), "linear"),
-    "quality_best_rate": Signal(say("quality best rate"), "linear"),
+    "quality_adam": Signal(say("share of the way, by Adam"), "linear"),
+    "quality_best_rate": Signal(say("share of the way, at its best rate"), "linear"),
     "reference_score": Signal(say("reference score"), "linear"),
     "share_not_trained": Signal(say("share not trained"), "linear"),
     "steps_in_evaluation_mode": Signal(say("steps in evaluation mode"), "linear"),
     "target_mean": Signal(say("target mean"), "linear"),
-    "target_std": Signal(say("target std"), "linear"),
+    "target_std": Signal(say("target deviation"), "linear"),
     "target_min": Signal(say("target min"), "linear"),
     "target_max": Signal(say("target max"), "linear"),
     "unseen_labels": Signal(say("unseen labels"), "linear"),
     "weight_left": Signal(say("weight left"), "linear"),
-    "weight_std": Signal(say("weight std"), "linear"),
+    "weight_std": Signal(say("weight deviation"), "linear"),
     "output_min": Signal(say("output min"), "linear"),
     "output_max": Signal(say("output max"), "linear"),
     "output_sums_to_one": Signal(say("output sums to one"), "linear"),
@@ -140,6 +141,20 @@ def number(value: float | None, digits: int = 3) -> str:
     if 1e-3 <= abs(value) < 1e5:
         return f"{value:.0f}" if abs(value) >= 10 ** (digits - 1) else f"{value:#.{digits}g}".rstrip(".")
     return _short_exponent(f"{value:.{digits - 1}e}")
+
+
+def signed(value: float) -> str:
+    """A difference, with its sign and three digits that count at most: "+0.5", "+0.00332", "-7.2e-5"."""
+    if not math.isfinite(value):
+        return number(value)
+    text = f"{value:+.3g}"
+    return _short_exponent(text) if "e" in text else text
+
+
+def score_name(name: object) -> str:
+    """What a score is called, in the language that is spoken."""
+    known = SCORE_WORDS.get(str(name))
+    return clean(known or stored(clean(name).replace("_", " ")))
 
 
 def exact(value: Any) -> str:
@@ -223,7 +238,7 @@ def places(names: Sequence[str], record: Record) -> str:
         return ", ".join(place(name) for name in names)
     are_parameters = all(name in record.parameters and name not in record.layers for name in names)
     told = plural(len(names), "parameter") if are_parameters else plural(len(names), "layer")
-    return f"{place(names[0])} … {place(names[-1])} ({told})"
+    return f"{place(names[0], 24)} … {place(names[-1], 24)} ({told})"
 
 
 def evidence(items: Iterable[Evidence], most: int = 4) -> list[str]:
@@ -272,7 +287,8 @@ def headline(verdict: Verdict, record: Record) -> str:
 def sentence(text: object) -> str:
     """Text from anywhere as one sentence, with a capital and a full stop."""
     plain = clean(text)
-    plain = plain[:1].upper() + plain[1:] if plain.partition(" ")[0].isalpha() else plain
+    if spoken() == "en":  # elsewhere a Latin letter begins a name
+        plain = plain[:1].upper() + plain[1:] if plain.partition(" ")[0].isalpha() else plain
     return plain if plain.endswith((".", "!", "?", "…", "。", "！", "？")) else tell("{sentence}.", sentence=plain)
 
 
@@ -317,12 +333,31 @@ def run(record: Record, *, curvature: bool = True) -> str:
     steps = plural(record.steps, "step")
     parts = [tell("{steps} in {time}", steps=steps, time=duration(seconds)) if seconds is not None else steps]
     if record.meta.get("overhead") is not None:
-        parts.append(tell("watching took {share} of it", share=percent(record.meta["overhead"])))
+        parts.append(watching(float(record.meta["overhead"])))
     if record.meta.get("probe_seconds"):
         parts.append(tell("experiments {time} more", time=duration(record.meta["probe_seconds"])))
     if curvature and record.meta.get("curvature_seconds"):
         parts.append(tell("curvature {time} more", time=duration(record.meta["curvature_seconds"])))
     return _(joined(filter(None, (*parts, ending(record))), say(", ")))
+
+
+def watching(overhead: float) -> str:
+    """What watching cost, beside the time of the run: of a few steps, most of it can be the watcher's."""
+    if overhead >= 1:
+        return tell("watching took {times} times as long as the steps themselves", times=number(overhead, 2))
+    return tell("watching took {share} of it", share=percent(overhead))
+
+
+def moment(told: object) -> str:
+    """A time of day as people write it: "2026-11-22 16:49 UTC"; what is none stays as it is."""
+    try:
+        when = datetime.fromisoformat(str(told))
+    except ValueError:
+        return clean(told)
+    zone = when.strftime("%z")
+    return f"{when:%Y-%m-%d %H:%M}" + (
+        f" UTC{'' if not zone.strip('+-0') else f'{zone[:3]}:{zone[3:5]}'}" if zone else ""
+    )
 
 
 def reason(text: object) -> str:

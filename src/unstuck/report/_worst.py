@@ -21,10 +21,13 @@ def is_of_worst(event: Event) -> bool:
 
 
 def worst_samples(record: Record) -> dict[str, Any] | None:
-    """What the page shows of them; None where there are none."""
+    """What the page shows of them; None where there are none, or where most are wrong: that tells of the network, not of samples."""
     event = next((e for e in record.events if is_of_worst(e)), None)
     found = event.data.get("samples") if event is not None else None
     if event is None or not isinstance(found, (list, tuple)):
+        return None
+    looked, wrong = (_value(event.data.get(name)) for name in ("looked", "wrong"))
+    if looked is not None and wrong is not None and 2 * wrong > looked:
         return None
     cards = [_card(sample) for sample in found[:_MOST] if isinstance(sample, Mapping)]
     return {"says": _says(event.data), "cards": cards} if cards else None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,13 @@ from unstuck.report._batch import (
     HEADER,
     Batch,
     advice,
+    amount,
     caveats,
     facts,
     gathered,
     headline,
     mark,
+    num_batches,
     row,
     scale,
     time_of,
@@ -48,7 +51,8 @@ def render(record: Record) -> str:
         An HTML document that needs nothing but itself.
     """
     found = gathered(record)
-    wide, narrow = [_time(found), _noise(found)], [_update(found), _pass(found)]
+    drawn = _drawn(found)
+    wide, narrow = [_time(drawn), _noise(drawn)], [_update(drawn), _pass(drawn)]
     return _template("batch.html").render(
         found=found,
         name=words.program(record),
@@ -58,7 +62,7 @@ def render(record: Record) -> str:
         stats=list(_stats(found)),
         wide=[plot for plot in wide if plot is not None],
         narrow=[plot for plot in narrow if plot is not None],
-        sizes=((*HEADER, ""), [(*row(size), mark(size, found)) for size in found.sizes]),
+        sizes=((*HEADER, ""), [(*row(size, found), mark(size, found)) for size in found.sizes]),
         facts=list(facts(found)),
         caveats=list(caveats(found)),
         run=_run(found, record),
@@ -89,7 +93,7 @@ def _stats(found: Batch) -> Sequence[tuple[str, str, str]]:
     rate = words.number(found.new_rate, 2) if own.get("rate") else f"× {words.number(chosen['rate'], 2)}"
     critical = found.choice.get("critical")
     return [
-        (_("batch size"), str(chosen["size"]), tell("{size} as it is", size=own["size"])),
+        (_("batch size"), amount(chosen, found), tell("{size} as it is", size=amount(own, found))),
         (_("learning rate"), rate, f"× {words.number(chosen['rate'], 2)}"),
         (_("updates"), words.count(found.new_updates), tell("{updates} as it is", updates=words.count(own["updates"]))),
         (_("time to the same loss"), words.percent(chosen["time"]), _between(chosen)),
@@ -121,6 +125,12 @@ def _run(found: Batch, record: Record) -> tuple[tuple[str, str], list[tuple[str,
 
 
 # ---------------------------------------------------------------------- pictures
+
+
+def _drawn(found: Batch) -> Batch:
+    """Of a script that adds up batches each number of samples once, in the faster way."""
+    fastest = {s["size"]: s for s in sorted(found.sizes, key=lambda s: -s["time"])}
+    return replace(found, sizes=tuple(s for s in found.sizes if s is fastest[s["size"]]))
 
 
 class _Sizes:
@@ -194,7 +204,8 @@ def _update(found: Batch) -> Plot | None:
         return None
     sizes = _Sizes(found)
     up = Scale.of([s["update_seconds"] for s in found.sizes], is_log=True)
-    dots = tuple((sizes.at(s["size"]), up.share(s["update_seconds"])) for s in found.sizes)
+    alone = [s for s in found.sizes if num_batches(s) == 1]  # which the line is through
+    dots = tuple((sizes.at(s["size"]), up.share(s["update_seconds"])) for s in alone)
     at = np.geomspace(found.sizes[0]["size"], found.sizes[-1]["size"], 60)
     fitted = tuple((sizes.at(n), up.share(_fitted(found, float(n)))) for n in at)
     shapes = (

@@ -8,7 +8,7 @@ from markupsafe import Markup
 from unstuck.evidence import Record
 from unstuck.report import _words as words
 from unstuck.report._links import Links
-from unstuck.report.comparison import Comparison, Side, compare, summary
+from unstuck.report.comparison import Comparison, Side, compare, scores_of, summary, until
 from unstuck.report.html import _data, _embedded
 from unstuck.report.served import Place, page
 from unstuck.verdict import Verdict
@@ -34,13 +34,16 @@ def render(a: Side, b: Side, place: Place) -> str:
         "compare.html",
         place,
         scripts=("uplot/uPlot.iife.min.js", "charts.js", "filter.js", "page.js"),
-        styles=("uplot/uPlot.min.css", "run.css"),
+        styles=("uplot/uPlot.min.css", "page.css", "run.css"),
         sides=[("A", a, found.found[0]), ("B", b, found.found[1])],
         compared=found,
         summary=summary(found),
         grid=_grid(found),
         links=links,
-        data=Markup(_embedded(_data(Record(a.record.program), links, charts=found.charts, **_NO_MORE))),
+        scores=scores_of(a, b),
+        data=Markup(
+            _embedded(_data(Record(a.record.program), links, charts=found.charts, **_NO_MORE) | {"until": until(a, b)})
+        ),
     )
 
 

@@ -16,7 +16,7 @@ from unstuck._language import _, many, marked, tell, translated
 from unstuck.evidence import Layer, Optimizer, Record, Series
 from unstuck.report import _words as words
 from unstuck.report._charts import Chart, Line, made_chart
-from unstuck.report._curves import is_wide, smooth, thin
+from unstuck.report._curves import is_wide, shown_until, smooth, thin
 from unstuck.verdict import Verdict, flatten
 
 _MOST_ROWS = 500
@@ -131,7 +131,7 @@ def _found(side: Side, other: Side) -> tuple[Found, ...]:
 def _chart(signal: str, a: Side, b: Side) -> Chart | None:
     """A signal of both: smoothed where it was measured at many steps, so that the two can be told apart."""
     series = [side.record.series(signal) for side in (a, b)]
-    if not any(len(s.finite) for s in series):
+    if not any(len(s.finite) for s in series) or ("score" in signal and len(scores_of(a, b)) > 1):
         return None
     lines = [Line(name, _shown(s if signal == "loss" else s.finite)) for name, s in zip("AB", series, strict=True)]
     values = np.concatenate([s.finite.values for s in series])
@@ -158,8 +158,7 @@ def _shown(series: Series) -> Series:
 
 
 def _titles(signal: str, a: Side, b: Side) -> tuple[str, str]:
-    scores = dict.fromkeys(words.clean(words.SCORE_WORDS.get(name, name)) for name in map(_score, (a, b)) if name)
-    score = " / ".join(scores) or _("score")
+    score = next(iter(scores_of(a, b)), _("score"))
     return {
         "loss": (_("Training loss"), _("loss")),
         "eval_loss": (_("Evaluation loss"), _("loss")),
@@ -171,8 +170,21 @@ def _titles(signal: str, a: Side, b: Side) -> tuple[str, str]:
     }[signal]
 
 
-def _score(side: Side) -> str:
-    return side.record.program.task.score
+def scores_of(a: Side, b: Side) -> tuple[str, ...]:
+    """What the two are scored by, A's first; scores of two kinds have no axis in common."""
+    names = (side.record.program.task.score for side in (a, b))
+    return tuple(dict.fromkeys(words.clean(words.SCORE_WORDS.get(name, name)) for name in names if name))
+
+
+def until(a: Side, b: Side) -> int | None:
+    """The step that charts of both end at where the longer one broke early, None where they show all."""
+    ends = [_last_step(side) if (end := shown_until(side.record)) is None else end for side in (a, b)]
+    return max(ends) if max(ends) < max(map(_last_step, (a, b))) else None
+
+
+def _last_step(side: Side) -> int:
+    loss = side.record.series("loss")
+    return int(loss.steps[-1]) if len(loss) else 0
 
 
 # ---------------------------------------------------------------------- what differs

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from unstuck._language import _, stored, tell
-from unstuck.report._words import clean, plural
+from unstuck.report._words import clean, plural, score_name, signed
 from unstuck.report.text import Short, shown_on
 from unstuck.trials.visit import Cure, Prescription, Trial, words
 
@@ -63,7 +63,7 @@ def _prescription(console: Console, found: Prescription) -> None:
         "  "
         + tell(
             "{score} over {pairs} fresh seeds: {without} without, {treated} with it",
-            score=stored(found.score),
+            score=score_name(found.score),
             pairs=found.effect.pairs,
             without=_values(found.without),
             treated=_values(found.treated),
@@ -72,11 +72,11 @@ def _prescription(console: Console, found: Prescription) -> None:
     console.print(
         "  "
         + tell(
-            "effect on {what}: {mean:+.3g}, 95% interval {low:+.3g} to {high:+.3g}",
-            what=stored(found.effect_of),
-            mean=found.effect.mean,
-            low=found.effect.low,
-            high=found.effect.high,
+            "effect on {what}: {mean}, 95% interval {low} to {high}",
+            what=score_name(found.effect_of),
+            mean=signed(found.effect.mean),
+            low=signed(found.effect.low),
+            high=signed(found.effect.high),
         )
     )
     if found.findings_after:

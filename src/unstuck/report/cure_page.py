@@ -87,18 +87,22 @@ def _kind(cure: Cure) -> tuple[str, str]:
 def _stats(cure: Cure) -> list[tuple[str, str, str]]:
     """The numbers at the top: what, how much, and what more is to be said of it."""
     found, looked = cure.prescription, [t for t in cure.trials if t.values]
-    name = translated(stored(cure.baseline.score or "score"))
+    name = _words.score_name(cure.baseline.score or "score")
     refused = len(cure.trials) - len(looked)
     more = many("{number} could not be written", "{number} could not be written", refused) if refused else ""
     tries = (_("tried"), str(len(looked)), more)
     time = (_("the visit took"), _words.duration(cure.seconds), "")
     if found is None:
-        return [(tell("{score} as it is", score=name), score(cure.baseline.value), ""), tries, time]
-    effect, of = found.effect, translated(stored(found.effect_of))
-    between = tell("95% interval {low:+.3g} to {high:+.3g}", low=effect.low, high=effect.high)
+        is_known = math.isfinite(cure.baseline.value) or cure.verdict.run.get(
+            "steps"
+        )  # what took no step didn't diverge
+        reached = score(cure.baseline.value) if is_known else "–"
+        return [(tell("{score} as it is", score=name), reached, ""), tries, time]
+    effect, of = found.effect, _words.score_name(found.effect_of)
+    between = tell("95% interval {low} to {high}", low=_words.signed(effect.low), high=_words.signed(effect.high))
     runs = many("{number} pair of fresh seeds", "{number} pairs of fresh seeds", effect.pairs)
     return [
-        (tell("effect on the {what}", what=of), f"{effect.mean:+.3g}", between),
+        (tell("effect on the {what}", what=of), _words.signed(effect.mean), between),
         (tell("{score} without", score=name), _mean(found.without), runs),
         (tell("{score} with the change", score=name), _mean(found.treated), runs),
         tries,

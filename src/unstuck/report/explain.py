@@ -85,7 +85,7 @@ def listing() -> dict[str, Any]:
 def _not_found(name: str, known: Mapping[str, Page]) -> str:
     """The closest match: a name that holds what was given, a cause of which it is said, or one that is spelt alike."""
     if not name:
-        return "explain what? name a cause or a rule; `unstuck rules` lists them"
+        return say("explain what? name a cause or a rule; `unstuck rules` lists them")
     names, given = sorted({*CAUSES, *known}), name.lower()
     said = {n: f"{CAUSES.get(n, '')} {known[n].summary if n in known else ''}".lower() for n in names}
     close = (
@@ -93,8 +93,8 @@ def _not_found(name: str, known: Mapping[str, Page]) -> str:
         or [n for n in names if re.search(rf"\b{re.escape(given)}\b", said[n])]
         or difflib.get_close_matches(given.replace("_", "-"), names, n=1)
     )
-    hint = f"did you mean {close[0]!r}?" if close else "`unstuck rules` lists them"
-    return f"no cause or rule {words.clean(name)!r}; {hint}"
+    hint = say("did you mean {name!r}?", name=close[0]) if close else say("`unstuck rules` lists them")
+    return say("no cause or rule {name!r}; {hint}", name=words.clean(name), hint=hint)
 
 
 # ---------------------------------------------------------------------- a page

@@ -30,7 +30,7 @@ from unstuck.report._charts import charts, told_phases
 from unstuck.report._charts import phases as chart_phases
 from unstuck.report._curvature import KINDS, Curvature, facts, gathered, measured, says, stalled
 from unstuck.report._curvature_charts import curvature_charts
-from unstuck.report._curves import courses, ended_in_nan
+from unstuck.report._curves import broke_at, courses, ended_in_nan, shown_until
 from unstuck.report._data_charts import data_charts
 from unstuck.report._explained import explained
 from unstuck.report._heatmap import heatmaps, spans_of
@@ -38,7 +38,7 @@ from unstuck.report._links import Links
 from unstuck.report._next import commands
 from unstuck.report._profile import Profile, profile
 from unstuck.report._surface import surface
-from unstuck.report._tables import Cells, layer_ids, tables
+from unstuck.report._tables import Cells, layer_ids, tables, without_empty
 from unstuck.report._worst import worst_samples
 from unstuck.report.output import write_text
 from unstuck.verdict import CAUSES, Evidence, Finding, Verdict, flatten
@@ -116,6 +116,7 @@ def render(verdict: Verdict, record: Record, *, live: Live | None = None) -> str
         explained=explained,
         worst=worst_samples(record),
         phases=told_phases(record),
+        broke_at=broke_at(record) if shown_until(record) is not None else None,
         levels=LEVELS,
     )
 
@@ -158,6 +159,7 @@ def _data(record: Record, links: Links, **parts: Any) -> dict[str, Any]:
         "findings": [spans_of([index[name] for name in finding.layers if name in index]) for finding in links.findings],
         "more": {table.id: table.more for table in parts["tables"] if table.more},
         "phases": chart_phases(record),
+        "until": shown_until(record),
         "texts": {key: _(text) for key, text in _TEXTS.items()},
     }
 
@@ -263,7 +265,7 @@ def _evidence(finding: Finding, links: Links | None) -> Cells:
     rows = [
         (
             _seen(item, links),
-            words.place(item.layer, _LONGEST) or _("the whole program"),
+            words.place(item.layer, _LONGEST),
             str(item.step),
             words.measured(item.signal, item.value),
         )
@@ -271,7 +273,7 @@ def _evidence(finding: Finding, links: Links | None) -> Cells:
     ]
     more = len(finding.evidence) - _MOST_EVIDENCE
     rest = [(tell("and {number} more", number=more), "", "", "")] if more > 0 else []
-    return (_("what"), _("where"), _("step"), _("value")), [*rows, *rest]
+    return without_empty((_("what"), _("where"), _("step"), _("value")), [*rows, *rest])
 
 
 def _seen(item: Evidence, links: Links | None) -> str:

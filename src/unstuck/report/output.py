@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from unstuck._language import say
 from unstuck.errors import MisuseError, RecordError
 
 
@@ -25,10 +26,14 @@ def check(path: str | Path) -> Path:
     """
     target = Path(path)
     if not str(path) or target.is_dir():
-        raise MisuseError(f"can't write the report to {str(path)!r}: it is a folder; name a file in it")
+        raise MisuseError(say("can't write the report to {path!r}: it is a folder; name a file in it", path=str(path)))
     if not target.parent.is_dir():
         raise MisuseError(
-            f"can't write the report to {str(path)!r}: there is no folder {str(target.parent)!r}; make it"
+            say(
+                "can't write the report to {path!r}: there is no folder {folder!r}; make it",
+                path=str(path),
+                folder=str(target.parent),
+            )
         )
     return target
 
@@ -54,7 +59,9 @@ def write_text(path: str | Path, text: str) -> None:
             _replace(target, content)
     except OSError as error:
         reason = error.strerror or error
-        raise RecordError(f"can't write the report to {str(path)!r}: {reason}; name another file") from error
+        raise RecordError(
+            say("can't write the report to {path!r}: {reason}; name another file", path=str(path), reason=reason)
+        ) from error
 
 
 def write_json(path: str | Path, told: Any) -> None:

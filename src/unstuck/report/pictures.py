@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unstuck._language import say
 from unstuck.errors import MissingError
 from unstuck.report.output import check
 
@@ -180,7 +181,10 @@ def styled() -> Iterator[None]:
         import matplotlib
     except ModuleNotFoundError as error:
         raise MissingError(
-            f"pictures are drawn by matplotlib, which can't be imported ({error}): pip install 'unstuck[pictures]'"
+            say(
+                "pictures are drawn by matplotlib, which can't be imported ({error}): pip install 'unstuck[pictures]'",
+                error=str(error),
+            )
         ) from None
     with matplotlib.rc_context(STYLE):
         yield

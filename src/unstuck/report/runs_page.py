@@ -14,7 +14,7 @@ from markupsafe import Markup
 from unstuck._language import _
 from unstuck.evidence import Series
 from unstuck.report import _words as words
-from unstuck.report._curves import by_step, is_wide, levels
+from unstuck.report._curves import by_step, is_wide, levels, until_of
 from unstuck.report.served import Place, page, status
 from unstuck.store import RunSummary
 
@@ -75,7 +75,7 @@ def row(facts: RunSummary, key: str, course: Mapping[str, Series]) -> Row:
     """
     told = facts.progress
     script = words.clean(facts.script)
-    score_name = words.clean(told.get("score_name") or "score").replace("_", " ")
+    score_name = words.score_name(told.get("score_name") or "score")
     return Row(
         name=words.clean(facts.name),
         key=key,
@@ -121,7 +121,9 @@ def _course(name: str, series: Series | None, told: float | None) -> Number:
         return Number(words.number(told), float(told), name=name) if is_told else Number(name=name)
     is_broken = is_told and not math.isfinite(told) and not math.isfinite(series.last)
     last = series.last if is_broken else series.finite.last
-    return Number(words.number(last), last, _picture(series, broken=is_broken), name)
+    until = until_of(series) if is_broken else None
+    shown = series if until is None else series.until(until + 1)
+    return Number(words.number(last), last, _picture(shown, broken=is_broken), name)
 
 
 def _picture(series: Series, *, broken: bool) -> Markup:

@@ -114,8 +114,10 @@ def _stats(told: Told) -> list[tuple[str, str, str]]:
         made.append(
             (
                 _("difference"),
-                f"{effect['mean']:+.3g}",
-                tell("95% interval {low:+.3g} to {high:+.3g}", low=effect["low"], high=effect["high"]),
+                words.signed(effect["mean"]),
+                tell(
+                    "95% interval {low} to {high}", low=words.signed(effect["low"]), high=words.signed(effect["high"])
+                ),
             )
         )
     if chance is not None:
@@ -243,19 +245,27 @@ def _sentence(child: Told, names: Sequence[str], told: Told) -> str:
     return facts.shortened(f"{facts.who(child)} ({child['origin']}): {', '.join(filter(None, parts))}", _LONGEST_SAID)
 
 
+def _listed(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
 def _about(told: Told) -> Table:
     """How the search was made."""
     plan = told["plan"]
     settings = words.settings(plan.get("settings") or {})
     rows = [
         (
-            "searched",
-            words.clean(", ".join(f"{key} {value}" for key, value in told["problem"].items() if key != "digest")),
+            _("searched"),
+            words.clean(
+                ", ".join(
+                    f"{key} {_listed(value)}" for key, value in told["problem"].items() if key != "digest" and value
+                )
+            ),
         ),
         (_("sampler"), ", ".join(filter(None, (words.clean(plan.get("sampler")), settings)))),
         (_("why this one"), words.clean(told["says"])),
         (
-            "evaluations",
+            _("evaluations"),
             tell("{evaluations} of each arm", evaluations=plan["evaluations"])
             if plan.get("evaluations")
             else _("as many as time allowed"),

@@ -64,14 +64,16 @@ def live(place: Place) -> Live:
     return Live((_asset("live.js"),), (_asset("view.css"),), Markup(bar))
 
 
-def page(name: str, place: Place, *, scripts: Sequence[str] = (), styles: Sequence[str] = (), **values: Any) -> str:
+def page(
+    name: str, place: Place, *, scripts: Sequence[str] = (), styles: Sequence[str] = ("page.css",), **values: Any
+) -> str:
     """A page that only a server has.
 
     Args:
         name: Its template.
         place: The page.
         scripts: Names of its scripts, which run before the one that keeps it up to date.
-        styles: Names of its style sheets beside those of all pages.
+        styles: Names of its style sheets, among them "page.css"; a later one has the last word.
         **values: What its template needs.
 
     Returns:
@@ -84,7 +86,7 @@ def page(name: str, place: Place, *, scripts: Sequence[str] = (), styles: Sequen
         head=added.head,
         policy=_policy(texts, is_live=True),
         scripts=[Markup(text) for text in texts],
-        styles=[Markup(text) for text in (_asset("page.css"), *map(_asset, styles), *added.styles)],
+        styles=[Markup(text) for text in (*map(_asset, styles), *added.styles)],
         **values,
     )
 
@@ -101,6 +103,22 @@ def trouble(place: Place, says: str, *, is_fault: bool = False) -> str:
         An HTML document; it turns into the run's as soon as that can be shown.
     """
     return page("trouble.html", place, says=says, is_fault=is_fault)
+
+
+def refused(says: object) -> tuple[str, str]:
+    """The page that answers where there is nothing to show: no such run, no such address, too few runs to compare.
+
+    Args:
+        says: Why.
+
+    Returns:
+        An HTML document without any script, and its content security policy.
+    """
+    policy = _policy(())
+    styles = [Markup(_asset(name)) for name in ("page.css", "view.css")]
+    return _template("refused.html").render(
+        says=says, policy=policy, styles=styles, scripts=(), head="", place=None
+    ), policy
 
 
 def standing(runs: Sequence[RunSummary], now: float) -> Standing:

@@ -163,7 +163,7 @@ def _decisive(finding: Finding) -> Iterator[RenderableType]:
 
 def _rows(verdict: Verdict, record: Record, root: Finding | None, width: int) -> Iterator[Row]:
     if root:
-        yield _("where"), line(words.places(root.layers, record))
+        yield _("where"), Short(Text(words.places(root.layers, record)), lines=2)
         picture = profile(root, record)
         if picture:
             yield (

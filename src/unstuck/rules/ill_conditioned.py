@@ -16,7 +16,7 @@ _ONE_RATE = frozenset({"SGD", "ASGD", "hand-written"})
 
 
 def ill_conditioned(
-    record: Record, *, better: float = 0.25, margin: float = 0.1, steep: float = 100.0
+    record: Record, *, better: float = 0.25, margin: float = 0.1, updates: int = 20, steep: float = 100.0
 ) -> list[Finding]:
     """Steep in some directions, flat in others: what the steep ones bear is too little for the flat ones.
 
@@ -34,6 +34,7 @@ def ill_conditioned(
         record: The run.
         better: How much better Adam must be than the best rate, as a share of the way from chance to perfect.
         margin: How far the network must be behind what Adam reached, as such a share.
+        updates: Of each, below which they tell who sets out faster and no more.
         steep: Largest eigenvalue over a typical one from which on the finding is surer.
 
     Returns:
@@ -46,7 +47,7 @@ def ill_conditioned(
     rates = trial(record, "from-start")
     if optimizer.kind not in _ONE_RATE or rates is None or not math.isfinite(rates.adam):
         return []
-    if number_of(probe(record, "from-start"), "batches") < 2:
+    if rates.steps < updates or number_of(probe(record, "from-start"), "batches") < 2:
         return []  # on a single batch Adam may have learned by heart what nobody should
     factor, best = max(
         ((f, q) for f, q in rates.quality.items() if math.isfinite(q)), key=lambda p: p[1], default=(1.0, 0.0)

@@ -3,7 +3,7 @@
 (() => {
   const root = document.documentElement;
   const colour = (name) => getComputedStyle(root).getPropertyValue(name).trim();
-  let charts = [], phases = {}, texts = {}, domain = [];
+  let charts = [], phases = {}, texts = {}, domain = [], until = null;
   const kept = new Map(); // what the reader chose of each chart, by its name: scale and span
 
   // Numbers as the rest of the page writes them: 2.30, 8.1e-17.
@@ -24,7 +24,7 @@
   // A text of the page with its values filled in.
   const tell = (template, values) => template.replace(/\{(\w+)\}/g, (_, name) => values[name]);
 
-  const strokes = { raw: "--pale", smooth: "--strong", plain: "--accent", check: "--check", dots: "--check" };
+  const strokes = { raw: "--pale", smooth: "--strong", plain: "--accent", check: "--check", dots: "--check", bars: "--accent", checks: "--check" };
   const dashes = [[], [6, 4], [2, 3], [10, 4, 2, 4], [1, 5], [14, 4]];
   const hues = ["--accent", "--check", "--healthy", "--mark", "--unknown", "--soft"];
 
@@ -32,6 +32,8 @@
     const isCheck = line.kind === "check", isDots = line.kind === "dots";
     const stroke = line.kind === "plain" ? colour(hues[index % hues.length]) : colour(strokes[line.kind]);
     const few = line.x.length <= 40;
+    const beside = { bars: -1, checks: 1 }[line.kind];
+    if (beside) return { label: line.label, stroke, fill: stroke, width: 0, paths: uPlot.paths.bars({ size: [0.36, 36, 1], align: beside }), points: { show: false }, value: (_, value) => number(value) };
     return {
       label: line.label,
       stroke,
@@ -48,6 +50,11 @@
     const least = 0.1 * Math.max(Math.abs(low), Math.abs(high)) || 1;
     const pad = Math.max(high - low, least) * 0.06 + Math.max(0, least - (high - low)) / 2;
     return [low >= 0 && low - pad < 0 ? 0 : low - pad, high + pad];
+  }
+
+  function withZero(_, low, high) {
+    const pad = 0.06 * (Math.max(0, high) - Math.min(0, low)) || 1;
+    return [low < 0 ? low - pad : 0, high > 0 ? high + pad : 0];
   }
 
   function decades(_, low, high) {
@@ -139,8 +146,9 @@
       const middle = (from + to) / 2;
       if (middle - written < 26 * ratio || every > 1 && i % (every * 5)) continue;
       ctx.fillStyle = colour("--soft");
-      ctx.fillText(written < 0 ? tell(texts.epoch, { number: i + 1 }) : String(i + 1), Math.max(middle, bbox.left + 22 * ratio), top - 4 * ratio);
-      written = middle + (written < 0 ? 14 * ratio : 0);
+      ctx.textAlign = written < 0 ? "right" : "center"; // the first one's word stands over the axis' numbers
+      ctx.fillText(written < 0 ? tell(texts.epoch, { number: i + 1 }) : String(i + 1), middle + (written < 0 ? 4 * ratio : 0), top - 4 * ratio);
+      written = middle;
     }
     ctx.fillStyle = colour("--check");
     let last = -Infinity;
@@ -182,7 +190,7 @@
   }
 
   function options(chart, isLog, width) {
-    const isWhole = chart.axis !== "eigenvalue";
+    const isWhole = chart.axis !== "eigenvalue", beside = chart.axis === "class" || chart.axis === "feature" ? 0.5 : 0;
     const whole = [1, 2, 5].flatMap((lead) => Array.from({ length: 9 }, (_, i) => lead * 10 ** i)).sort((a, b) => a - b);
     const hasStrip = chart.axis === "step" && (phases.epochs.length > 1 || phases.evals.length > 0);
     return {
@@ -191,8 +199,8 @@
       padding: [hasStrip ? 30 : 10, 18, 0, 0],
       // x holds steps (or lags): without time: false they would be labelled as moments since 1970.
       scales: {
-        x: { time: false, range: (_, low, high) => (low === high ? [low - 1, high + 1] : [low, high]) },
-        y: isLog ? { distr: 3, range: decades } : { range },
+        x: { time: false, range: (_, low, high) => (low === high ? [low - 1, high + 1] : [low - beside, high + beside]) },
+        y: isLog ? { distr: 3, range: decades } : { range: chart.zero ? withZero : range },
       },
       axes: [
         axis(chart.along, { ...(isWhole ? { incrs: whole } : {}), values: (_, splits) => splits.map(isWhole ? String : short), size: 30, space: 55 }),
@@ -219,7 +227,8 @@
   }
 
   function plot(chart) {
-    const zoomed = chart.plot ? zoom(chart) : kept.get(chart.id)?.zoomed;
+    const broken = until !== null && chart.axis === "step" ? { min: domain[0], max: until } : null;
+    const zoomed = chart.plot ? zoom(chart) : kept.has(chart.id) ? kept.get(chart.id).zoomed : broken;
     chart.plot?.destroy();
     chart.plot = null;
     const width = Math.floor(chart.place.clientWidth);
@@ -318,7 +327,7 @@
 
   const part = {
     draw(given) {
-      ({ charts, phases, texts } = given);
+      ({ charts, phases, texts, until } = given);
       domain = span();
       charts.forEach(prepare);
     },

@@ -135,13 +135,20 @@
     }));
   }
 
+  // A long name without what it has in common with the others, and of what is left the end.
+  const LONGEST = 28;
+  function short(name, shared) {
+    if (name.length > LONGEST && shared && name.startsWith(shared)) name = `…${name.slice(shared.length)}`;
+    return name.length > LONGEST ? `…${name.slice(1 - LONGEST)}` : name;
+  }
+
   function labels(map, height) {
     const every = Math.max(1, Math.ceil(13 / height)), made = [];
     for (let row = 0; row < map.shown.length; row += every) {
       const name = names[map.places[map.shown[row]]];
       const label = Object.assign(document.createElement("button"), { type: "button", className: "pick", tabIndex: -1 });
       label.dataset.pick = name;
-      label.textContent = name.length > 24 ? `…${name.slice(-23)}` : name;
+      label.textContent = short(name, map.shared);
       label.style.top = `${(row + 0.5) * height}px`;
       made.push(label);
     }
