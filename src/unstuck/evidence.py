@@ -189,7 +189,8 @@ class Event:
 
     Kinds and their data:
         `non-finite`: `what` (input, target, activation, loss, gradient, weight), `op`, `before` (its magnitude at the last
-            good measurement, null when unknown), `how` (a few words). `layer` is the first place. Only the first is kept.
+            good measurement, null when unknown), `how` (a few words), `empty` (it is a mean over no elements). `layer` is the first
+            place. Only the first is kept.
         `eval-non-finite`: `what` (input, output): the first evaluation whose outputs hold a NaN, and whether its inputs do; `bad` of
             the `batches` that were looked at.
         `epoch`: `loader`, `epoch`: a pass over the training data began.
@@ -341,6 +342,7 @@ class LossCall:
         target: Of the targets: `min`, `max`, `mean`, `std`, `unique` (number of distinct values seen), `integer` (all are whole numbers).
         trains: A backward started from it (false for losses that are only evaluated).
         calls: Times it was called while training.
+        divisor: What a sum is divided by before backward; 1 where that is nothing, or unknown.
     """
 
     name: str
@@ -357,6 +359,7 @@ class LossCall:
     target: Mapping[str, float] = field(default_factory=dict)
     trains: bool = True
     calls: int = 0
+    divisor: float = 1.0
 
 
 @dataclass(frozen=True)

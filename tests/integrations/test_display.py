@@ -50,6 +50,7 @@ def train(until=lambda: False):
             return
 
 
+@pytest.mark.slow
 def test_it_follows_the_training_in_one_place_and_ends_with_the_verdict(notebook):
     with unstuck.watch(probe_budget=0.0) as run:
         train(until=lambda: len(notebook) > 3 and "<polyline" in notebook[-1][0])
@@ -67,6 +68,7 @@ def test_it_follows_the_training_in_one_place_and_ends_with_the_verdict(notebook
     assert run.verdict.verdict.upper() in last
 
 
+@pytest.mark.slow
 def test_it_can_be_switched_off_and_is_nothing_elsewhere(notebook, monkeypatch):
     with unstuck.watch(probe_budget=0.0, display=False):
         train(until=lambda: True)

@@ -17,6 +17,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     pl = pytest.importorskip("lightning.pytorch")
     from lightning.pytorch.loggers import CSVLogger
+    from lightning.pytorch.profilers import SimpleProfiler
 
     from unstuck.integrations.lightning import UnstuckCallback
 
@@ -100,7 +101,7 @@ class Net(pl.LightningModule):
 def fit(tmp_path):
     """Trains for 128 steps with a callback, unless something happens before."""
 
-    def run(callback, at_step=None, *, logger=False):
+    def run(callback, at_step=None, *, logger=False, profiler=None):
         torch.manual_seed(0)
         x = torch.randn(512, 4)
         y = (x @ torch.randn(4, 3)).argmax(1)
@@ -110,6 +111,7 @@ def fit(tmp_path):
             trainer = pl.Trainer(
                 max_epochs=8, accelerator="cpu", logger=logger, enable_checkpointing=False, enable_progress_bar=False,
                 enable_model_summary=False, callbacks=callback, log_every_n_steps=64, default_root_dir=tmp_path,
+                profiler=profiler,
             )  # fmt: skip
             trainer.fit(Net(at_step), train, DataLoader(TensorDataset(x[:64], y[:64]), batch_size=32))
         return trainer
@@ -178,6 +180,28 @@ def test_logs_the_verdict_in_numbers(fit, tmp_path):
     last = list(csv.DictReader(Path(logger.log_dir, "metrics.csv").read_text().splitlines()))[-1]
     assert (float(last["unstuck/errors"]), float(last["unstuck/warnings"]), last["step"]) == (0, 0, "128")
     assert 0 < float(last["unstuck/overhead"]) < 1
+
+
+def test_hooks_are_called_for_each_batch_only_where_they_do_something(fit, tmp_path):
+    class Mine(UnstuckCallback):
+        batches = 0
+
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            self.batches += 1
+
+    def called(callback):
+        profiler = SimpleProfiler()
+        fit(callback, profiler=profiler)
+        actions = {name: len(times) for name, times in profiler.recorded_durations.items()}
+        name = type(callback).__qualname__
+        return {a.rpartition(".")[2]: n for a, n in actions.items() if f"]{name}." in a and n > 100}
+
+    options = {"runs": tmp_path, "report": False, "probe_budget": 0.0}
+    mine = Mine(**options)
+    assert called(UnstuckCallback(**options)) == {}
+    assert called(UnstuckCallback(**options, stop_on="error")) == {"on_train_batch_end": 128}
+    assert called(mine) == {"on_train_batch_start": 128}
+    assert mine.batches == 128
 
 
 def test_options_are_checked_before_anything_is_trained(tmp_path):

@@ -163,6 +163,7 @@ def test_its_severities_are_those_of_findings() -> None:
     assert list(pytest_plugin._LIMITS) == [*SEVERITIES, "never"]
 
 
+@pytest.mark.slow
 def test_it_is_installed_by_entry_point_and_imports_nothing_of_weight() -> None:
     text = (Path(__file__).parents[2] / "pyproject.toml").read_text()
     assert '[project.entry-points.pytest11]\nunstuck = "unstuck.integrations.pytest_plugin"' in text

@@ -145,6 +145,7 @@ def test_a_growing_record_is_read_once_and_whole(tmp_path):
         assert numbers == list(zip(whole.steps.tolist(), whole.values.tolist(), strict=True))
 
 
+@pytest.mark.slow
 def test_a_training_is_sent_while_it_runs_and_at_its_end():
     kept = Kept()
     with unstuck.watch(probe_budget=0.0).log_to(kept) as run:

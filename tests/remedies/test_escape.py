@@ -29,6 +29,7 @@ def test_at_a_time_of_the_run(script):
     ]
 
 
+@pytest.mark.slow
 def test_it_leaves_a_saddle(script):
     made = script(SADDLE)
     assert made.run(escape, share=0.25, size=0.0)["loss"].item() == pytest.approx(1, abs=1e-6), "where it rests without"

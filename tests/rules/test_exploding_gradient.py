@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 
+from unstuck.evidence import Optimizer
 from unstuck.rules._steps import struck_at
 from unstuck.rules._words import number
 from unstuck.rules.exploding_gradient import exploding_gradient
@@ -49,7 +50,12 @@ def test_a_first_step_far_above_the_rest(runs, first, found):
 
 
 def test_a_first_step_after_which_everything_is_saturated(runs):
-    assert exploding_gradient(runs.stuck({("grad_norm", ""): [1.5e7] + [0.0] * 20}))
+    norms = {("grad_norm", ""): [1.5e7] + [0.0] * 20}
+    assert exploding_gradient(runs.stuck(norms))
+    adam = [Optimizer("Adam", settings={"lr": 1.0}, steps=100)]
+    assert exploding_gradient(runs.stuck(norms, optimizers=adam)) == [], (
+        "its step is as long as the rate, not as the gradient"
+    )
 
 
 def spiked(height, after):

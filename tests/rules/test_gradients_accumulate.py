@@ -67,6 +67,17 @@ def test_gradients_thrown_away_before_the_step_are_named(runs):
     assert gradients_accumulate(runs.stuck(thrown([0.0] * 5), **chain)) == [], "they did change"
 
 
+@pytest.mark.parametrize(("zero", "found"), [(1.0, 0), (0.9, 1)])
+def test_behind_dead_units_a_weight_has_no_gradient_to_throw_away(runs, zero, found):
+    chain = runs.chain("linear", "relu", "flatten", "linear")
+    still = [dataclasses.replace(p, changed=False) for p in chain["parameters"]]
+    series = {
+        ("back_rms", "linear3"): [0.1] * 5, ("act_zero", "relu1"): [zero] * 5,
+        **{("grad_rms", p.name): [0.0] * 5 for p in still},
+    }  # fmt: skip
+    assert len(gradients_accumulate(runs.stuck(series, layers=chain["layers"], parameters=still))) == found
+
+
 @pytest.mark.parametrize(("backwards", "found"), [(0.0, 1), (1.0, 0)])
 def test_the_second_of_two_that_step_together(runs, backwards, found):
     """Where they take turns, as in a GAN, what is left in the other's gradients is no fault."""

@@ -144,3 +144,8 @@ def test_an_r2_of_something_else_than_the_loss_tells_nothing(runs):
 def test_a_network_that_makes_its_own_targets_tells_little_by_its_loss(kind, found):
     record = Record.of({("loss", ""): [1.0]}, features=["targets of its own"], task=Task(kind))
     assert alternates(record) is found
+    series = {("loss", ""): np.full(50, 0.1), ("score", ""): np.full(50, 0.9)}
+    record = Record.of(
+        series, features=["targets of its own"], task=Task(kind, score="r2", chance_loss=1.0, chance_score=0.0)
+    )
+    assert math.isnan(progress(record).skill) is found

@@ -120,6 +120,16 @@ def test_a_loss_that_may_be_negative_is_silent(runs):
     assert learning_rate_too_high(runs.stuck(loss(noise))) == []
 
 
+@pytest.mark.parametrize(
+    ("losses", "found"), [([2.3, 2.2e3], 0), ([2.3, 2.4e3], 1), ([2.3, 1e9, 1e6], 1), ([2.3, 1e9, 2.0], 0)]
+)
+def test_a_few_steps_that_throw_the_loss_far_off_are_enough(runs, losses, found):
+    """As where the script gives up at once: binary cross-entropy raises an error when it is given a NaN."""
+    findings = learning_rate_too_high(runs.stuck({("loss", ""): losses, ("score", ""): [0.1] * len(losses)}))
+    assert [f.severity for f in findings] == ["error"] * found
+    assert all("the loss jumps from 2.30 to" in f.says for f in findings)
+
+
 # ---------------------------------------------------------------------- tried as an experiment
 
 
@@ -151,6 +161,23 @@ def test_further_than_the_scripts_own(runs, own, found):
     findings = learning_rate_too_high(runs.stuck(events=tried("from-start", 0.6, own, losses=losses)))
     assert len(findings) == found
     assert all(("the script's diverges" if own is None else "the script's to 0.400") in f.says for f in findings)
+
+
+@pytest.mark.parametrize("name", ["from-start", "step-sizes"])
+@pytest.mark.parametrize(("losses", "found"), [((2.0, 1.9, None), 0), ((1.9, 2.0, None), 1)])
+def test_a_better_score_at_a_higher_loss_is_chance(runs, name, losses, found):
+    """One sample of six more that is right is a sixth of the way."""
+    assert len(learning_rate_too_high(runs.stuck(events=tried(name, 0.6, 0.4, losses=losses)))) == found
+
+
+@pytest.mark.parametrize(("scores", "found"), [((0.1, 0.7), 0), ((-3.0, -1.0), 1)])
+def test_going_on_excuses_what_gets_there_not_what_stays_below_chance(runs, scores, found):
+    """An R2 has no lower end."""
+    on = Event(100, "probe", data={"name": "go-on", "steps": 50, "losses": [4.0, 2.0], "scores": list(scores)})
+    given = runs.regression(np.linspace(1.0, 2.5, 100))
+    moving = {**given.pop("series"), ("update_ratio", "linear0.weight"): [0.5] * 100}
+    findings = learning_rate_too_high(runs.stuck(moving, **given, **runs.chain("linear"), events=[on]))
+    assert len(findings) == found
 
 
 @pytest.mark.parametrize(("state", "lower", "found"), [("stuck", 0.27, 0), ("stuck", 0.29, 1), ("learns", 0.8, 0)])

@@ -36,7 +36,8 @@ def test_pairs_compared_on_purpose_are_silent(runs):
 
 def test_a_loss_by_hand_is_named_when_dimensions_differ(runs):
     shapes = {"name": "hand-written", "output_shape": (32, 1), "target_shape": (32,)}
-    assert loss_broadcast(runs.learns(**runs.regression(np.ones(100), **shapes)))
+    [finding] = loss_broadcast(runs.learns(**runs.regression(np.ones(100), **shapes)))
+    assert "so that the loss compares 1024 pairs instead of 32" in finding.says
 
 
 def test_it_is_no_error_where_the_network_learns_well(runs):

@@ -39,3 +39,15 @@ def test_small_batches_are_silent(runs, size, found):
 
 def test_optimizers_that_divide_by_the_gradient_do_not_care(runs):
     assert loss_scale(runs.stuck(jump(), optimizers=[Optimizer("Adam", steps=100)], **summed(runs))) == []
+
+
+@pytest.mark.parametrize(("divisor", "found"), [(1.0, 1), (3.9, 1), (4.1, 0), (16.0, 0), (0.1, 1)])
+def test_what_the_sum_is_divided_by_counts(runs, divisor, found):
+    findings = loss_scale(runs.stuck(jump(), **summed(runs, divisor=divisor)))  # over 32 samples, at a rate of 0.1
+    assert len(findings) == found
+    words = {
+        1.0: "32 samples, so that a rate of 0.100 is one of 3.20",
+        3.9: "divided by 3.90",
+        0.1: "is one of 32.0 on",
+    }
+    assert all(words[divisor] in f.says for f in findings)

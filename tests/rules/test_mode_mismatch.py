@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from unstuck.evidence import Data, Event, Layer, Series
@@ -142,6 +143,13 @@ def test_very_few_steps_are_a_note(runs):
     short = {("loss", ""): [2.3, 2.0, 1.8, 1.6, 1.4, 1.2], ("score", ""): [0.5] * 6, ("lr", ""): [0.1] * 6}
     [finding] = mode_mismatch(runs.learns(short, layers=NORMED, events=[modes(0.8, 0.3)]))
     assert (finding.severity, "only 6 steps" in finding.says) == ("note", True)
+
+
+@pytest.mark.parametrize(("steps", "severity"), [(99, "note"), (100, "error")])
+def test_statistics_lag_while_weights_move_fast(runs, steps, severity):
+    series = {("loss", ""): np.linspace(2.3, 1.2, steps), ("score", ""): [0.5] * steps, ("lr", ""): [0.1] * steps}
+    [finding] = mode_mismatch(runs.learns(series, layers=NORMED, events=[modes(0.8, 0.3)]))
+    assert finding.severity == severity
 
 
 def test_dropout_alone_keeps_train_mode_behind(runs):

@@ -84,3 +84,11 @@ def test_evaluation_alone(runs, state):
 def test_evaluation_of_a_broken_network_is_no_cause(runs):
     [finding] = non_finite(runs.diverges(events=[event(), evaluated()]))
     assert "evaluated" not in finding.says
+
+
+def test_a_mean_over_nothing_is_said(runs):
+    [finding] = non_finite(
+        runs.diverges(events=[event("train.py:20 nll_loss", what="loss", op="nll_loss", empty=True)])
+    )
+    assert "a mean over nothing" in finding.says
+    assert finding.treated_by == ()

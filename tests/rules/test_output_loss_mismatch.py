@@ -148,3 +148,9 @@ def test_without_statistics_only_the_chain_speaks(runs):
     unknown = {"sums_to_one": math.nan, "log_sums_to_one": math.nan}
     assert found(runs.stuck, runs, "nll_loss", "linear", output=unknown) == []
     assert found(runs.stuck, runs, "cross_entropy", "linear", "softmax", output={})
+
+
+def test_the_layer_behind_a_selection_of_rows_is_named(runs):
+    call = runs.loss_call("nll_loss", chain=("linear", "softmax", "gather"), layer="gather2", output=PROBABLE)
+    [finding] = output_loss_mismatch(runs.stuck(losses=[call], **runs.chain("linear", "softmax", "gather")))
+    assert finding.layers == ("softmax1",)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from unstuck.evidence import Event, Optimizer, Parameter
@@ -90,6 +91,24 @@ def test_frozen_weights_are_legal(runs):
     assert parameters_not_trained(runs.stuck(parameters=[frozen, weight("head")], events=[Event(0, "reloaded")])) == []
     for state, severity in (("well", "note"), ("learns", "note"), ("stuck", "warning")):
         assert [f.severity for f in parameters_not_trained(getattr(runs, state)(parameters=[frozen]))] == [severity]
+
+
+@pytest.mark.parametrize(("spread", "severity"), [(1.0, "warning"), (0.7, "note")])
+def test_frozen_weights_that_are_as_torch_draws_them_were_never_trained(runs, spread, severity):
+    known = {"mean": 0.0, "std": spread * 0.05 / 3**0.5, "max": 0.05 - 1e-5, "fan_in": 400.0}
+    frozen = weight("backbone", trainable=False, changed=None, optimizers=(), initial=known)
+    assert [f.severity for f in parameters_not_trained(runs.learns(parameters=[frozen, weight("head")]))] == [severity]
+    assert [f.severity for f in parameters_not_trained(runs.well(parameters=[frozen, weight("head")]))] == ["note"]
+
+
+@pytest.mark.parametrize(("features", "severity"), [((), "warning"), (("targets of its own",), "note")])
+def test_a_copy_that_makes_the_targets_is_in_no_optimizer_by_right(runs, features, severity):
+    copied = [weight("net"), weight("target", optimizers=(), changed=None)]
+    given = runs.regression(np.linspace(1.0, 0.6, 100))
+    found = parameters_not_trained(
+        runs.learns(given.pop("series"), **given, parameters=copied, features=list(features))
+    )
+    assert [f.severity for f in found] == [severity]
 
 
 def test_inputs_that_a_gradient_is_taken_by_are_no_parameters(runs):

@@ -90,11 +90,67 @@ def test_how_much_worse_evaluation_is_decides(runs, score, severity):
     assert "20.0 times" in finding.says
 
 
+@pytest.mark.parametrize(
+    ("loss", "score", "severity"), [(5.0, 0.35, "warning"), (4.0, 0.35, "note"), (5.0, 0.42, "note")]
+)
+def test_a_loss_far_above_chance_shows_it_where_the_score_is_but_somewhat_worse(runs, loss, score, severity):
+    """Chance is at 2.30, and training at an accuracy of 0.49."""
+    series = {**evaluated(score), ("eval_loss", ""): Series.of([loss], [99])}
+    assert [f.severity for f in train_test_mismatch(runs.learns(series, **inputs(eval_std=50.0)))] == [severity]
+
+
 def test_an_evaluation_without_a_score_is_judged_by_its_loss(runs):
     for loss, severity in ((0.06, "note"), (1.0, "warning")):
         series = {("eval_loss", ""): Series.of([loss], [99])}
         assert [f.severity for f in train_test_mismatch(runs.well(series, **inputs(eval_std=20.0)))] == [severity]
     assert [f.severity for f in train_test_mismatch(runs.well(**inputs(eval_std=20.0)))] == ["note"]
+
+
+UNITS = np.array([650.0, 90.0, 20.0, 14.0, 0.1, 0.05, 0.03, 0.004])  # what features are about, in units of their own
+NOISE = np.array([0.12, -0.1, 0.05, -0.14, 0.02, 0.1, -0.06, 0.0])  # of the mean of fifty samples, in deviations
+
+
+def test_standardised_for_training_and_raw_in_evaluation(runs):
+    [finding] = train_test_mismatch(runs.well(evaluated(0.1), **inputs(eval_mean=UNITS, eval_std=UNITS / 4)))
+    assert finding.severity == "error" and finding.treated_by[0] == "evaluation-scale"
+    assert "what is trained on is standardised by feature, what is evaluated is not" in finding.says
+
+
+@pytest.mark.parametrize("std", [UNITS / 4, np.full(FEATURES, 2.5)])
+def test_raw_for_training_and_standardised_in_evaluation(runs, std):
+    given = inputs(mean=10 * std, std=std, eval_mean=NOISE, eval_std=1 + NOISE)
+    [finding] = train_test_mismatch(runs.well(evaluated(0.1), **given))
+    assert finding.severity == "error"
+    assert "what is evaluated is standardised by feature, what is trained on is not" in finding.says
+
+
+def test_standardised_each_by_its_own_numbers_is_silent(runs):
+    given = inputs(mean=-0.1 * NOISE, std=1 + NOISE / 4, eval_mean=NOISE, eval_std=1 + NOISE)
+    assert train_test_mismatch(runs.well(evaluated(0.1), **given)) == []
+
+
+@pytest.mark.parametrize(("unit", "zero"), [(1.0, 0.0), (UNITS / 4, UNITS)])
+def test_one_scale_for_both_is_silent(runs, unit, zero):
+    given = inputs(mean=zero, std=unit, eval_mean=zero + 2 * NOISE * unit, eval_std=unit * (1 + 2 * NOISE))
+    assert train_test_mismatch(runs.well(evaluated(0.1), **given)) == []
+
+
+@pytest.mark.parametrize(("unit", "zero"), [(1.0, 0.0), (10.0, 15.0), (UNITS / 4, UNITS)])
+def test_a_later_time_is_no_error(runs, unit, zero):
+    """It lies four deviations on and varies half as much again; how it is scaled is the same."""
+    given = inputs(mean=zero, std=unit, eval_mean=zero + 4 * unit, eval_std=1.5 * unit)
+    [finding] = train_test_mismatch(runs.well(evaluated(0.05), **given))
+    assert finding.severity == "warning"
+    assert "by nature" in finding.says and "standardised" not in finding.says
+
+
+@pytest.mark.parametrize(
+    ("times", "severity"), [(2.9, "warning"), (3.1, "error"), (1 / 2.9, "warning"), (1 / 3.1, "error")]
+)
+def test_what_varies_three_times_as_much_is_scaled_otherwise(runs, times, severity):
+    given = inputs(mean=1.0, std=0.5, eval_mean=times, eval_std=0.5 * times)
+    [finding] = train_test_mismatch(runs.well(evaluated(0.05), **given))
+    assert finding.severity == severity
 
 
 def test_different_numbers_of_features_cannot_be_compared(runs):

@@ -133,3 +133,9 @@ def test_an_experiment_that_failed_leaves_it_to_the_loss(runs):
     straight = loss(np.linspace(2.3, 1.3, 100))
     failed = Event(100, "probe", data={"name": "go-on", "error": "RuntimeError: no"})
     assert len(undertrained(runs.learns(straight, events=[failed]))) == 1
+
+
+def test_an_r2_that_stays_below_chance_is_no_progress(runs):
+    on = Event(100, "probe", data={"name": "go-on", "steps": 100, "losses": [4.0, 2.0], "scores": [-3.0, -1.0]})
+    given = runs.regression(np.r_[np.linspace(3.0, 0.99, 50), np.full(50, 0.9)])
+    assert undertrained(runs.learns(given.pop("series"), **given, events=[on])) == []

@@ -65,3 +65,21 @@ def test_what_is_normalised_first_is_silent(runs, op, found):
 def test_how_severe_it_is(runs, state, severity):
     record = getattr(runs, state)(**features([30], [70]), **runs.chain("linear"))
     assert [f.severity for f in unnormalized_input(record)] == [severity]
+
+
+@pytest.mark.parametrize(
+    ("ops", "found"),
+    [
+        (("conv", "batch_norm", "relu", "linear"), 0),
+        (("conv", "relu", "batch_norm", "linear"), 1),
+        (("conv", "layer_norm", "relu", "linear"), 1),
+        (("lstm", "batch_norm", "relu", "linear"), 1),
+    ],
+)
+def test_batch_norm_behind_the_first_layer_undoes_one_scale(runs, ops, found):
+    assert len(unnormalized_input(runs.learns(**features([30] * 3, [70] * 3), **runs.chain(*ops)))) == found
+
+
+def test_batch_norm_behind_the_first_layer_does_not_undo_a_scale_for_each_feature(runs):
+    unlike = features([40, 50_000], [10, 20_000])
+    assert len(unnormalized_input(runs.learns(**unlike, **runs.chain("linear", "batch_norm", "relu", "linear")))) == 1

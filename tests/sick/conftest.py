@@ -61,3 +61,10 @@ def outcome(tmp_path_factory):
         return Outcome(score, verdict, record)
 
     return of
+
+
+@pytest.fixture(autouse=True)
+def anew(request, outcome):
+    """A test that is run once more runs its programs once more."""
+    if getattr(request.node, "execution_count", 1) > 1:
+        outcome.cache_clear()

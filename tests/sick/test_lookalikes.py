@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from sklearn.datasets import load_diabetes, load_digits
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
+from sklearn.model_selection import train_test_split
+from sklearn.preprocessing import StandardScaler
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
 
@@ -159,6 +161,24 @@ def a_quantile_for_each_column(seed: int) -> float:
         return 1 - (F.mse_loss(model(x)[:, 1:2], y) / y.var()).item()
 
 
+def each_part_by_its_own_numbers(seed: int) -> float:
+    """Training and evaluation are standardised each by itself, which is no clean way, and nothing that would show."""
+    torch.manual_seed(seed)
+    table, labels = load_breast_cancer(return_X_y=True)
+    parts = train_test_split(table, labels, test_size=0.25, random_state=seed)
+    x, test_x = (torch.tensor(StandardScaler().fit_transform(part), dtype=torch.float32) for part in parts[:2])
+    y, test_y = (torch.tensor(part) for part in parts[2:])
+    model = nn.Sequential(nn.Linear(30, 16), nn.ReLU(), nn.Linear(16, 2))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    for _ in range(8):
+        for rows in torch.randperm(len(x)).split(32):
+            optimizer.zero_grad()
+            F.cross_entropy(model(x[rows]), y[rows]).backward()
+            optimizer.step()
+        share_right(model, test_x, test_y)
+    return share_right(model, test_x, test_y)
+
+
 def targets_stop_at_zero(seed: int) -> float:
     """Outputs end in a ReLU, where the targets begin."""
     torch.manual_seed(seed)
@@ -204,6 +224,7 @@ def rare_samples_come_often(seed: int) -> float:
         four_batches_make_a_step,
         a_sum_at_a_rate_that_suits_it,
         a_quantile_for_each_column,
+        each_part_by_its_own_numbers,
         targets_stop_at_zero,
     ],
     ids=lambda program: program.__name__,

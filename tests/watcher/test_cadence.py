@@ -1,5 +1,6 @@
 import copy
 import math
+import random
 
 from unstuck.watcher.cadence import Cadence, Sentinel
 
@@ -99,6 +100,18 @@ def test_sentinel_is_quiet_on_noise_and_on_a_falling_loss():
     sentinel = Sentinel()
     noise = [2.3 * 0.98**i * (1 + 0.3 * math.sin(7 * i)) for i in range(300)]
     assert not any(sentinel.jumps(v) for v in noise)
+
+
+def test_sentinel_allows_what_its_definition_allows():
+    sentinel, generator = Sentinel(skip=0), random.Random(0)
+    values = [generator.lognormvariate(0, 2) for _ in range(64)]
+    for count, value in enumerate(values, 1):
+        sentinel.add(value)
+        if count % 8 == 0:
+            kept = sorted(values[max(0, count - 32) : count])
+            median, tail = kept[len(kept) // 2], len(kept) // 10
+            spread = max(abs(v - median) for v in kept[tail : len(kept) - tail])
+            assert sentinel.limit == median + max(8.0 * spread, 2.0 * median)
 
 
 def test_sentinel_tells_one_spike():

@@ -172,6 +172,7 @@ def test_without_a_budget_nothing_is_kept(watching):
 # ---------------------------------------------------------------------- how much
 
 
+@pytest.mark.slow
 def test_early_losses_are_thinned_out(watching, monkeypatch):
     monkeypatch.setattr(capture, "MOST_TAPES", 8)
     session, model = watching(), network()
@@ -316,6 +317,7 @@ MAKERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", MAKERS)
 def test_a_network_that_nobody_else_holds_goes_when_garbage_is_collected(watching, kind):
     session = watching()
@@ -369,6 +371,7 @@ def carrying(model, optimizer):
     yield
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reason", ["a batch is too large", "before this step"])
 def test_what_cannot_be_kept_is_not_held_either(watching, monkeypatch, reason):
     """Not even the optimizer, which holds all weights."""
@@ -484,6 +487,7 @@ def test_wrappers_are_named(watching):
     assert why_none(session) == "the network is wrapped by DataParallel"
 
 
+@pytest.mark.slow
 def test_trainings_one_after_another_are_no_turns(watching):
     session, one, other = watching(), network(), network()
     train(one, sgd(one), 8)

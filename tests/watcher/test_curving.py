@@ -36,12 +36,14 @@ def parts_of(session_of):
     return run
 
 
+@pytest.mark.slow
 def test_the_surface_is_measured_last_and_only_where_all_is_wanted(parts_of):
     assert parts_of(full=True)[-1] == "surface"
     assert "surface" not in parts_of(full=True, surface=False)
     assert "surface" not in parts_of()
 
 
+@pytest.mark.slow
 def test_the_script_is_left_as_it_was(parts_of):
     before = [p.detach().clone() for p in parts_of.model.parameters()]
     state = torch.get_rng_state()
@@ -50,6 +52,7 @@ def test_the_script_is_left_as_it_was(parts_of):
     assert torch.equal(state, torch.get_rng_state())
 
 
+@pytest.mark.slow
 def test_a_surface_that_fails_costs_nothing_else(parts_of, monkeypatch):
     def fails(*_):
         raise RuntimeError("no")

@@ -41,3 +41,42 @@ def test_masks_of_minus_infinity_are_no_fault():
     scores = masked.softmax(-1)
     found = origin((scores.log() * scores).sum())
     assert found.node == "LogBackward0"
+
+
+@pytest.mark.parametrize(
+    ("make", "node"),
+    [
+        (lambda x: x.log_softmax(1)[:0].mean(), "MeanBackward0"),
+        (
+            lambda x: torch.nn.functional.nll_loss(x.log_softmax(1)[:0], torch.zeros(0, dtype=torch.long)),
+            "NllLossBackward0",
+        ),
+        (lambda x: torch.nn.functional.cross_entropy(x, torch.full((4,), -100)), "NllLossBackward0"),
+        (lambda x: torch.nn.functional.mse_loss((x * 2)[:0], torch.zeros(0, 3)), "MseLossBackward0"),
+    ],
+)
+def test_a_mean_over_nothing(make, node):
+    loss = make(torch.randn(4, 3, generator=torch.Generator().manual_seed(0)).requires_grad_())
+    assert not torch.isfinite(loss)
+    found = origin(loss)
+    assert (found.what, found.node, found.empty) == ("loss", node, True)
+
+
+def test_a_sum_over_nothing_is_none():
+    w = torch.ones(3, requires_grad=True)
+    found = origin(w[:0].sum() + (w * 1e30).exp().mean())
+    assert (found.node, found.empty) == ("ExpBackward0", False)
+
+
+def test_ops_that_only_move_numbers_are_not_blamed():
+    w, x, h = torch.full((2, 2), 1e20, requires_grad=True), torch.ones(1, 1), torch.ones(1, 1)
+    for _ in range(3):
+        h = (torch.cat([x, h], 1) @ w)[:, :1]  # 2e20, 2e40: from the second on it is more than float32 holds
+    found = origin(h.sum())
+    assert (found.what, found.node, found.before) == ("activation", "MmBackward0", pytest.approx(2e20))
+
+
+def test_an_activation_that_passes_on_what_it_was_given_is_not_blamed():
+    w = torch.full((2, 2), 1e20, requires_grad=True)
+    found = origin(((torch.full((1, 2), 1e20) @ w).relu() * 2).sum())
+    assert (found.what, found.node, found.before) == ("activation", "MmBackward0", pytest.approx(1e20))

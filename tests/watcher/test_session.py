@@ -2,6 +2,7 @@
 
 import copy
 import math
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -244,6 +245,7 @@ def test_plain_tensors_updated_by_hand_are_a_model(watched):
     assert record.program.task.score == "accuracy"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "kind", "output_op"),
     [
@@ -283,6 +285,7 @@ def test_sampled_actions_are_no_targets(watched):
     assert record.program.task.score == ""
 
 
+@pytest.mark.slow
 def test_evaluation_is_scored_and_told_from_training(watched):
     def training():
         model, (x, y) = mlp(), batch(64)
@@ -370,6 +373,106 @@ def test_closures_run_inside_the_step(watched):
     assert (optimizer.kind, optimizer.closure, optimizer.steps) == ("LBFGS", True, 4)
     assert record.steps == 4
     assert record.series("grad_rms", "model.0.weight").first > 0
+
+
+def by_closure(
+    model, steps, *, within=True, loss=lambda output, y, step: F.cross_entropy(output, y), backwarded=None, stepped=None
+):
+    """Trains by a closure, or with the same calls before the step; both callbacks are given the step."""
+    optimizer, (x, y) = torch.optim.SGD(model.parameters(), lr=0.1), batch()
+    for step in range(steps):
+
+        def closure(step=step):
+            optimizer.zero_grad()
+            value = loss(model(x), y, step)
+            value.backward()
+            if backwarded is not None:
+                backwarded(step)
+            return value
+
+        if within:
+            optimizer.step(closure)
+        else:
+            closure()
+            optimizer.step()
+        if stepped is not None:
+            stepped(step)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("clips", [False, True])
+def test_the_norm_of_a_closure_is_seen_on_plain_steps(watched, monkeypatch, clips):
+    monkeypatch.setattr("unstuck.watcher.cadence.Cadence.norm_stride", lambda self, cost: 1)
+    norms = []
+
+    def training():
+        model = mlp()
+
+        def note(step):
+            norms.append(math.sqrt(sum(p.grad.double().square().sum().item() for p in model.parameters())))
+            if clips:
+                nn.utils.clip_grad_norm_(model.parameters(), 0.01)
+
+        by_closure(model, 40, backwarded=note)
+
+    record = watched(training, budget=0.0)
+    found, sampled = record.series("grad_norm"), set(record.series("grad_rms", "model.0.weight").steps)
+    plain = {s: v for s, v in zip(found.steps, found.values, strict=True) if s not in sampled}
+    assert set(plain) == set(range(40)) - sampled
+    assert list(plain.values()) == pytest.approx([norms[s] for s in plain], rel=1e-5)  # float32, summed otherwise
+
+
+def test_a_bad_gradient_of_a_closure_is_told_at_its_step(watched, monkeypatch):
+    monkeypatch.setattr("unstuck.watcher.cadence.Cadence.norm_stride", lambda self, cost: 1)
+
+    def steep(output, y, step):
+        loss = F.cross_entropy(output, y)
+        return loss + ((output - output.detach()) ** 2).sum().sqrt() * 0 if step == 25 else loss
+
+    (event,) = watched(lambda: by_closure(mlp(), 30, loss=steep), budget=0.0).happened("non-finite")
+    assert (event.step, event.data["what"]) == (25, "gradient")
+
+
+@pytest.mark.slow
+def test_a_plain_step_costs_no_more_with_a_closure(watched, monkeypatch):
+    """Counted are calls of our functions in the cheapest step: those at which a stretch ends have more."""
+    monkeypatch.setattr("unstuck.watcher.stretch.MOST_SECONDS", math.inf)  # stretches are as long on a slow machine
+
+    def calls(within):
+        total, after = [0], []
+
+        def see(frame, event, _):
+            total[0] += event == "call" and "unstuck" in frame.f_code.co_filename
+
+        def training():
+            sys.setprofile(see)
+            try:
+                by_closure(mlp(), 60, within=within, stepped=lambda step: after.append(total[0]))
+            finally:
+                sys.setprofile(None)
+
+        watched(training, budget=0.0)
+        return min(np.diff(after[32:]))
+
+    assert 0 < calls(within=True) <= calls(within=False)
+
+
+def test_an_optimizer_that_begins_on_a_plain_step_is_known_to_hold_its_parameters(watched):
+    def training():
+        first, second = mlp(), mlp()
+        main, late = (torch.optim.SGD(m.parameters(), lr=0.1) for m in (first, second))
+        x, y = batch()
+        for step in range(40):
+            main.zero_grad()
+            late.zero_grad()
+            (F.cross_entropy(first(x), y) + F.cross_entropy(second(x), y)).backward()
+            if step == 20 or step == 36:
+                late.step()
+            main.step()
+
+    record = watched(training, budget=0.0)
+    assert record.parameters["first.0.weight"].optimizers == (0,)
+    assert record.parameters["second.0.weight"].optimizers == (1,)
 
 
 def test_gan_with_two_models_and_two_optimizers(watched):
@@ -541,6 +644,7 @@ def test_a_process_that_begins_to_train_makes_its_record_then(tmp_path):
     assert len(record.series("act_std", "model.0")) > 0
 
 
+@pytest.mark.slow
 def test_every_step_is_in_the_record_however_long_the_run(watched):
     """Most steps are noted in stretches: rows, epochs, rates and accumulation are as if each had been seen to alone."""
     losses, rates = [], []
@@ -757,6 +861,7 @@ def test_nan_in_evaluation_is_found_within_an_object_that_the_network_gives(watc
     assert event.data["what"] == "output"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("held", [48, 40])
 def test_evaluation_without_a_loss_is_scored_against_the_labels_of_its_own_batch(watched, held):
     """The loader has brought the next batch when the last one is scored."""
@@ -857,6 +962,7 @@ def test_labels_of_single_bits_are_counted(watched):
     assert {v.values.sum() for v in record.vectors("prediction_count")} == {20.0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ["before", "after"])
 def test_a_teacher_asked_without_gradients_is_no_evaluation(watched, order):
     def training():
@@ -883,6 +989,20 @@ def test_a_teacher_asked_without_gradients_is_no_evaluation(watched, order):
         assert record.happened("eval") == record.happened("mode") == []
 
 
+@pytest.mark.parametrize(
+    "act",
+    [lambda: nn.ReLU(inplace=True), lambda: nn.LeakyReLU(0.1, inplace=True), lambda: nn.Dropout(0.5, inplace=True)],
+)
+def test_what_changes_its_input_in_place_hides_nothing_before_it(watched, act):
+    def training():
+        model = nn.Sequential(nn.Linear(8, 12), act(), nn.Linear(12, 12), act(), nn.Linear(12, 3))
+        train(model, torch.optim.SGD(model.parameters(), lr=0.1), F.cross_entropy)
+
+    layers = watched(training).program.layers[:-1]
+    assert [layer.name for layer in layers] == [f"model.{i}" for i in range(5)]
+    assert [layer.inputs for layer in layers] == [(), *((f"model.{i}",) for i in range(4))]
+
+
 @pytest.mark.parametrize("steps", [2, 50])
 def test_an_average_of_the_weights_is_evaluated_in_their_stead(watched, steps):
     """However it comes that the steps before it are sampled or not."""
@@ -900,8 +1020,10 @@ def test_an_average_of_the_weights_is_evaluated_in_their_stead(watched, steps):
     assert len(watched(training, budget=1.0 if steps == 2 else 0.0).series("eval_loss")) == 3
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("graph", [True, False])
 @pytest.mark.parametrize(("copied", "told"), [(True, True), (False, False)])
-def test_a_network_that_makes_its_own_targets_is_told(watched, copied, told):
+def test_a_network_that_makes_its_own_targets_is_told(watched, copied, told, graph):
     """As in Q-learning: what a copy says of the next state is what the network is to say of this one."""
 
     def training():
@@ -910,7 +1032,7 @@ def test_a_network_that_makes_its_own_targets_is_told(watched, copied, told):
         for _ in range(8):
             x, _ = batch()
             out = net(x)
-            with torch.no_grad():
+            with torch.set_grad_enabled(graph and copied):
                 goal = 0.9 * other(x)
             optimizer.zero_grad()
             F.smooth_l1_loss(out, goal).backward()
@@ -979,6 +1101,7 @@ def test_perplexity_is_of_the_loss_and_not_of_a_part_of_it(watched):
     assert part.series("score").first == pytest.approx(plain.series("score").first, rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batches", [1, 4])
 def test_a_sum_that_is_divided_by_what_it_runs_over_is_a_mean(watched, batches):
     """As a trainer makes it, which divides by the tokens of all batches of a step; 16 of 128 tokens don't count."""

@@ -34,6 +34,7 @@ def training(steps, optimizer=torch.optim.SGD, seen=None, **settings):
     return script
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 7, 8, 9, 30, 200])
 def test_there_are_few_and_they_span_the_run(snapshots_of, steps):
     kept = snapshots_of(training(steps))

@@ -57,6 +57,7 @@ def alike(one, other):
     assert (one.returncode, one.stdout, one.stderr) == (other.returncode, other.stdout, other.stderr)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "args", [["tell.py", "--rate", "1"], ["sub/tell.py"], ["-m", "sub.tell", "a", "-m"], ["sub"], ["link.py"]]
 )
@@ -74,6 +75,7 @@ def test_a_safe_path_stays_without_the_scripts_folder(folder):
     alike(treated(where, "tell.py", python=["-P"]), plain(where, "-P", "tell.py"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [
@@ -158,6 +160,7 @@ def test_what_cannot_be_changed_is_an_error_with_its_reason(folder):
     assert "the changed line 1 is no Python" in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["fork", "spawn"])
 def test_classes_of_the_scripts_own_are_pickled(folder, how):
     text = """

@@ -36,6 +36,10 @@ else:
             ) from None
 
 _AGREES_EVERY = 16  # steps after which processes agree on stopping
+_EACH_BATCH = (
+    "on_train_batch_start", "on_before_zero_grad", "on_before_backward", "on_after_backward", "on_before_optimizer_step",
+    "on_validation_batch_start", "on_validation_batch_end",
+)  # fmt: skip
 
 
 class UnstuckCallback(Callback):
@@ -59,6 +63,19 @@ class UnstuckCallback(Callback):
     def __init__(self, *, log: bool = False, **options: Unpack[Options]) -> None:
         super().__init__()
         self._watched, self._log = Watched(**options), log
+        self._pass_over(stops=options.get("stop_on") is not None)
+
+    def _pass_over(self, *, stops: bool) -> None:
+        """Takes away the hooks that would be called at each batch for nothing: Lightning passes over what can't be called.
+
+        It calls every hook in a context of its profiler, which costs more than all else that the callback does in a step. What
+        a subclass has of its own stays.
+        """
+        unused = [name for name in _EACH_BATCH if getattr(type(self), name) is getattr(Callback, name)]
+        if not stops and type(self).on_train_batch_end is UnstuckCallback.on_train_batch_end:
+            unused.append("on_train_batch_end")
+        for name in unused:
+            setattr(self, name, None)
 
     @property
     def run(self) -> Watch | None:

@@ -32,7 +32,7 @@ class Scaling:
     @property
     def of_target(self) -> bool:
         """Whether the variable goes by the name of a target, and not of an input."""
-        return bool(_TARGET.search(self.name.lower()))
+        return is_target(self.name)
 
     def of_other(self, name: str) -> str:
         """The same scaling of another variable, as a statement."""
@@ -43,6 +43,11 @@ class Scaling:
         else:
             text = f"{self.name} = {self.source.of(self.expression)}"
         return re.sub(rf"\b{re.escape(self.name)}\b", name, text)
+
+
+def is_target(name: str) -> bool:
+    """Whether a variable goes by the name of a target, and not of an input."""
+    return bool(_TARGET.search(name.lower()))
 
 
 def scalings(source: Source) -> list[Scaling]:

@@ -9,6 +9,9 @@ import numpy as np
 
 from unstuck.evidence import Record
 
+_CENTRED, _UNIT = 0.35, 1.4  # two standard errors of the mean of 32 samples; three of their deviation
+_NEARLY = 0.9  # of the features: some have a heavy tail
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -32,10 +35,24 @@ class Inputs:
         return float(np.sqrt(np.mean(self.mean**2 + self.std**2))) if len(self.mean) else math.nan
 
     @property
+    def alike(self) -> bool:
+        """Whether one scale serves its features: most that vary range over no less than a tenth of the widest."""
+        spread = self.high - self.low
+        varies = spread[spread > 0]
+        return len(varies) > 0 and bool(np.quantile(varies, 0.25, method="lower") >= varies.max() / 10)
+
+    @property
     def off_centre(self) -> float:
         """Typical distance of a feature's mean from 0, in its deviations; features that never vary are left out."""
         varies = self.std > 1e-6 * np.maximum(np.abs(self.mean), 1e-12)
         return float(np.median(np.abs(self.mean[varies]) / self.std[varies])) if varies.any() else math.nan
+
+    @property
+    def standardised(self) -> bool:
+        """Whether nearly all features that vary, and two at least, have mean 0 and deviation 1, as far as some dozens of samples tell."""
+        varies = self.std > 1e-6 * np.maximum(np.abs(self.mean), 1e-12)
+        near = (np.abs(self.mean) < _CENTRED) & (self.std > 1 / _UNIT) & (self.std < _UNIT)
+        return int(varies.sum()) > 1 and float(np.mean(near[varies])) > _NEARLY
 
 
 def inputs(record: Record, signal: str = "input") -> list[Inputs]:

@@ -6,7 +6,7 @@ the best constant prediction:
 
 | status | when |
 |---|---|
-| `diverges` | the loss is NaN or Inf at the end, or well above both its start and chance |
+| `diverges` | the loss is NaN or Inf at the end, or well above both its start and chance (a thousandfold after a few steps) |
 | `at chance` | no better than a constant prediction, within the noise of the measurement |
 | `learns` | better than chance |
 | `learns well` | 85% of the way from chance to perfect, or a score of the evaluation there |
@@ -39,6 +39,7 @@ SOME_LOSS = 0.05  # of the chance loss: more than chance
 WELL_LOSS = 0.9
 _HAD_LEARNED = 0.8  # of the chance loss, below which a network had learned
 BLOWN_UP = 3.0  # times start and chance
+THROWN = 1e3  # times start and chance: a rise that nothing but divergence gives
 OWN_TARGETS = (
     "targets of its own"  # feature of a program that compares the network with what it, or a copy, gives (Q-learning)
 )
@@ -177,10 +178,12 @@ def progress(record: Record) -> Learning:
     eval_score = record.series("eval_score").finite.last
     loss_skill = 1 - last / chance if last >= 0 else math.nan  # what may be negative has no floor to measure from
     trained, evaluated = (_skill(task.score, score, task.chance_score) for score in (score_last, eval_score))
+    if makes_its_targets(record):
+        loss_skill = chance = math.nan
     if _is_squared_error(record) and math.isfinite(loss_skill):
         trained, spread = loss_skill, 0.0  # the same number, from every step
         score_last = loss_skill if math.isfinite(score_last) else score_last
-    elif not _is_of_the_loss(record):
+    elif not _is_of_the_loss(record) or makes_its_targets(record):
         trained = evaluated = score_last = eval_score = math.nan
     found = Learning(
         steps=len(good), first=_mean(good.values[:3]), last=last, lowest=_lowest(good.values), chance=chance,
@@ -253,11 +256,16 @@ def batch_size(record: Record) -> float:
 def alternates(record: Record) -> bool:
     """Several losses or optimizers pull at the network, as in a GAN, or it makes its own targets: one loss alone says little."""
     program = record.program
-    if OWN_TARGETS in program.features and program.task.kind in ("regression", "unknown"):
+    if makes_its_targets(record):
         return True
     losses = {call.site for call in program.losses if call.trains}
     turns = len(_updating(record)) > 1 and not step_together(record)
     return turns or len(record.places("loss")) > 1 or (len(losses) > 1 and len(program.models) > 1)
+
+
+def makes_its_targets(record: Record) -> bool:
+    """The network is compared with what it, or a copy, gives, as in Q-learning: an R2 of that says nothing."""
+    return OWN_TARGETS in record.program.features and record.program.task.kind in ("regression", "unknown")
 
 
 def step_together(record: Record, *, share: float = 0.9) -> bool:
@@ -273,7 +281,7 @@ def _updating(record: Record) -> list[Optimizer]:
 
 def _status(found: Learning, good: Series, spread: float) -> Status:
     if found.steps < FEW:
-        return "unknown"
+        return "diverges" if _thrown(found, good.values) else "unknown"
     if _blown_up(found, good.values):
         return "diverges"
     if found.collapsed and not found.eval_skill > SOME:
@@ -292,6 +300,11 @@ def _status(found: Learning, good: Series, spread: float) -> Status:
 
 def _fell(found: Learning, values: np.ndarray, to: float) -> bool:
     return found.first > 0 and bool(values.min() >= 0) and found.last < to * found.first
+
+
+def _thrown(found: Learning, values: np.ndarray) -> bool:
+    """Whether few steps were enough: nothing but divergence multiplies a loss so."""
+    return len(values) > 1 and values.min() > 0 and values[-1] > THROWN * np.fmax(values[0], found.chance)
 
 
 def _blown_up(found: Learning, values: np.ndarray) -> bool:
@@ -326,7 +339,7 @@ def _chance(record: Record) -> float:
     if not likelihood or not len(share) or set(call.loss_ops) & {"relu", "clamp", "pow"}:
         return math.nan
     entropy = -float(np.sum(share[share > 0] * np.log(share[share > 0])))
-    return entropy * (batch_size(record) if call.reduction == "sum" else 1.0) or math.nan
+    return entropy * (batch_size(record) / call.divisor if call.reduction == "sum" else 1.0) or math.nan
 
 
 def _scores(record: Record, end: int) -> tuple[float, float, float]:

@@ -10,12 +10,11 @@ import numpy as np
 from unstuck._language import say
 from unstuck.evidence import Record
 from unstuck.rules._dead import whole_dead
-from unstuck.rules._learning import Learning, alternates, batch_size
+from unstuck.rules._learning import FEW, THROWN, Learning, alternates, batch_size
 from unstuck.rules._probes import Trial, edge_of, gain_of_going_on, number_of, probe, trial
 from unstuck.rules._steps import first_update, largest_update, struck_at, update_size
 from unstuck.rules._words import names, number, plural, share
 
-_FACTOR = 1e3  # a rise that nothing but divergence gives
 _BETTER = 0.2  # of the way from chance to perfect, what a smaller rate must bring
 _SAMPLES = 16  # that a loss must be the mean of
 _HALF = 0.5  # of the loss at the end, below which smaller steps must come where the network learns well
@@ -81,7 +80,7 @@ def overshoot(
         _beyond_the_edge(record, values, steps, edge),
     ]
     before, after, _ = gain_of_going_on(record)
-    if after - before > _GOES_ON and learning.broke_at is None:
+    if max(after, 0.0) - max(before, 0.0) > _GOES_ON and learning.broke_at is None:
         return []  # as it is it gets there
     found = [sign for sign in (*signs, *_by_experiment(record, learning, float(values[0]))) if sign is not None]
     first = first_update(record)
@@ -101,9 +100,9 @@ def _by_experiment(record: Record, learning: Learning, first: float) -> list[Sig
     """What the same training with smaller steps does, and how far the first step is from one that helps."""
     found = []
     start, end = trial(record, "from-start"), trial(record, "step-sizes")
-    if start is not None and start.lower[1] - max(start.own, 0.0) > _BETTER:
+    if start is not None and start.lower[1] - max(start.own, 0.0) > _BETTER and _lower_loss(start):
         found.append(Sign(_compared(start, learning, say("from the same start")), 0, first, 0.75))
-    if end is not None and end.lower[1] - max(end.own, end.before) > _BETTER and learning.stuck:
+    if end is not None and end.lower[1] - max(end.own, end.before) > _BETTER and _lower_loss(end) and learning.stuck:
         found.append(Sign(_compared(end, learning, say("from where it ended")), record.steps - 1, learning.last, 0.6))
     critical = number_of(probe(record, "critical-rate"), "start_critical")
     if 0 < critical <= 1 and learning.stuck and not found:
@@ -113,6 +112,11 @@ def _by_experiment(record: Record, learning: Learning, first: float) -> list[Sig
         )
         found.append(Sign(says, 0, first, 0.5))
     return found
+
+
+def _lower_loss(tried: Trial) -> bool:
+    """Whether the best smaller rate ends at a lower loss than the script's, too: scores of a few samples are coarse."""
+    return not tried.losses[tried.lower[0]] >= tried.losses[1.0]
 
 
 def _outdone(record: Record, learning: Learning) -> Sign | None:
@@ -156,7 +160,7 @@ def _compared(rates: Trial, learning: Learning, where: str) -> str:
 
 
 def _rises(learning: Learning, values: np.ndarray, steps: np.ndarray, rise: float) -> Sign | None:
-    if learning.status != "diverges":
+    if learning.status != "diverges" or len(values) < FEW:
         return None
     peak, start = int(np.argmax(values)), float(values[0])
     if learning.broke_at is None:
@@ -170,13 +174,14 @@ def _rises(learning: Learning, values: np.ndarray, steps: np.ndarray, rise: floa
         start=number(start),
         peak=number(float(values[peak])),
     )
-    return Sign(says, int(steps[peak]), float(values[peak]), 0.8 if steady or values[peak] > _FACTOR * start else 0.6)
+    return Sign(says, int(steps[peak]), float(values[peak]), 0.8 if steady or values[peak] > THROWN * start else 0.6)
 
 
 def _jumps(learning: Learning, values: np.ndarray, steps: np.ndarray, jump: float) -> Sign | None:
-    if learning.broke_at is not None or len(values) < 4 or learning.skill > 0.6:
-        return None
     floor = float(np.fmax(values[0], learning.chance))
+    few = len(values) < 4 and not values[-1] > THROWN * floor
+    if learning.broke_at is not None or few or learning.skill > 0.6:
+        return None
     reach, needed = (len(values), jump) if learning.stuck else (max(10, len(values) // 10), 2 * jump)
     top = 1 + int(np.argmax(values[1:reach]))
     if not values[top] > needed * floor:
@@ -187,7 +192,7 @@ def _jumps(learning: Learning, values: np.ndarray, steps: np.ndarray, jump: floa
         top=number(float(values[top])),
         step=int(steps[top]),
     )
-    return Sign(says, int(steps[top]), float(values[top]), 0.8 if values[top] > _FACTOR * floor else 0.6)
+    return Sign(says, int(steps[top]), float(values[top]), 0.8 if values[top] > THROWN * floor else 0.6)
 
 
 def _dies(record: Record, learning: Learning) -> Sign | None:

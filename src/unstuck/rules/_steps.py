@@ -12,6 +12,12 @@ from unstuck.rules._depth import is_weight
 from unstuck.rules._learning import Learning, late
 from unstuck.rules._medians import stretches
 
+SCALE_FREE = frozenset({
+    "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "SparseAdam", "RMSprop", "Adagrad", "Adadelta", "Rprop",
+    "Lion", "LAMB", "Lamb", "Adafactor", "Muon", "LBFGS",
+})  # fmt: skip
+"""Optimizers whose steps are as long whatever the gradient is multiplied by."""
+
 
 def rate(record: Record) -> float:
     """The learning rate, its median over the run; NaN when unknown."""

@@ -13,7 +13,7 @@ from unstuck.rules._depth import gradient, main_group, steepest, weighted
 from unstuck.rules._finding import finding
 from unstuck.rules._learning import Learning, progress
 from unstuck.rules._medians import medians, medians_before, stretches
-from unstuck.rules._steps import struck_at
+from unstuck.rules._steps import SCALE_FREE, struck_at
 from unstuck.rules._words import number, then
 from unstuck.verdict import Evidence, Finding
 
@@ -40,7 +40,8 @@ def exploding_gradient(
         Growth along depth or time is a ratio within one step. A spike is held against the norms before it,
         never against a fixed number, and counts only where the loss is the worse for it. A first gradient that
         is far larger than all that follow counts only where the network is stuck, since a loss far from its
-        goal begins with a large gradient in health, too. Where the loss grows together with the norm over many
+        goal begins with a large gradient in health, too; nor where nothing is left of the gradient after a step of an
+        optimizer that sets the length of its steps itself (Adam and its like). Where the loss grows together with the norm over many
         steps, the rate is too high: then that is the cause, and this a symptom.
 
     Wrong when:
@@ -114,13 +115,18 @@ def _first_step(record: Record, learning: Learning, start: float) -> list[Findin
     if len(norms) < 4 or not learning.stuck or norms.steps[0] != 0:
         return []
     first, rest = norms.first, float(np.median(norms.values[1:]))
-    if not first > start * rest:
+    if not first > start * rest or (rest == 0 and _scale_free(record)):
         return []
     says = say(
         "the gradient at step 0 has a norm of {first}, those after it {rest}", first=number(first), rest=number(rest)
     )
     evidence = [Evidence("grad_norm", "", 0, first), Evidence("grad_norm", "", int(norms.steps[-1]), rest)]
     return _explodes(learning, 0.7, says, [], evidence, ("gradient-clipping", "initialization", "learning-rate"))
+
+
+def _scale_free(record: Record) -> bool:
+    """Whether the length of a step doesn't depend on the gradient's: what nothing is left of then is the work of the rate."""
+    return any(o.kind in SCALE_FREE for o in record.program.optimizers if o.steps)
 
 
 def _spike(record: Record, learning: Learning, spike: float) -> list[Finding]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 
 from unstuck._language import say
-from unstuck.evidence import Parameter, Record
+from unstuck.evidence import Layer, Parameter, Record
+from unstuck.rules._dead import whole_dead
 from unstuck.rules._depth import weighted
 from unstuck.rules._finding import finding
 from unstuck.rules._learning import progress, step_together
@@ -25,7 +28,8 @@ def gradients_accumulate(record: Record, *, steps: float = 0.5, left: float = 0.
         against the gradient that the update then uses. Accumulation over several backward passes an update is a
         pattern of its own: there the gradients are clear at the first of them. Where optimizers take
         turns only parameters of the main one count, since in a GAN the gradients of the other network wait. Thrown away too
-        early: the layers receive gradients, the parameters have none at any update.
+        early: the layers receive gradients, the parameters have none at any update, though something other than the zeros of
+        dead units goes into them.
 
     Wrong when:
         Gradients are kept on purpose, as a momentum by hand.
@@ -83,7 +87,10 @@ def _of_one(record: Record, index: int, steps: float, left: float) -> list[Findi
 
 def _thrown_away(record: Record, held: list[Parameter]) -> list[Finding]:
     """Layers receive gradients, yet no parameter has any at an update."""
-    layers = [w for w in weighted(record) if record.series("back_rms", w.name).median() > 0]
+    dead = {layer.name for layer in whole_dead(record, progress(record), from_start=True)}
+    layers = [
+        w for w in weighted(record) if record.series("back_rms", w.name).median() > 0 and _fed(record, w.layer, dead)
+    ]
     if not held or not layers or record.steps < 3:
         return []
     for p in held:
@@ -100,3 +107,18 @@ def _thrown_away(record: Record, held: list[Parameter]) -> list[Finding]:
     )
     evidence = Evidence("back_rms", last.name, int(back.steps[-1]), back.median())
     return finding("gradients-accumulate", "error", 0.9, says, evidence=[evidence], treated_by=("zero-grad",))
+
+
+def _fed(record: Record, layer: Layer, dead: Collection[str]) -> bool:
+    """Whether anything but zeros goes into a layer: behind dead units its weights have a gradient of zero by right."""
+    todo, seen = list(layer.inputs), set[str]()
+    while todo:
+        name = todo.pop()
+        before = record.layers.get(name)
+        if name in dead or name in seen:
+            continue
+        if before is None or before.parameters or not before.inputs:
+            return True
+        seen.add(name)
+        todo.extend(before.inputs)
+    return not layer.inputs

@@ -12,7 +12,9 @@ from unstuck.rules._learning import Learning, alternates, progress, step_togethe
 from unstuck.rules._probes import trial
 from unstuck.rules._steps import farthest, rate
 from unstuck.rules._words import number, plural, share, then
-from unstuck.verdict import Evidence, Finding
+from unstuck.verdict import Evidence, Finding, Severity
+
+_MANY = 100  # steps in which a weight that learns moves by more than a hundredth
 
 
 def learning_rate_too_low(
@@ -39,6 +41,9 @@ def learning_rate_too_low(
         Where experiments were made, they decide: ten or a hundred times the rate gets much further in as many updates, on
         batches that were not trained on meanwhile, both from where the script ended and from where it started.
 
+        Where the loss tells nothing (Q-learning, policy gradients, GANs), only weights that in many steps stayed where they were
+        drawn are named.
+
         Of several optimizers that step together each is looked at by itself: one whose rate is a small part of another's
         and whose weights stay where they started leaves its part of the network as it was drawn.
 
@@ -56,20 +61,23 @@ def learning_rate_too_low(
         better: How much further than the script's a higher rate must get in the experiments, from the end and from the
             start, as a share of the way from chance to perfect.
         apart: Rate of one of several optimizers relative to that of another of the same kind.
-        still: Longest way of the weights of such a one, relative to their size.
+        still: Longest way of the weights of such a one, relative to their size; and of all weights, where the loss tells nothing.
 
     Returns:
         One finding at most.
     """
     learning = progress(record)
-    if learning.status not in ("at chance", "learns") or alternates(record) or record.steps < few:
+    blind = learning.status == "unknown" or alternates(record)
+    if record.happened("reloaded") or record.steps < (_MANY if blind else few):
         return []
-    if record.happened("reloaded"):
+    if not blind and learning.status not in ("at chance", "learns"):
         return []
     gradients = [record.series("grad_rms", p.name).median() for p in record.program.parameters if is_weight(p)]
     if not any(g > 0 for g in gradients):
         return []
     at = rate(record)
+    if blind:
+        return _unmoved(record, at, still)
     tried = _more_is_better(record, learning, better)
     if tried:
         return finding(
@@ -83,31 +91,43 @@ def learning_rate_too_low(
     slow = _one_of_several(record, learning, apart, still)
     if slow:
         return slow
-    name, way = farthest(record)
+    way = farthest(record)[1]
     size = way / record.steps
     if not (at == 0 or (way < travel and 0 < size < ratio)):
         return []
+    return _moves(record, at, learning.weigh(), 0.85 if learning.status == "at chance" else 0.7)
+
+
+def _moves(record: Record, at: float, severity: Severity, confidence: float) -> list[Finding]:
+    """How far the weight came that moved most."""
+    name, way = farthest(record)
     amount = (
         say("{name} moves by {share} of its size at most", name=name, share=share(way))
         if way > 0
         else say("no weight moves")
     )
-    at_rate = say(" at a rate of {rate}", rate=number(at)) if math.isfinite(at) else ""
+    size = way / record.steps
     evidence = [Evidence("update_ratio", name, record.steps - 1, size)] if math.isfinite(size) else []
     return finding(
         "learning-rate-too-low",
-        learning.weigh(),
-        0.85 if learning.status == "at chance" else 0.7,
+        severity,
+        confidence,
         say(
             "{amount} in all {steps}{at_rate}; {words}",
             amount=amount,
             steps=plural(record.steps, "step"),
-            at_rate=at_rate,
-            words=learning.words(),
+            at_rate=say(" at a rate of {rate}", rate=number(at)) if math.isfinite(at) else "",
+            words=progress(record).words(),
         ),
         evidence=[*evidence, Evidence("lr", "", record.steps - 1, at)],
         treated_by=("learning-rate", "optimizer", "train-longer"),
     )
+
+
+def _unmoved(record: Record, at: float, still: float) -> list[Finding]:
+    """Where the loss tells nothing, weights that are at the end where they were drawn do."""
+    way = farthest(record)[1]
+    return _moves(record, at, "warning", 0.6) if 0 < way < still else []
 
 
 def _one_of_several(record: Record, learning: Learning, apart: float, still: float) -> list[Finding]:

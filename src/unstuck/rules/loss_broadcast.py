@@ -62,7 +62,7 @@ def loss_broadcast(record: Record, *, growth: float = 2.0) -> list[Finding]:
             "{pairs} pairs instead of {size}",
             output=wanted[1],
             target=wanted[0],
-            loss=call.name.replace("_", " "),
+            loss=say("the loss") if call.name == "hand-written" else call.name.replace("_", " "),
             pairs=math.prod(made),
             size=size,
         )

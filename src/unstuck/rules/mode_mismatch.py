@@ -17,7 +17,7 @@ from unstuck.verdict import Evidence, Finding
 
 _SMALL = 4  # samples of which batch norm's statistics are mostly noise
 _BATCHES = 8  # that the experiment compares
-_SETTLED = 30  # steps after which running statistics of the usual momentum (0.1) have forgotten their start
+_SETTLED = 100  # steps: ten times the memory of running statistics of the usual momentum (0.1), which lag while weights move fast
 
 
 def mode_mismatch(

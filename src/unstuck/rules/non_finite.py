@@ -23,8 +23,8 @@ def non_finite(record: Record, *, recovered: float = 0.02) -> list[Finding]:
     """A value became NaN or Inf: in an input, an activation, the loss, a gradient or a weight.
 
     From there it spreads to everything at the next update, so what counts is where it began. A logarithm of 0,
-    a division by 0, the slope of a square root at 0 and an exponential that overflows are places where it
-    begins out of the blue; where the numbers grew over many steps before, it is the end of a divergence, and
+    a division by 0, the mean of an empty batch, the slope of a square root at 0 and an exponential that overflows
+    are places where it begins out of the blue; where the numbers grew over many steps before, it is the end of a divergence, and
     what made them grow is the cause.
 
     Told apart:
@@ -122,6 +122,10 @@ def _says(event: Event | None, broke_at: int | None, bad: list[str]) -> str:
         if isinstance(before, (int, float))
         else ""
     )
+    if event.data.get("empty"):
+        before_it = say(
+            "; it is a mean over nothing: no element is left of the batch, or all of its targets are ignored"
+        )
     return say(
         "the first NaN or Inf is in the {what}{place} at step {step}{made}{before}",
         what=_WHAT.get(what, what),
@@ -145,7 +149,7 @@ def _evidence(record: Record, event: Event | None) -> list[Evidence]:
 
 
 def _remedies(record: Record, event: Event | None) -> tuple[str, ...]:
-    if event is not None and event.data.get("what") in ("input", "target"):
+    if event is not None and (event.data.get("what") in ("input", "target") or event.data.get("empty")):
         return ()
     call = main_loss(record)
     by_hand = set(call.loss_ops) if call is not None else set()

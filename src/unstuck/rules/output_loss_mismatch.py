@@ -13,6 +13,7 @@ from unstuck.rules._words import number, share, then
 from unstuck.verdict import Evidence, Finding, Severity
 
 _PASSED = frozenset({"reshape", "flatten", "dropout"})
+_PICKED = _PASSED | {"gather"}
 _BOUNDED = frozenset({"sigmoid", "hardsigmoid", "tanh", "softsign", "hardtanh", "relu6", "logsigmoid"})
 _HALF = frozenset({"relu", "softplus", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish", "hardswish"})
 _SQUASHED = frozenset({"softmax", "sigmoid", "hardsigmoid"})
@@ -77,11 +78,11 @@ def output_loss_mismatch(record: Record, *, rows: float = 0.9) -> list[Finding]:
     for call in record.program.losses:
         misfit = (_negated(call, learning) or _misfit(call, rows)) if call.trains else None
         if misfit is not None:
-            return _named(call, misfit, learning)
+            return _named(record, call, misfit, learning)
     return []
 
 
-def _named(call: LossCall, misfit: _Misfit, learning: Learning) -> list[Finding]:
+def _named(record: Record, call: LossCall, misfit: _Misfit, learning: Learning) -> list[Finding]:
     severity = learning.weigh(stuck=misfit.stuck, learns=misfit.learns, well=misfit.well, unknown=misfit.unknown)
     if learning.status == "diverges" and misfit.confidence < 0.8:
         severity = "note"  # it does not even get to where this would matter
@@ -92,10 +93,17 @@ def _named(call: LossCall, misfit: _Misfit, learning: Learning) -> list[Finding]
         severity,
         misfit.confidence,
         then(says, learning.words()),
-        layers=(call.layer,),
+        layers=(_made_by(record, call.layer),),
         evidence=[Evidence(f"output_{misfit.key}", call.layer, 0, call.output[misfit.key])] if known else [],
         treated_by=("output-loss",),
     )
+
+
+def _made_by(record: Record, name: str) -> str:
+    """The layer that computed what the loss takes: behind those that only pick from it or reshape it."""
+    while (layer := record.layers.get(name)) is not None and layer.op in _PICKED and len(layer.inputs) == 1:
+        name = layer.inputs[0]
+    return name
 
 
 def _misfit(call: LossCall, rows: float) -> _Misfit | None:

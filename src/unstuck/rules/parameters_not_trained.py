@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from unstuck._language import say, say_many
 from unstuck.evidence import Parameter, Record
 from unstuck.rules._finding import finding
-from unstuck.rules._learning import FEW, Learning, batch_size, progress
+from unstuck.rules._learning import FEW, Learning, batch_size, makes_its_targets, progress
 from unstuck.rules._words import names, plural, share
 from unstuck.verdict import Evidence, Finding, Severity
 
@@ -24,9 +24,10 @@ def parameters_not_trained(record: Record, *, frozen: float = 0.5) -> list[Findi
         Only parameters that took part in a forward pass that led to a backward are looked at; a layer that is
         defined and not used is none of our business, and the first few steps are too early to tell. Frozen
         parameters are legal: with `requires_grad = False` and values that were trained or loaded before they
-        are not mentioned, and random frozen values are a note, or a warning where the network does not learn
-        and they are most of it. Parameters outside every optimizer are often left out on purpose (only the head
-        is tuned), so they are a note where the network learns well.
+        are not mentioned, and random frozen values are a note, or a warning where they are most of the network and it
+        does not learn, or not half of the way though they are as torch draws them, which no trained weights are.
+        Parameters outside every optimizer are often left out on purpose (only the head is tuned), so they are a note
+        where the network learns well, and where a copy of it makes its targets (Q-learning).
 
     Wrong when:
         Random features are frozen on purpose (reservoirs, random projections).
@@ -51,7 +52,14 @@ def parameters_not_trained(record: Record, *, frozen: float = 0.5) -> list[Findi
             [p for p in used if p.remade],
             say("made anew at every step, so that updates are lost"),
         ),
-        _way(record, learning, used, _in_no_optimizer(record, used), say("in no optimizer")),
+        _way(
+            record,
+            learning,
+            used,
+            _in_no_optimizer(record, used),
+            say("in no optimizer"),
+            meant=makes_its_targets(record),
+        ),
         _way(
             record,
             learning,
@@ -80,14 +88,19 @@ def _without_gradient(record: Record, used: Sequence[Parameter]) -> list[Paramet
 
 
 def _way(
-    record: Record, learning: Learning, used: Sequence[Parameter], missed: Sequence[Parameter], how: str
+    record: Record,
+    learning: Learning,
+    used: Sequence[Parameter],
+    missed: Sequence[Parameter],
+    how: str,
+    *,
+    meant: bool = False,
 ) -> list[Finding]:
     if not missed:
         return []
     part = _numbers(missed) / max(1, _numbers(used))
-    severity: Severity = (
-        "note" if record.happened("reloaded") and not learning.stuck else learning.weigh(unknown="warning")
-    )
+    meant = meant or (bool(record.happened("reloaded")) and not learning.stuck)
+    severity: Severity = "note" if meant else learning.weigh(unknown="warning")
     if severity == "error" and part < 0.02:
         severity = "warning"
     says = say_many(
@@ -111,6 +124,8 @@ def _way(
     )
 
 
+_HALF = 0.5  # of the way from chance to perfect
+_NEAR = 0.1  # of the spread of weights as they were drawn, by which a sample of them may be off
 _FEW = 50  # steps in which a frozen network need not have got anywhere
 
 
@@ -125,15 +140,24 @@ def _frozen(record: Record, learning: Learning, used: Sequence[Parameter], limit
         names=names([p.name for p in random]),
         words=learning.words(),
     )
+    few, drawn = record.steps < _FEW, sum(p.initial.get("fan_in", 0) > 0 and _as_drawn(p) for p in random)
+    half = drawn == len(random) and not learning.skill > _HALF
     return finding(
         "parameters-not-trained",
-        learning.weigh(stuck="warning" if record.steps >= _FEW else "note", learns="note"),
+        learning.weigh(stuck="note" if few else "warning", learns="warning" if half and not few else "note"),
         0.5,
         says,
         layers=_layers(record, random),
         evidence=[Evidence("share_not_trained", "", 0, part)],
         treated_by=("unfreeze",),
     )
+
+
+def _as_drawn(parameter: Parameter) -> bool:
+    """Whether a weight is as torch's layers draw it: evenly between plus and minus one over the root of its inputs."""
+    known, bound = parameter.initial, parameter.initial["fan_in"] ** -0.5
+    even = abs(known["std"] * math.sqrt(3) / bound - 1) < _NEAR
+    return even and 1 - _NEAR < known["max"] / bound < 1 + 1e-3
 
 
 def _layers(record: Record, parameters: Sequence[Parameter]) -> tuple[str, ...]:

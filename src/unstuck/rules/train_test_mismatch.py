@@ -19,6 +19,9 @@ _SIZES: dict[str, Callable[[Inputs], np.ndarray]] = {
     say("root mean square"): lambda item: np.sqrt(item.mean**2 + item.std**2),
     say("standard deviation"): lambda item: item.std,
 }
+_Said = tuple[str, tuple[Evidence, ...], bool]  # what is found, the evidence, and whether the data may be so by nature
+_FAR = 2.0  # times chance, above which the loss of the evaluation shows it, too
+_SOME = 0.1  # of the way from chance to perfect, that the score must be behind all the same
 _COUNTED = 30.0  # labels of a class, were they even, from which on a class that was never seen is none by chance
 
 
@@ -44,11 +47,16 @@ def train_test_mismatch(
         more, both overall and for the typical feature; otherwise distributed when most features, each by itself, vary
         several times as much or as little, or have moved by more than two standard deviations. All of it is far beyond
         what sampling or augmentation do. Labels count where classes were never seen in training, since an evaluation
-        that is sorted by class has odd shares too. It must show, in a score that is much worse than that of training;
-        else it is a note.
+        that is sorted by class has odd shares too. It must show, in a score that is much worse than that of training, or in one
+        that is worse at a loss far above that of a constant prediction; else it is a note.
+
+        How they are processed, and not what they are, is an error: one of the two is standardised by feature and the other
+        isn't, or the typical feature varies `spread` times as much or as little. What merely lies elsewhere, as the later
+        time of a series does, is a warning at most. Standardised each by its own numbers, both are alike.
 
     Wrong when:
-        The data change by nature, as a series that grows, and the script is meant to find out how well that goes.
+        The data change by nature, as a series that grows, and the script is meant to find out how well that goes; an error where it
+        grows `spread` times as wild.
 
     Args:
         record: The run.
@@ -75,8 +83,9 @@ def train_test_mismatch(
     said = _apart(record, scale, spread, shift, part, samples) or _unseen(record, unseen)
     if said is None:
         return []
-    words, evidence = said
+    words, evidence, by_nature = said
     severity, how = _severity(record, learning, worse)
+    severity = "warning" if by_nature and severity == "error" else severity
     return finding(
         "train-test-mismatch",
         severity,
@@ -87,9 +96,7 @@ def train_test_mismatch(
     )
 
 
-def _apart(
-    record: Record, scale: float, spread: float, shift: float, part: float, samples: int
-) -> tuple[str, tuple[Evidence, ...]] | None:
+def _apart(record: Record, scale: float, spread: float, shift: float, part: float, samples: int) -> _Said | None:
     if max((int(e.data.get("samples", 0)) for e in record.happened("eval")), default=0) < samples:
         return None
     trained = {item.place: item for item in inputs(record)}
@@ -99,6 +106,7 @@ def _apart(
             continue
         moved, how = _moved(train, evaluated, spread, shift)
         step = record.vectors("eval_input_mean", evaluated.place)[-1].step
+        processed, by_nature = _processed(train, evaluated, spread)
         scaled = max((_scaled(train, evaluated, of) for of in _SIZES), key=lambda found: abs(math.log(found[0])))
         larger, what, size, before = scaled
         if larger > scale or larger < 1 / scale:
@@ -114,18 +122,37 @@ def _apart(
                     **values,
                 )
             )
-            return words, (
+            sizes = (
                 Evidence("eval_input_size", evaluated.place, step, size),
                 Evidence("input_size", train.place, 0, before),
             )
+            return then(words, *processed), sizes, by_nature
         if moved > part:
             words = say(
                 "{share} of the input features lie apart in evaluation: typically they vary {how}",
                 share=share(moved),
                 how=how,
             )
-            return words, (Evidence("features_apart", evaluated.place, step, moved),)
+            return then(words, *processed), (Evidence("features_apart", evaluated.place, step, moved),), by_nature
     return None
+
+
+def _processed(train: Inputs, evaluated: Inputs, spread: float) -> tuple[list[str], bool]:
+    """What tells that the two are processed otherwise, in words, and whether it may as well be the data's nature."""
+    before, after = train.std, evaluated.std
+    seen = (before > 0) & (after > 0)
+    typical = float(np.exp(np.median(np.abs(np.log(after[seen] / before[seen]))))) if seen.any() else 1.0
+    if evaluated.standardised and not train.standardised:
+        return [say("what is evaluated is standardised by feature, what is trained on is not")], False
+    if not typical > spread:
+        words = say(
+            "they may be so by nature, as those of a later time: how much they vary differs by less than {times} times",
+            times=number(spread),
+        )
+        return [words], True
+    if train.standardised:
+        return [say("what is trained on is standardised by feature, what is evaluated is not")], False
+    return [], False
 
 
 def _scaled(train: Inputs, evaluated: Inputs, what: str) -> tuple[float, str, float, float]:
@@ -164,7 +191,7 @@ def _moved(train: Inputs, evaluated: Inputs, spread: float, shift: float) -> tup
     )
 
 
-def _unseen(record: Record, unseen: float) -> tuple[str, tuple[Evidence, ...]] | None:
+def _unseen(record: Record, unseen: float) -> _Said | None:
     """Whether classes are evaluated that were never trained on."""
     trained, evaluated = (_total(record, signal) for signal in ("label_count", "eval_label_count"))
     if len(trained) < 2 or len(trained) != len(evaluated) or not evaluated.sum() > 0:
@@ -182,7 +209,7 @@ def _unseen(record: Record, unseen: float) -> tuple[str, tuple[Evidence, ...]] |
         share=share(part),
         classes=which,
     )
-    return words, (Evidence("unseen_labels", "", record.vectors("eval_label_count")[-1].step, part),)
+    return words, (Evidence("unseen_labels", "", record.vectors("eval_label_count")[-1].step, part),), False
 
 
 def _total(record: Record, signal: str) -> np.ndarray:
@@ -201,7 +228,9 @@ def _severity(record: Record, learning: Learning, worse: float) -> tuple[Severit
             there=number(learning.eval_score),
             training=number(learning.score_last),
         )
-        if not train - test > worse:
+        losses = record.series("eval_loss").finite
+        far = losses.last > _FAR * learning.chance > _FAR * learning.last and train - test > _SOME
+        if not (train - test > worse or far):
             return "note", how
         return ("error" if test < worse / 2 else "warning"), how
     losses = record.series("eval_loss").finite

@@ -66,6 +66,7 @@ def undertrained(
     if loss.values.min() < 0 or _planned_end(record, decayed) or _evaluation_rises(record):
         return []
     before, after, more = gain_of_going_on(record)
+    before, after = max(before, 0.0), max(after, 0.0)  # an R2 below 0 that gets nearer to it is no progress
     if before >= WELL_LOSS or (after - before < settled and more >= 0.25 * record.steps):
         return []
     third, last, error = _quarters(loss.values)
@@ -76,7 +77,7 @@ def undertrained(
             "continued for {more} it goes from {before} to {after} of the way from chance to perfect, on "
             "batches that were not trained on meanwhile; it was stopped after {steps}; {words}",
             more=plural(more, "step"),
-            before=share(max(before, 0.0)),
+            before=share(before),
             after=share(after),
             steps=plural(record.steps, "step"),
             words=learning.words(),

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from unstuck._language import say
 from unstuck.evidence import Record
-from unstuck.rules._depth import NORMS
+from unstuck.rules._depth import LINEAR, NORMS, weighted
 from unstuck.rules._finding import finding
 from unstuck.rules._inputs import Inputs, inputs
 from unstuck.rules._learning import progress
 from unstuck.rules._words import number
 from unstuck.verdict import Evidence, Finding
 
+_UNDOING = frozenset(
+    {"batch_norm", "instance_norm"}
+)  # by channel: what a scale and a shift of the input change there, they take away
 _FAR = 2 / 3  # of the way from chance to perfect: where a scale is hardly to blame
 
 
@@ -25,8 +28,9 @@ def unnormalized_input(record: Record, *, size: float = 10.0, off_centre: float 
         The features of the model's input, as it comes in, over all sampled batches: their size, and how far off
         centre they are. Pixels from 0 to 1 and sparse counts are no fault, nor are features that hardly ever
         vary, such as the margin of pictures, nor is anything that goes through a normalisation layer or an
-        embedding first. Where the network came two thirds of the way from chance to perfect all the same, it is
-        a note.
+        embedding first. Batch norm right behind the first layer undoes one scale for all features, and any shift
+        (Ioffe and Szegedy 2015, section 3.3), not a scale for each of them. Where the network came two thirds of the way
+        from chance to perfect all the same, it is a note.
 
     Wrong when:
         The network scales its input itself in a way that was not seen.
@@ -43,7 +47,12 @@ def unnormalized_input(record: Record, *, size: float = 10.0, off_centre: float 
     """
     if _normalised_first(record):
         return []
-    found = [(words, item) for item in inputs(record) if (words := _odd(item, size, off_centre))]
+    undone = _normalised_next(record)
+    found = [
+        (words, item)
+        for item in inputs(record)
+        if not (undone and item.alike) and (words := _odd(item, size, off_centre))
+    ]
     if not found:
         return []
     words, item = max(found, key=lambda pair: pair[1].size)
@@ -81,6 +90,14 @@ def _odd(item: Inputs, size: float, off_centre: float) -> str:
 def _normalised_first(record: Record) -> bool:
     first = next((layer for layer in record.program.layers if layer.parameters or layer.op in NORMS), None)
     return first is not None and first.op in NORMS
+
+
+def _normalised_next(record: Record) -> bool:
+    """Whether batch norm stands right behind each of the layers that the input goes into."""
+    firsts = [item.layer for item in weighted(record) if item.depth == 0]
+    readers = [[layer.op for layer in record.program.layers if first.name in layer.inputs] for first in firsts]
+    linear = all(first.op in LINEAR for first in firsts)  # what a recurrent layer makes of a scale, nothing undoes
+    return bool(firsts) and linear and all(ops and _UNDOING.issuperset(ops) for ops in readers)
 
 
 def _first(record: Record) -> tuple[str, ...]:

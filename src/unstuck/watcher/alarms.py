@@ -88,7 +88,8 @@ class Alarms:
         if origin.parameter is not None:
             state = next((s for s, t in self.registry.live_parameters() if t is origin.parameter), None)
             place, how = (state.name if state is not None else place), "the update of the step before"
-        self.tell("non-finite", place, {"what": what, "op": op, "before": origin.before, "how": how})
+        data = {"what": what, "op": op, "before": origin.before, "how": how}
+        self.tell("non-finite", place, data | ({"empty": True} if origin.empty else {}))
 
     def _bad_gradient(self) -> None:
         place = self.parameters.worst_gradient()

@@ -43,6 +43,7 @@ def measure(session: Any, seconds: float, steps: Series) -> Iterator[dict[str, A
         session.data.facts().num_samples,
         _step_seconds(session, steps, alone=alone),
         type(training.optimizer).__name__ if training.optimizer is not None else "",
+        _num_batches(session.optimizers),
     )
     with contextlib.suppress(KeyboardInterrupt), no_trace(threads=torch.get_num_threads()):
         try:
@@ -76,17 +77,15 @@ def _of_processor(marks: Sequence[tuple[int, float]]) -> float:
 
 
 def _why_not_sized(lead: Any) -> str:
-    """Why the batch size of a step isn't that of the data; "" where it is."""
-    if lead is None:
-        return ""
-    backwards = sorted(lead.backwards)[len(lead.backwards) // 2] if lead.backwards else 1
-    if lead.closure:
-        return marked("its optimizer asks for the loss several times a step")
-    return (
-        f"{backwards:g} batches go into each update: run it with one a step to see what that batch size is worth"
-        if backwards > 1
-        else ""
-    )
+    """Why it isn't known how many batches go into an update; "" where it is."""
+    return marked("its optimizer asks for the loss several times a step") if lead is not None and lead.closure else ""
+
+
+def _num_batches(optimizers: Any) -> int:
+    """How many batches go into an update, as a rule."""
+    lead = optimizers.lead
+    backwards = sorted(lead.backwards if lead is not None else optimizers.hand_backwards)
+    return max(1, backwards[len(backwards) // 2]) if backwards else 1
 
 
 def _tensors(training: Any) -> Iterator[torch.Tensor]:

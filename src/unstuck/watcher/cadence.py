@@ -194,5 +194,6 @@ class Sentinel:
         if self._age % 8 == 0:
             ordered = sorted(self.recent)
             median = ordered[len(ordered) // 2]
-            spread = max(abs(v - median) for v in ordered[len(ordered) // 10 : -(len(ordered) // 10) or None])
+            tail = len(ordered) // 10  # on each side, which does not count
+            spread = max(ordered[-1 - tail] - median, median - ordered[tail])
             self.limit = median + max(JUMP * spread, (TIMES - 1) * abs(median))

@@ -60,6 +60,7 @@ class DataBook:
         self.eval_passes = 0
         self._iterators: weakref.WeakKeyDictionary[Any, LoaderState] = weakref.WeakKeyDictionary()
         self._last: LoaderState | None = None
+        self._drawn_from: Callable[[], Any] = lambda: None  # the iterator that the last batch came from, while it lives
         self.batch: list[weakref.ref[Tensor]] = []
         self._eval_batches = 0
         self._eval_in_train_mode = 0  # batches of this pass
@@ -110,12 +111,15 @@ class DataBook:
         self._iterators[iterator] = state
 
     def _batch_came(self, iterator: Any, batch: Any) -> None:
-        state = self._iterators.get(iterator)
-        if state is None:
-            return
+        state = self._last
+        if state is None or self._drawn_from() is not iterator:
+            state = self._iterators.get(iterator)
+            if state is None:
+                return
+            self._last, self._drawn_from = state, weakref.ref(iterator)
         state.batches += 1
-        state.longest = max(state.longest, state.batches)
-        self._last = state
+        if state.batches > state.longest:
+            state.longest = state.batches
         items = batch.values() if isinstance(batch, dict) else batch if isinstance(batch, (tuple, list)) else (batch,)
         self.batch = [weakref.ref(t) for t in items if isinstance(t, Tensor)]
 

@@ -15,13 +15,15 @@ def program_of(session: Any) -> Program:
     layers = _layers(session)
     parameters = _parameters(session)
     models = _models(session)
+    optimizers = session.optimizers.facts()
+    batches = optimizers[0].backwards_per_step if optimizers else 1.0
     return Program(
         models=tuple(models),
         layers=tuple(layers),
         parameters=tuple(parameters),
-        optimizers=tuple(session.optimizers.facts()),
-        losses=tuple(session.losses.facts()),
-        task=session.losses.task(),
+        optimizers=tuple(optimizers),
+        losses=tuple(session.losses.facts(batches)),
+        task=session.losses.task(batches),
         data=session.data.facts(),
         features=tuple(_features(session)),
         not_found=tuple(_not_found(session)),

@@ -22,15 +22,15 @@ from torch import Tensor
 
 from unstuck.evidence import LossCall, Task
 from unstuck.signals import score as scores
-from unstuck.watcher import ops
+from unstuck.watcher import ops, sums
 from unstuck.watcher.recorder import Columns, Sample
 from unstuck.watcher.registry import Registry
 
 _LOOK = ("min", "max", "mean", "std", "sums_to_one", "log_sums_to_one", "constant")
 _LIMIT = 16_384  # numbers of outputs or targets that are looked at
 MOST_CLASSES = 4096
-_MANY = 8  # a sum that is divided by as much is one over a batch, and a mean
 _STEADY = 1e-3  # of a part of the loss: it is the same at each step, but for rounding
+_BY_CLASS = ("cross_entropy", "nll_loss", "multi_margin_loss", "linear_cross_entropy")  # one number a row
 _ON_LOGITS = frozenset({"binary_cross_entropy_with_logits", "multilabel_soft_margin_loss", "soft_margin_loss"})
 
 
@@ -60,7 +60,11 @@ class LossState:
     labels: np.ndarray | None = None
     score: str = ""
     logged: bool = False  # written by hand, with a logarithm of the output
-    parts: list[float] = field(default_factory=list)  # of what backward starts from, at each look
+    parts: list[float] = field(
+        default_factory=list
+    )  # of what backward starts from, at each look; of one call where there are several
+    turns: int = 1  # calls that a loop makes for one backward, at most
+    divided: sums.Divided = field(default_factory=sums.Divided)  # of a sum
 
     @property
     def spread(self) -> float:
@@ -68,27 +72,23 @@ class LossState:
         count, total, squares = self.total
         return math.sqrt(max(0.0, squares / count - (total / count) ** 2)) if count else math.nan
 
-    @property
-    def averages(self) -> bool:
-        """Whether it is a sum that is divided before backward by what it runs over: a mean, as Transformers makes it."""
-        parts = [part for part in self.parts if math.isfinite(part)]
-        return self.reduction == "sum" and bool(parts) and statistics.median(parts) >= _MANY
+    def reduced(self, batches: float) -> str:
+        """How the loss that backward starts from is reduced, where so many calls of backward make a step."""
+        return "mean" if self.reduction == "sum" and self.divided.is_mean(batches) else self.reduction
 
-    @property
-    def reduced(self) -> str:
-        """How the loss that backward starts from is reduced."""
-        return "mean" if self.averages else self.reduction
+    def scale(self, batches: float) -> float:
+        """What the loss is multiplied by before backward, as where several batches make a step.
 
-    @property
-    def scale(self) -> float:
-        """What the loss is multiplied by before backward, as where several batches make a step; 1 where that isn't one number."""
+        1 where that isn't one number; NaN where a number of calls that varies is added up.
+        """
+        if self.reduction == "sum" and self.divided.is_mean(batches):
+            return self.divided.of_mean
         parts = [part for part in self.parts if math.isfinite(part)]
         middle = statistics.median(parts) if parts else 0.0
-        if self.averages:
-            by_target = middle / max(1, math.prod(self.target_shape))
-            return 1 / (by_target if by_target <= 0.5 else max(1, round(by_target)))  # what is ignored does not count
         steady = sum(abs(part - middle) < _STEADY * middle for part in parts)
-        return 1 / middle if middle > 0 and steady >= max(3, 0.8 * len(parts)) else 1.0
+        if middle > 0 and steady >= max(3, 0.8 * len(parts)):
+            return 1 / middle
+        return math.nan if self.turns > 1 else 1.0
 
 
 class LossBook:
@@ -99,6 +99,7 @@ class LossBook:
         self.states: dict[tuple[str, str], LossState] = {}
         self.main: LossState | None = None
         self.tokens = False
+        self.own_targets = False  # the main loss compares what networks give with each other
         self.leading: tuple[Tensor | None, Tensor | None] = (None, None)  # outputs and targets of the last backward
         self._logged: Tensor | None = None  # the logarithm that a loss written by hand took of its output
         self._largest: dict[str, float] = {}
@@ -114,13 +115,23 @@ class LossBook:
 
     # ------------------------------------------------------------------ at a sampled backward
 
-    def analyze(self, trace: Any, root: Tensor, sample: Sample, *, main: bool, scored: Callable[[float], None]) -> None:
+    def analyze(
+        self,
+        trace: Any,
+        root: Tensor,
+        sample: Sample,
+        *,
+        unscaled: Tensor,
+        main: bool,
+        scored: Callable[[float], None],
+    ) -> None:
         """Finds the losses a backward starts from, marks the layers' roles, and measures outputs, targets and score.
 
         Args:
             trace: What the forward pass showed.
             root: The tensor backward starts from.
             sample: Takes the measurements.
+            unscaled: The same before it was multiplied for mixed precision; the same tensor where it wasn't.
             main: This backward is the run's main one.
             scored: Told the score of the main loss.
         """
@@ -128,19 +139,26 @@ class LossBook:
         ancestors = _ancestors(start)
         found = [seen for seen in trace.losses if seen.result is not None and seen.result in ancestors]
         leading = None
-        value = root
+        value = unscaled
+        scale = (
+            None if unscaled is root or root.numel() != 1 else (root.detach() / unscaled.detach()).float().reshape(())
+        )
         for seen in found:
             state = self._state(seen.name, seen.site)
             self._learn(state, seen.output, seen.target, seen.settings, seen.call)
-            leading = leading or (state, seen.output, seen.target)
-            if seen.value.numel() == 1 and root.numel() == 1:
-                part = (seen.value.float() / root.detach().float()).reshape(1)
-                sample.put(("part", seen.site), part, functools.partial(_keep_part, state))
-                value = _mean(seen) if leading[0] is state else value
+            self._watch_sum(state, seen, ancestors, trace, sample, scale)
+            turns = _turns(found, seen)
+            if turns[0] is not seen:
+                continue
+            leading = leading or (state, *_joined(turns))
+            if seen.value.numel() == 1 and unscaled.numel() == 1:
+                part = (_average([s.value for s in turns]) / unscaled.detach().float()).reshape(1)
+                sample.put(("part", seen.site), part, functools.partial(_keep_part, state, len(turns)))
+                value = _average([_mean(s) for s in turns]) if leading[0] is state else value
         if found:
             self._mark(ancestors, found[0])
         elif start is not None:
-            leading = self._by_hand(start, ancestors, trace)
+            leading = self._by_hand(start, ancestors, trace, sample, scale)
         self.leading = (None, None) if leading is None else leading[1:]
         if leading is not None and leading[0].logged and start is not None:
             self.leading = (self._logged, leading[2])
@@ -150,6 +168,8 @@ class LossBook:
         state.calls += 1
         if self.main is None or (main and self.main not in [self.states.get((s.name, s.site)) for s in found]):
             self.main = state
+        if main and found:
+            self.own_targets = found[0].own_target
         self._measure(sample, state, output, target, scored if main else None, value)
 
     def _state(self, name: str, site: str) -> LossState:
@@ -169,6 +189,30 @@ class LossBook:
             state.layer = call.layer.name
             state.chain = _chain(call)
 
+    def _watch_sum(
+        self, state: LossState, seen: Any, ancestors: dict[Any, None], trace: Any, sample: Sample, scale: Tensor | None
+    ) -> None:
+        """Finds out what a sum is divided by: one that a loss function makes, or one of what it gave for each sample."""
+        if state.reduction == "none" and (added := sums.sum_after(ancestors, seen.result)) is not None:
+            state.reduction = "sum"
+            self._watch_call(state, added, seen.result, _terms(seen), trace, sample, scale)
+        elif state.reduction == "sum" and seen.value.numel() == 1:
+            node = sums.node_of_call(trace, seen.result)
+            sums.watch(node, _terms(seen), 1.0, self._rows(state), into=state.divided, sample=sample, scale=scale)
+
+    def _watch_call(
+        self, state: LossState, added: Any, start: Any, terms: Tensor | int, trace: Any, sample: Sample, scale: Any
+    ) -> None:
+        node, kept = sums.node_of_call(trace, added), sums.kept_of(added, start)
+        terms = terms if isinstance(terms, Tensor) else sums.terms_of(node, terms)
+        sums.watch(node, terms, kept, self._rows(state), into=state.divided, sample=sample, scale=scale)
+
+    def _rows(self, state: LossState) -> tuple[float, ...]:
+        """Rows of what goes into the loss, and into the network; infinite where there is but one, which tells nothing."""
+        into = next((first.shape for _, first in self.registry.root_calls if first is not None), ())
+        shapes: tuple[tuple[int, ...], ...] = (state.target_shape, state.output_shape, tuple(into))
+        return tuple(shape[0] if shape and shape[0] > 1 else math.inf for shape in shapes)
+
     def _predicts_tokens(self, output: Tensor, target: Tensor) -> bool:
         shapes = [
             first.shape for _, first in self.registry.root_calls if first is not None and not first.is_floating_point()
@@ -187,7 +231,7 @@ class LossBook:
 
     # ------------------------------------------------------------------ losses written by hand
 
-    def _by_hand(self, start: Any, ancestors: dict[Any, None], trace: Any) -> Any:
+    def _by_hand(self, start: Any, ancestors: dict[Any, None], trace: Any, sample: Sample, scale: Tensor | None) -> Any:
         tail = _tail(start)
         layer_ops = [c.layer.op for c in sorted(tail, key=lambda c: c.order) if c.layer is not None]
         meeting = None
@@ -216,6 +260,8 @@ class LossBook:
             state.layer, state.chain = source.layer.name, _chain(source)
         state.output_shape, state.target_shape = tuple(output.shape), tuple(target.shape)
         state.reduction = "sum" if "sum" in state.loss_ops and "mean" not in state.loss_ops else "mean"
+        if state.reduction == "sum" and (added := sums.sum_after(ancestors, call)) is not None:
+            self._watch_call(state, added, call, output.numel(), trace, sample, scale)
         if state.looks == 0:
             state.kind = kind
             state.num_classes = int(output.shape[1]) if kind in ("class index", "one-hot") and output.dim() > 1 else 0
@@ -261,14 +307,18 @@ class LossBook:
             guess = output.argmax(_class_axis(output)) if output.dim() > 1 else output.round().long()
             ignored = int(state.settings.get("ignore_index", -100))
             truth, guess = truth.reshape(-1), guess.reshape(-1)
+            every = _thin(target) if kind == "class index" else truth  # outputs are large, targets are not
             counts = torch.stack(
-                [_count(truth, state.num_classes, truth, ignored), _count(guess, state.num_classes, truth, ignored)]
+                [
+                    _count(of, state.num_classes, by, ignored)
+                    for of, by in ((truth, truth), (guess, truth), (every, every))
+                ]
             )
 
             def labels(columns: Columns, numbers: np.ndarray) -> None:
                 columns.vectors.append(("label_count", "", numbers[0].copy()))
                 columns.vectors.append(("prediction_count", "", numbers[1].copy()))
-                state.labels = numbers[0].astype(np.float64) + (state.labels if state.labels is not None else 0.0)
+                state.labels = numbers[2].astype(np.float64) + (state.labels if state.labels is not None else 0.0)
                 state.unique.update(np.flatnonzero(numbers[0]).tolist())
 
             sample.put(("labels", state.site), counts, labels)
@@ -394,19 +444,19 @@ class LossBook:
 
     # ------------------------------------------------------------------ facts
 
-    def facts(self) -> list[LossCall]:
-        """All losses, the main one first."""
+    def facts(self, batches: float) -> list[LossCall]:
+        """All losses, the main one first, where so many calls of backward make a step."""
         ordered = sorted(self.states.values(), key=lambda s: s is not self.main)
         return [
             LossCall(
-                s.name, s.site, s.layer, s.chain, s.loss_ops, s.output_shape, s.target_shape, s.kind, s.num_classes, s.reduced,
-                dict(s.output), dict(s.target), s.trains, s.calls,
+                s.name, s.site, s.layer, s.chain, s.loss_ops, s.output_shape, s.target_shape, s.kind, s.num_classes,
+                s.reduced(batches), dict(s.output), dict(s.target), s.trains, s.calls, s.divided.divisor,
             )
             for s in ordered
         ]  # fmt: skip
 
-    def task(self) -> Task:
-        """The task behind the main loss, and what chance gets at it."""
+    def task(self, batches: float) -> Task:
+        """The task behind the main loss, and what chance gets at it, where so many calls of backward make a step."""
         main = self.main
         if main is None or main.kind == "none":
             return Task()
@@ -425,9 +475,14 @@ class LossBook:
             mean=mean,
             std=main.spread,
             absolute=main.absolute,
-            reduction=main.reduced,
+            reduction=main.reduced(batches),
         )
-        chance_loss *= main.scale
+        if (
+            main.score == "perplexity" and main.labels is not None and len(share)
+        ):  # of many words most samples miss the rare ones (Miller 1955)
+            missed = (np.count_nonzero(share) - 1) / (2 * float(main.labels.sum()))
+            chance_loss, chance_score = chance_loss + missed, chance_score * math.exp(missed)
+        chance_loss *= main.scale(batches)
         if (
             main.settings.get("weighted") and main.score == "accuracy"
         ):  # the best constant of a weighted loss is another one
@@ -515,7 +570,7 @@ def _before_log(call: Any, output: Tensor, source: Any) -> tuple[Tensor, Any]:
 
 def _kind(name: str, output: Tensor, target: Tensor) -> tuple[str, int]:
     """Kind of target and number of classes; looks at values once a loss site."""
-    if name in ("cross_entropy", "nll_loss", "multi_margin_loss", "linear_cross_entropy"):
+    if name in _BY_CLASS:
         axis = 1 if output.dim() > 1 else 0
         if not target.is_floating_point():
             return "class index", int(output.shape[axis])
@@ -556,6 +611,49 @@ def _class_axis(tensor: Tensor) -> int:
     return 1 if tensor.dim() > 1 else 0
 
 
+def _terms(seen: Any) -> Tensor | int:
+    """How many numbers a loss function adds up; on the device where some don't count."""
+    target = seen.target
+    if target is not None and not target.is_floating_point() and seen.name in _BY_CLASS:
+        return (target != int(seen.settings.get("ignore_index", -100))).sum()
+    return seen.output.numel() // (seen.output.shape[_class_axis(seen.output)] if seen.name in _BY_CLASS else 1)
+
+
+def _turns(found: list[Any], seen: Any) -> list[Any]:
+    """The calls of a loss function that a loop makes, as at each time step: at one place, on outputs of one layer, each its own.
+
+    Several losses of one and the same output are no loop, nor are those of several heads.
+    """
+    if seen.call is None or seen.call.layer is None:
+        return [seen]
+    turns: list[Any] = []
+    for other in found:
+        if (other.name, other.site) == (seen.name, seen.site) and _goes_with(other, seen):
+            if any(other.call is known.call for known in turns):
+                return [seen]
+            turns.append(other)
+    return turns
+
+
+def _goes_with(other: Any, seen: Any) -> bool:
+    if other.call is None or other.call.layer is not seen.call.layer or (other.target is None) != (seen.target is None):
+        return False
+    pairs = [(other.output, seen.output)] + ([(other.target, seen.target)] if seen.target is not None else [])
+    return all(a.shape[1:] == b.shape[1:] and a.dim() == b.dim() and a.dtype == b.dtype for a, b in pairs)
+
+
+def _joined(turns: list[Any]) -> tuple[Tensor, Tensor | None]:
+    """Outputs and targets of all calls, as of one."""
+    if len(turns) == 1:
+        return turns[0].output, turns[0].target
+    outputs = torch.cat([torch.atleast_1d(s.output) for s in turns])
+    return outputs, None if turns[0].target is None else torch.cat([torch.atleast_1d(s.target) for s in turns])
+
+
+def _average(values: list[Tensor]) -> Tensor:
+    return values[0].float() if len(values) == 1 else torch.stack([v.float().reshape(()) for v in values]).mean()
+
+
 def _mean(seen: Any) -> Tensor:
     """The value of a loss, of a sum its mean over the targets that count."""
     target = seen.target
@@ -566,11 +664,12 @@ def _mean(seen: Any) -> Tensor:
     return seen.value / (target != int(seen.settings.get("ignore_index", -100))).sum().clamp_(min=1)
 
 
-def _keep_part(state: LossState, columns: Columns, numbers: np.ndarray) -> None:
-    """The loss as a part of what backward starts from."""
+def _keep_part(state: LossState, turns: int, columns: Columns, numbers: np.ndarray) -> None:
+    """The loss as a part of what backward starts from: one call of it, and all of them."""
     part = float(numbers.reshape(-1)[0])
     state.parts.append(part)
-    columns.put("loss_part", state.site, part)
+    state.turns = max(state.turns, turns)
+    columns.put("loss_part", state.site, part * turns)
 
 
 def _threshold(state: LossState) -> float:

@@ -17,6 +17,11 @@ from torch import Tensor
 from unstuck.signals.numbers import measurable
 
 MOST_NODES = 20_000
+_MOVING = (
+    "Cat", "Stack", "View", "UnsafeView", "Reshape", "TBackward", "Transpose", "Permute", "Slice", "Select", "Squeeze", "Unsqueeze",
+    "Expand", "Clone", "Unbind", "Split", "Relu", "LeakyRelu", "MaxPool",
+)  # fmt: skip
+"""What nodes are called whose op gives numbers no larger than it was given."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,7 @@ class Origin:
     position: int  # in order of execution, -1 when unknown
     parameter: Tensor | None = None
     before: float | None = None  # largest magnitude that went into it, when that was finite
+    empty: bool = False  # it is a mean over no elements
 
 
 def nodes_of(root: Any) -> list[Any]:
@@ -62,6 +68,8 @@ def find_origin(root: Any) -> Origin | None:
             if variable is not None and _bad(variable):
                 return Origin("weight", node.name(), i, variable)
         saved = _saved(node)
+        if _averages_nothing(node, saved):
+            return Origin("loss", node.name(), i, empty=True)
         inputs = [t for name, t in saved.items() if "result" not in name and "output" not in name and _bad(t)]
         if inputs:
             makers = [c for c, _ in node.next_functions if c in position and not _of_leaves(c)]
@@ -71,15 +79,36 @@ def find_origin(root: Any) -> Origin | None:
                 continue  # -inf put there on purpose, to be masked
             if not makers:
                 return Origin("input", node.name(), i)
-            maker = max(makers, key=position.__getitem__)
+            maker = _computed(max(makers, key=position.__getitem__), position)
             return Origin("activation", maker.name(), position[maker], before=_largest(_saved(maker)))
         if any(_bad(t) for name, t in saved.items() if "result" in name or "output" in name):
-            return Origin("activation", node.name(), i, before=_largest(saved))
+            maker = _computed(node, position)
+            return Origin("activation", maker.name(), position[maker], before=_largest(_saved(maker)))
         if any(t.numel() > 1 for t in saved.values()):
             last, reached = i, saved
     if last >= 0:  # all that is kept is finite: it overflowed in the last op that keeps anything, or right behind it
         return Origin("activation", ordered[last].name(), last, before=_largest(reached or {}))
     return None
+
+
+def _computed(node: Any, known: dict[Any, int]) -> Any:
+    """The node that computed what this one holds: behind ops that only move or pick the numbers of one other."""
+    while node.name().startswith(_MOVING):
+        before = [child for child, _ in node.next_functions if child in known]
+        if len(before) != 1:
+            break
+        node = before[0]
+    return node
+
+
+def _averages_nothing(node: Any, saved: dict[str, Tensor]) -> bool:
+    """Whether a node is a mean over no elements, or a loss of which every target is ignored: 0 divided by 0."""
+    if getattr(node, "_saved_self_sym_numel", None) == 0:
+        return True
+    if getattr(node, "_saved_reduction", None) != 1:  # at::Reduction::Mean
+        return False
+    weight, given = saved.get("_saved_total_weight"), saved.get("_saved_self")
+    return (given is not None and given.numel() == 0) or (weight is not None and bool((weight == 0).all()))
 
 
 def _largest(saved: dict[str, Tensor]) -> float | None:

@@ -20,6 +20,7 @@ import os
 import sys
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import CodeType, FrameType
@@ -142,6 +143,7 @@ class Session:
         self._samples = 0
         self._progress_at = 0.0
         self._norm_stride = 1  # steps between looks at the gradient's norm
+        self._norm_costs = deque[float](maxlen=4)  # seconds of the last looks; the least is what one costs by itself
         self._lines: dict[tuple[CodeType, int], str] = {}  # sites of the lines that call backward
         self._quiet: list[bool] = []  # not empty while a module call with gradients is nothing to us
         self._stance: Any = None
@@ -355,9 +357,10 @@ class Session:
             self.parameters.before_first_backward(sample, first=self._backwards == 0)
             self.registry.name_layers()
             main = site == self.series.main_site
-            self.losses.analyze(trace, root, sample, main=main, scored=self.series.scored)
+            loss = self.optimizers.unscaled(root)
+            self.losses.analyze(trace, root, sample, unscaled=loss, main=main, scored=self.series.scored)
             if main and trace.recording is not None:
-                self.capture.keep(trace.recording, self.optimizers.unscaled(root), *self.losses.leading, self)
+                self.capture.keep(trace.recording, loss, *self.losses.leading, self)
                 self.tracer.records = self.capture.wanted
             if main and self._samples & (self._samples - 1) == 0:
                 self.alarms.learn(root, trace.producers)
@@ -365,6 +368,8 @@ class Session:
                 self._tell("carried-graph", *carried)
             if main:
                 self.data.count_labels(self.losses, sample)
+                if self.losses.own_targets:
+                    self.features.setdefault("targets of its own")
         self.data.trained_models |= {self.registry.parameters[index].model for index in trace.used}
         for module, first in self.registry.root_calls:
             model = self.registry.model_of(module)
@@ -399,25 +404,30 @@ class Session:
     # ------------------------------------------------------------------ updates by an optimizer
 
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        plain = self.sample is None and self.step % self._norm_stride and self.optimizers.clipped_norm is None
-        if not self.closed and not (plain and self.optimizers.lead is not None):
+        lead = self.optimizers.lead
+        if not self.closed and (self.sample is not None or lead is None or not (lead.closure or self._norm_rests())):
             self.guard("before step", self._step_begins, optimizer, args, kwargs)
 
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         if self.closed:
             return
+        lead = self.optimizers.lead
+        if lead is not None and lead.closure and self.sample is None and not self._norm_rests():
+            self.guard("after step", self._closure_over, optimizer)
         if self.stretch.on and self.stretch.stepped(optimizer):
             if self.stretch.over:
                 self.guard("after step", self._stretch_over)
         else:
-            self.guard("after step", self._step_over, optimizer)
+            self.guard("after step", self._step_over, optimizer, args, kwargs)
+
+    def _norm_rests(self) -> bool:
+        """Whether a plain step is one of those at which the gradient's norm isn't looked at."""
+        return self.step % self._norm_stride != 0 and self.optimizers.clipped_norm is None
 
     def _step_begins(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         state = self.optimizers.state(optimizer)
         self._in_step = True
-        if state.steps == 0:
-            self.parameters.adopt(state)
-            state.closure = any(callable(a) for a in (*args, *kwargs.values()))
+        self._meet(state, args, kwargs)
         if self.sample is not None:
             if not state.closure:
                 self.parameters.gradients(self.sample, state)
@@ -425,13 +435,26 @@ class Session:
         elif not state.closure and state is self.optimizers.lead:
             self._look_at_norm(state)
 
+    def _meet(self, state: OptimizerState, args: Any, kwargs: Any) -> None:
+        """At an optimizer's first step: learns what it holds, and whether it is given a closure."""
+        if state.steps == 0:
+            self.parameters.adopt(state)
+            state.closure = any(callable(a) for a in (*args, *kwargs.values()))
+
+    def _closure_over(self, optimizer: Any) -> None:
+        """On a plain step whose backward ran within it: the gradients are there only now."""
+        state = self.optimizers.state(optimizer)
+        if state is self.optimizers.lead:
+            self._look_at_norm(state)
+
     def _stretch_over(self) -> None:
         self.stretch.end()
         self._look_around(_clock())
         self._go_on()
 
-    def _step_over(self, optimizer: Any) -> None:
+    def _step_over(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         state = self.optimizers.state(optimizer)
+        self._meet(state, args, kwargs)
         if self.stretch.on and (state is self.optimizers.lead or state.steps == 0):
             self.stretch.end()
         self._in_step = False
@@ -463,7 +486,8 @@ class Session:
         if norm is None:
             start = _clock()
             norm = self.parameters.global_norm(state)
-            self._norm_stride = self.cadence.norm_stride(_clock() - start)
+            self._norm_costs.append(_clock() - start)
+            self._norm_stride = self.cadence.norm_stride(min(self._norm_costs))
         if norm is not None and norm.device.type == "cpu":
             self._normed(float(norm))
 

@@ -108,6 +108,7 @@ class LossSeen:
     settings: dict[str, Any]
     site: str
     value: Tensor
+    own_target: bool = False  # the target came out of a network, with a graph of its own
 
 
 @dataclass
@@ -356,13 +357,18 @@ class Tracer(TorchFunctionMode):
         settings["weighted"] = any(isinstance(w, Tensor) for w in weights)
         if isinstance(target, Tensor) and target.requires_grad and not output.requires_grad:
             output, target = target, output
-        node = node_of(output)
-        call = None if node is None else self.trace.producers.get(node)
+        call = self._producer(output)
+        own_target = isinstance(target, Tensor) and target.requires_grad and self._producer(target) is not None
         seen = LossSeen(
             name, call, None, output.detach(), target.detach() if isinstance(target, Tensor) else None, settings, call_site(),
-            value.detach(),
+            value.detach().clone() if value.numel() == 1 else value.detach(),  # `loss /= n` comes after
+            own_target,
         )  # fmt: skip
         self.trace.losses.append(seen)
+
+    def _producer(self, tensor: Tensor) -> Call | None:
+        node = node_of(tensor)
+        return None if node is None else self.trace.producers.get(node)
 
 
 class _Operands:
@@ -420,7 +426,8 @@ def _through(tracer: Tracer, func: Any, args: Any, kwargs: Any) -> Any:
         if name == "__get__" and not tracer.stack and isinstance(out, Tensor) and tracer.trace.recording is not None:
             tracer.trace.recording.note(func, args, kwargs, out)  # x.T and the like
         return out
-    before = node_of(args[0]) if name[-1:] == "_" and args and isinstance(args[0], Tensor) else None
+    changes = name[-1:] == "_" or (kwargs is not None and kwargs.get("inplace") is True)
+    before = node_of(args[0]) if changes and args and isinstance(args[0], Tensor) else None
     out = func(*args, **kwargs) if kwargs else func(*args)
     try:
         if not tracer.stack and tracer.trace.recording is not None:
