@@ -158,6 +158,7 @@ def test_what_is_recommended_is_proved_by_pairs_of_runs(script, tmp_path):
     assert sorted({r.series("lr").median() for r in runs}) == pytest.approx([0.05, 0.1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "words"),
     [

@@ -116,6 +116,7 @@ def test_readers_of_a_killed_record_write_nothing(killed: Path, tmp_path: Path, 
     assert steps_of(folder) == 600
 
 
+@pytest.mark.slow
 def test_readers_of_a_growing_record_write_nothing(start: Start, tmp_path: Path):
     writer = start()
     for step in range(200):
@@ -127,6 +128,7 @@ def test_readers_of_a_growing_record_write_nothing(start: Start, tmp_path: Path)
     assert state(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_readers_of_a_finished_record_write_nothing(start: Start, tmp_path: Path):
     writer = start()
     writer.row(0, ROW, (0.0, 0.0))
@@ -140,6 +142,7 @@ def test_readers_of_a_finished_record_write_nothing(start: Start, tmp_path: Path
 # ---------------------------------------------------------------------- one moment
 
 
+@pytest.mark.slow
 def test_whatever_is_read_while_it_grows_is_of_one_moment(start: Start, tmp_path: Path, monkeypatch: Any):
     # A log of 60 kB is carried over again and again, and rows are rewritten in pages that others had.
     monkeypatch.setattr(_store_file, "LOG_SIZE", 60_000)

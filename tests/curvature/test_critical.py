@@ -330,6 +330,7 @@ def test_it_takes_the_side_that_falls_further():
     assert out.taken and float(x[0]) < 0  # the cubic helps on the left
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ["tanh", "gelu"])
 def test_out_of_zeros_a_network_gets_going(activation):
     module = network(activation, 0, outputs=1)

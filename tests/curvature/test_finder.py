@@ -41,6 +41,7 @@ def test_newton_s_steps_solve_a_parabola_at_once(method):
     torch.testing.assert_close(x, centre, rtol=0, atol=1e-6)  # a gradient 1e-8 of the first
 
 
+@pytest.mark.slow
 def test_the_gradient_s_norm_goes_down_to_a_parabola_s_centre():
     objective, x, centre = quadratic(torch.linspace(1, 3, 12))
     search = find(objective, method="gradient-norm", steps=300, tolerance=1e-6)
@@ -81,6 +82,7 @@ def test_a_network_is_brought_to_a_critical_point_and_back_to_it():
     assert search.ended == "gradient vanishes" and critical_point(objective, negligible=1e-6).kind == "minimum"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_it_ends_with_a_reason_and_tells_its_way(method):
     objective = regression()

@@ -27,6 +27,7 @@ def loss(outputs: Tensor, batch: tuple[Tensor, Tensor]) -> Tensor:
     return F.cross_entropy(outputs, batch[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_gauss_newton_is_the_dense_one(name, build):
     objective, module = build(name, dtype=torch.float64)
@@ -43,6 +44,7 @@ def test_gauss_newton_is_the_dense_one(name, build):
     assert float(torch.linalg.eigvalsh(found)[0]) > -1e-12 * float(found.norm())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_fisher_is_the_dense_one(name, build):
     objective, module = build(name, dtype=torch.float64)

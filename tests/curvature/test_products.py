@@ -34,6 +34,7 @@ def relative(found: Tensor, truth: Tensor) -> float:
     return float((found.double() - truth).norm() / truth.norm())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["reused", "fresh"])
 @pytest.mark.parametrize("name", [*SMOOTH, "pooled"])
 def test_products_are_those_of_the_dense_hessian(name, way, build, truth):
@@ -45,6 +46,7 @@ def test_products_are_those_of_the_dense_hessian(name, way, build, truth):
     assert hessian.way == way and hessian.products == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mlp", "cnn", "pooled", LONG[0]])
 def test_forward_over_reverse_is_exact_too(name, build, truth):
     objective, _ = build(name)
@@ -53,6 +55,7 @@ def test_forward_over_reverse_is_exact_too(name, build, truth):
     assert relative(hessian @ vector, truth(name) @ vector.double()) < 2e-5  # as above
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMOOTH)
 def test_finite_differences_come_near(name, build, truth):
     objective, _ = build(name)
@@ -80,6 +83,7 @@ def test_the_gradient_comes_with_the_graph(build):
     torch.testing.assert_close(hessian.gradient(), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", products.get_args(products.Way))
 def test_products_follow_the_tensors(way, build, hessian_of):
     objective, module = build("mlp", dtype=torch.float64)
@@ -99,6 +103,7 @@ def test_products_follow_the_tensors(way, build, hessian_of):
         assert relative(before, hessian_of(objective) @ vector) < 1e-7
 
 
+@pytest.mark.slow
 def test_products_follow_modes_and_running_statistics(build, hessian_of):
     objective, module = build("cnn", dtype=torch.float64)
     hessian, vector = Hessian(objective, way="reused", check=False), probe(objective.size).double()
@@ -216,6 +221,7 @@ def test_the_step_of_finite_differences_is_found(build, truth):
     assert relative(hessian @ vector, truth("pooled") @ vector.double()) < 0.05  # as it says itself
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["train", "eval", "no-dropout"])
 def test_nothing_is_changed(mode, build):
     objective, module = build("cnn", mode=mode)

@@ -76,6 +76,7 @@ def test_a_line_between_two_points():
     assert x.tolist() == [3, 0, 0]
 
 
+@pytest.mark.slow
 def test_a_network_is_as_it_was_and_the_same_twice():
     objective, trajectory = trained()
     before = state(objective)
@@ -86,6 +87,7 @@ def test_a_network_is_as_it_was_and_the_same_twice():
     assert one.stated == "modules in training mode, the same random numbers for each batch (seed 0)"
 
 
+@pytest.mark.slow
 def test_a_grid_holds_what_is_computed_point_by_point():
     objective, _ = trained()
     direction = random_direction(objective, seed=4)
@@ -122,6 +124,7 @@ def test_losses_that_are_no_numbers_are_kept():
     assert x.item() == 1
 
 
+@pytest.mark.slow
 def test_a_limit_on_losses_makes_the_grid_coarser():
     objective, _ = bowl(num_batches=3)
     whole = plane(objective, U, V, num=17)
@@ -206,6 +209,7 @@ def test_the_end_is_added_where_the_trajectory_has_thinned_it_out():
     assert path.share == pytest.approx(first.share + second.share, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_plane_shows_the_whole_path():
     objective, trajectory = trained()
     first, second = principal_directions(objective, trajectory)

@@ -109,6 +109,7 @@ def test_the_diagonal_lies_within_its_errors(symmetric):
     assert float((found.values - matrix.diag()).norm() / matrix.diag().norm()) < 0.05
 
 
+@pytest.mark.slow
 def test_the_diagonal_of_a_network(build, truth):
     objective, _ = build("mlp", dtype=torch.float64)
     found = diagonal(Hessian(objective, check=False), basis=objective.size)

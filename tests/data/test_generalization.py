@@ -124,6 +124,7 @@ def test_where_evaluation_turned_early_stopping_comes_first():
     assert found.remedies[0] == "early-stopping" and "epoch 8" in found.advice[0] and "epoch 8" in found.says
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exponent, helps", [(0.6, True), (0.02, False)])
 def test_the_learning_curve_says_whether_more_data_would_help(exponent, helps):
     sizes = np.array([100, 200, 400, 800, 1600])

@@ -22,6 +22,7 @@ def table(num_samples: int = 500, num_features: int = 4, seed: int = 0) -> np.nd
     return generator.normal(size=(num_samples, num_features)) * [1, 100, 1e-3, 5] + [0, 1e4, 3, -2]
 
 
+@pytest.mark.slow
 @quick
 @given(
     rows=st.lists(st.tuples(finite, finite), min_size=1, max_size=40),

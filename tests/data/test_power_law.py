@@ -14,6 +14,7 @@ from unstuck.errors import MisuseError
 SIZES = np.array([100, 200, 400, 800, 1600, 3200])
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(floor=st.floats(0, 0.3), factor=st.floats(0.5, 5), exponent=st.floats(0.15, 1.2))
 def test_a_power_law_is_found_where_there_is_one(floor, factor, exponent):

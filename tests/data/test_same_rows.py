@@ -38,6 +38,7 @@ def first_equal(rows) -> list[int]:
 few = st.sampled_from([0.0, -0.0, 1.0, 2.0, 0.1, float("nan"), float("inf"), 1e300])
 
 
+@pytest.mark.slow
 @quick
 @given(rows=st.lists(st.tuples(few, few, few), min_size=1, max_size=30))
 @pytest.mark.parametrize("kind", ["float64", "float32", "float16"])
@@ -95,6 +96,7 @@ def test_rows_whose_hashes_agree_by_chance_are_told_apart(monkeypatch):
     assert same_rows(values).tolist() == first_equal(values)
 
 
+@pytest.mark.slow
 def test_hashes_of_structured_rows_do_not_agree():
     """Small whole numbers in float64 have 44 low bits of zero, which multiplication alone never mixes into the rest."""
     grid = np.stack(np.meshgrid(*[np.arange(60.0)] * 3), axis=-1).reshape(-1, 3)

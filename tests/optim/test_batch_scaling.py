@@ -234,6 +234,7 @@ def test_adam_by_the_root_makes_the_same_way_and_by_the_linear_rule_does_not(mak
     assert abs(by_line[0] - mean) > 0.09 and by_line[1] > 1.5 * variance
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("half_lives", "drift"), [(None, 0.05), (True, 0.03)])
 def test_lamb_drifts_and_decays_alike(half_lives, drift):
     """Gradients are noise alone: how far weights spread, and what is left of where they were, after as many samples.

@@ -211,6 +211,7 @@ class Shift:
         return (args[0] + self.by,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "register",
     [
@@ -408,6 +409,7 @@ OPTIMIZERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", OPTIMIZERS)
 def test_a_step_is_the_one_that_the_script_would_make(trained, kind):
     """The oracle is the script: its own next step, with the moments it had."""

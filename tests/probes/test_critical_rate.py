@@ -24,6 +24,7 @@ def parabola(w, rate, curvature=CURVATURE, steps=1, optimizer=torch.optim.SGD, *
     return script
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [1e-4, 1e-2, 0.1, 0.4, 0.6, 1.99, 3.0, 1e3])
 @pytest.mark.parametrize("curvature", [1.0, 30.0])
 def test_it_is_within_a_factor_of_two_of_the_closed_form(bench_of, rate, curvature):

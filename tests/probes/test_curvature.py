@@ -31,6 +31,7 @@ def symmetric(values, seed=0):
     return basis @ torch.diag(torch.tensor(values, dtype=torch.float64)) @ basis.T
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("values", [[5.0, 1.0, 0.5, 0.1], [3.0, 1.0, 0.0, -2.0], [-1.0, -2.0, -3.0], [7.0]])
 def test_extremes_of_a_small_hessian_are_exact(bench_of, values):
     """With as many products as directions, Lanczos is a change of basis: only rounding is left."""
@@ -70,6 +71,7 @@ def test_the_gradient_is_that_of_the_mean_loss(bench_of):
     assert found["loss"] == pytest.approx(float(0.5 * at @ at + 3 * at.sum()))
 
 
+@pytest.mark.slow
 def test_a_network_against_the_whole_hessian(bench_of):
     """The oracle is `torch.autograd.functional.hessian` over all weights of the mean loss."""
     torch.manual_seed(0)
@@ -187,6 +189,7 @@ def test_on_a_slope_there_is_no_critical_point(bench_of):
     assert found["loss"] == pytest.approx(float(0.5 * at @ symmetric([3.0, 2.0, 1.0]) @ at))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "bound"), [({}, 2.0), ({"momentum": 0.9}, 3.8), ({"momentum": 0.5, "nesterov": True}, 1.5)]
 )

@@ -37,6 +37,7 @@ def parts(bench, seconds=20.0, **settings):
     return found
 
 
+@pytest.mark.slow
 def test_a_saddle_with_its_way_out(bench_of):
     """There the Hessian pairs each of the first weights with one of the second: as many curve up as down, and the blocks are zero."""
     found = parts(bench_of(product_of_two()))
@@ -55,6 +56,7 @@ def test_a_saddle_with_its_way_out(bench_of):
     assert not any("failed" in part for group in found.values() for part in group)
 
 
+@pytest.mark.slow
 def test_the_tensors_are_left_as_they_were(bench_of):
     bench = bench_of(product_of_two())
     parts(bench)
@@ -66,6 +68,7 @@ def test_what_is_not_wanted_is_left_out(bench_of):
     assert set(found) == {"point", "rate", "escape", "cost"}
 
 
+@pytest.mark.slow
 def test_a_slope_has_no_way_out(bench_of):
     found = parts(bench_of(product_of_two(0.5)), with_density=False, with_layers=False)
     assert found["point"][0]["kind"] == "not critical"
@@ -94,6 +97,7 @@ def test_a_network_too_large_still_has_its_critical_rate(bench_of, monkeypatch):
     assert set(found) == {"none", "rate"}
 
 
+@pytest.mark.slow
 def test_a_part_that_fails_costs_no_other(bench_of, monkeypatch):
     def fails(*_, **__):
         raise RuntimeError("no")

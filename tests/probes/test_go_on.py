@@ -68,6 +68,7 @@ def bench_loss(bench, batches):
     return bench.loss(batches)
 
 
+@pytest.mark.slow
 def test_finished_training_gets_no_further(bench_of):
     found = go_on(bench_of(regression(100)), Clock(10))
     assert found["losses"][-1] == pytest.approx(found["losses"][0], abs=1e-4)
@@ -90,6 +91,7 @@ def test_samples_of_which_nothing_holds_for_others_only_help_themselves(bench_of
     assert found["losses"][-1] > found["losses"][0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("share", "most", "steps"), [(1.0, 2000, 20), (2.0, 2000, 40), (1.0, 8, 8), (0.01, 2000, 4)])
 def test_how_far_it_goes(bench_of, share, most, steps):
     w = torch.ones(1, requires_grad=True)

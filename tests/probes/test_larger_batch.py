@@ -32,6 +32,7 @@ def test_the_mean_of_several_batches_is_less_noisy(bench_of):
     assert several < single
 
 
+@pytest.mark.slow
 def test_one_update_on_several_batches_is_one_on_their_mean(bench_of):
     """A step of rate r goes r of the way to the mean of all numbers in it."""
     bench = bench_of(noisy())
@@ -41,6 +42,7 @@ def test_one_update_on_several_batches_is_one_on_their_mean(bench_of):
     assert bench.learned[0].item() == pytest.approx(RATE * float(torch.stack(numbers).mean()), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_updates_that_diverge_are_told(bench_of):
     found = larger_batch(bench_of(noisy(rate=1.9)), Clock(10), times=4, most=20)
     assert all(loss is not None for loss in found["losses"])

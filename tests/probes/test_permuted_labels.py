@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -34,6 +35,7 @@ def test_labels_that_follow_are_learned_for_others_too(bench_of):
     assert found["losses"][1] < found["losses"][0]
 
 
+@pytest.mark.slow
 def test_a_coin_is_learned_for_nobody_else(bench_of):
     found = permuted_labels(bench_of(training(follow=False)), Clock(10))
     assert all(abs(score - 0.5) < 0.12 for score in found["scores"][1:])
@@ -47,6 +49,7 @@ def test_without_time_nothing_is_tried(bench_of):
     assert permuted_labels(bench_of(training(follow=True)), Clock(0.0)) is None
 
 
+@pytest.mark.slow
 def test_labels_of_the_bench_stay_as_they_are(bench_of):
     bench = bench_of(training(follow=True))
     before = [t.clone() for tape in bench.tapes for t in tape.data]

@@ -298,6 +298,7 @@ FORWARDS = [
 each_forward = pytest.mark.parametrize("make", FORWARDS, ids=lambda make: make.__name__)
 
 
+@pytest.mark.slow
 @each_forward
 def test_the_very_loss_is_computed_again(sealed, make):
     forward = make()
@@ -305,6 +306,7 @@ def test_the_very_loss_is_computed_again(sealed, make):
     assert torch.equal(replayed(tape), computed(forward))
 
 
+@pytest.mark.slow
 @each_forward
 def test_its_gradient_too(sealed, make):
     """Where modules and tensors are replaced by the same ones, the gradient is the script's own."""
@@ -534,6 +536,7 @@ def test_too_many_calls_are_refused():
 # ---------------------------------------------------------------------- nothing stays alive
 
 
+@pytest.mark.slow
 @each_forward
 def test_nothing_of_the_graph_stays_alive(sealed, make):
     """When the script lets go of its loss, all that was computed is gone, and no garbage has to be collected."""

@@ -43,11 +43,13 @@ def test_decay_that_keeps_the_weights_small(bench_of):
     assert bench.optimizer().param_groups[0]["weight_decay"] == 1.0
 
 
+@pytest.mark.slow
 def test_decay_that_hardly_matters(bench_of):
     found = unregularized(bench_of(training(mlp(), weight_decay=1e-6)), Clock(20), most=20)
     assert found["without"] == pytest.approx(found["kept"], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_dropout_that_is_in_the_way(bench_of):
     bench = bench_of(training(mlp(dropout=0.95)))
     found = unregularized(bench, Clock(20), most=100)
@@ -56,6 +58,7 @@ def test_dropout_that_is_in_the_way(bench_of):
     assert [m.p for m in bench.modules[0].modules() if isinstance(m, nn.Dropout)] == [0.95]
 
 
+@pytest.mark.slow
 def test_both_begin_at_the_same_place(bench_of):
     bench = bench_of(training(mlp(), weight_decay=1e-6))
     first = unregularized(bench, Clock(20), most=10)

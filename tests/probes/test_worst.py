@@ -46,6 +46,7 @@ def found(trained):
     return look
 
 
+@pytest.mark.slow
 def test_exchanged_labels_are_told_with_their_pictures(found):
     x, y = pictures()
     y[[3, 20, 33]] = 1 - y[[3, 20, 33]]
@@ -56,6 +57,7 @@ def test_exchanged_labels_are_told_with_their_pictures(found):
     assert all(s["input"]["kind"] == "image" and s["input"]["height"] == 8 for s in made["samples"])
 
 
+@pytest.mark.slow
 def test_a_network_that_is_always_right_has_none(found):
     x, y = pictures()
     made = found(script(F.cross_entropy, x, y, nn.Sequential(nn.Flatten(), nn.Linear(64, 2))))
@@ -83,6 +85,7 @@ def test_large_pictures_leave_the_record_small(found):
     assert len(json.dumps(made)) < 50_000 and MOST_LETTERS < 50_000
 
 
+@pytest.mark.slow
 def test_a_loss_of_its_own_tells_nothing(found):
     x, _ = pictures()
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))

@@ -46,6 +46,7 @@ class Wrong(_c.Compiled):
 
 
 # Both add and multiply the same numbers one by one: some roundings, more where means are taken over 300 units.
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CELLS)
 def test_compiled_kernels_do_what_tensor_operations_do(name):
     made = _c.Compiled(programs(name), torch.float64)

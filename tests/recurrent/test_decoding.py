@@ -87,6 +87,7 @@ def slow_beam(model: Model, state: dict, *, start: int, stop: int, max_length: i
     return sorted(complete, key=lambda item: -item[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [STOP, None])
 @pytest.mark.parametrize("alpha", [0.0, 0.7, 2.0, -1.0])
 def test_a_beam_that_holds_all_sequences_is_brute_force(stop, alpha):
@@ -149,6 +150,7 @@ def test_stopping_when_as_many_as_the_width_are_complete_is_cheaper_and_may_miss
     assert costs["width"] < costs["exact"] and misses > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [STOP, None])
 @pytest.mark.parametrize("stopping, alpha", [("exact", 0.0), ("width", 0.0), ("width", 1.0)])
 def test_of_width_one_it_is_greedy(stop, stopping, alpha):
@@ -175,6 +177,7 @@ def test_greedy_by_hand():
         assert float(decoded.scores[i, 0]) == pytest.approx(total, rel=1e-12)  # float64
 
 
+@pytest.mark.slow
 def test_all_at_once_are_as_one_by_one():
     model = Model(5, 1, spread=2)
     options = {"stop": STOP, "max_length": 6}

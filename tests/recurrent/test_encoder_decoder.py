@@ -48,6 +48,7 @@ def test_the_encoder_is_torch_s_on_packed_sequences(layer, levels):
     torch.testing.assert_close(last, torch.cat([final[-2], final[-1]], dim=1), rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", LAYERS)
 @pytest.mark.parametrize("attention", ["additive", "general", "dot"])
 def test_what_is_padded_changes_nothing(layer, attention):
@@ -68,6 +69,7 @@ def test_a_logit_knows_only_the_tokens_before_it(layer):
     assert torch.equal(before[:, :3], after[:, :3]) and not torch.equal(before[:, 3], after[:, 3])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", LAYERS)
 @pytest.mark.parametrize("width", [1, 4])
 def test_decoded_log_probabilities_are_those_of_the_teacher_forced_model(layer, width):

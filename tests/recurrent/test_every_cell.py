@@ -19,6 +19,7 @@ def test_its_docstring_says_where_it_is_from_and_what_its_settings_are(name):
     assert all(p.default is not p.empty and f"{p.name}:" in text for p in settings if p.name != "high")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CELLS)
 def test_a_new_layer_gives_finite_states_that_depend_on_all_parameters(name):
     torch.manual_seed(0)

@@ -58,6 +58,7 @@ LAYERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
 @pytest.mark.parametrize("name", LAYERS)
 def test_it_is_what_autograd_says_of_the_whole_sequence(name):
@@ -145,6 +146,7 @@ def test_only_the_last_steps_are_looked_at_with_max_lag():
 DRAWN = math.log10(3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, at_10, at_50, steps",
     [

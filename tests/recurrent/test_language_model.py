@@ -117,6 +117,7 @@ def test_tied_weights_are_one_parameter_that_learns_from_both_ends():
     assert tied.output.weight is tied.embedding.weight
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 @pytest.mark.parametrize("how", ["greedy", "beam", "sample"])
 def test_what_it_generates_has_the_probability_that_it_gives_it(cell, how):

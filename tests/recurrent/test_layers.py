@@ -61,6 +61,7 @@ SHAPES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
 @pytest.mark.parametrize("given", [False, True], ids=["from zero", "from states"])
 @pytest.mark.parametrize("settings", SHAPES, ids=str)

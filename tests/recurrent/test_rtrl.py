@@ -74,6 +74,7 @@ def streams(layer: Recurrent) -> tuple[Tensor, Tensor]:
     return normal(TIME, BATCH, INPUT, seed=1), normal(TIME, BATCH, layer.proj_size or HIDDEN, seed=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mode", "chunk"), [("block", 5), ("stepwise", 1)])
 @pytest.mark.parametrize(("cell", "settings"), CELLS, ids=lambda v: getattr(v, "__name__", str(v)))
 def test_with_a_loss_at_every_step_it_is_the_gradient_through_all_time(cell, settings, mode, chunk):

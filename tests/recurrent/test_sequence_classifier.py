@@ -35,6 +35,7 @@ def by_hand(model: SequenceClassifier, sequence: Tensor) -> Tensor:
     return model.output.weight @ seen + model.output.bias
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("reads", ["last", "mean"])
 @pytest.mark.parametrize("bidirectional", [False, True])

@@ -43,6 +43,7 @@ def window(layer: nn.Module, x: Tensor, stop: int, every: int, through: int) -> 
     return outputs, gradients(layer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("every", "through"), [(4, 4), (3, 5), (2, 8)])
 @pytest.mark.parametrize("kind", KINDS, ids=lambda k: f"{k.__module__}.{k.__name__}")
 def test_each_gradient_is_that_through_the_last_steps(kind, every, through):

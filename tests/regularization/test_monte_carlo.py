@@ -29,6 +29,7 @@ def test_what_is_sampled_drops_and_is_in_evaluation_otherwise():
         pass
 
 
+@pytest.mark.slow
 def test_mean_and_spread_are_those_on_paper():
     """One output of ten units, each 1 or 0: mean 10, variance 10 (1 - keep) / keep, and the same as of a list of all samples."""
     model = nn.Sequential(Dropout(0.8), nn.Linear(10, 1, bias=False, dtype=torch.float64))

@@ -140,6 +140,7 @@ def test_a_training_is_pruned_by_the_schedule():
 # ---------------------------------------------------------------------- nothing comes back
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("make", "settings"), [
     (torch.optim.SGD, {"momentum": 0.9, "nesterov": True}), (torch.optim.Adam, {"amsgrad": True}),
     (torch.optim.AdamW, {"weight_decay": 0.1}),

@@ -69,6 +69,7 @@ LAYERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LAYERS)
 def test_memory_is_what_autograd_says(name):
     module = LAYERS[name]

@@ -65,6 +65,7 @@ def coverage(x: torch.Tensor, sample: torch.Tensor, parts: int = 7) -> float:
     return float((counts / every).min() * x.numel() / sample.numel())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "shape, layout",
     [

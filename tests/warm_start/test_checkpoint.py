@@ -98,6 +98,7 @@ def test_another_model_is_a_checkpoint():
 # ---------------------------------------------------------------------- prefixes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "there", ["", "module.", "_orig_mod.", "model.", "model.module.", "lightning.net.", "_orig_mod.module."]
 )
