@@ -147,6 +147,6 @@ def report_curvature(verdict: Any, record: Any, json_file: Path | None, html_fil
 
         write_page(verdict, record, html_file)
     if not quiet:
-        from rich.console import Console
+        from unstuck.cli._formats import print_page
 
         print_page(curvature.render(record), to_stderr=True)

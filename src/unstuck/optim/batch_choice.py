@@ -22,12 +22,14 @@ class Own:
     """A training as it was made.
 
     Attributes:
-        size: Samples in a batch.
+        size: Samples in an update: in a batch, or in all batches whose gradients are added up for it.
         adaptive: Its optimizer divides by the size of past gradients, as Adam does.
         total: Samples in the training set; infinite where that isn't known.
         besides: Seconds that an update took besides what `Timing` has in it: loading data, printing.
         stable: How many times its learning rate is still stable.
         grows: The loss is a sum over the batch, not a mean, so that the gradient grows with the batch by itself.
+        num_batches: Batches to an update.
+        adds: Their gradients are added up, not averaged: losses aren't divided by the number of batches.
     """
 
     size: int
@@ -36,6 +38,17 @@ class Own:
     besides: float = 0.0
     stable: float = math.inf
     grows: bool = False
+    num_batches: int = 1
+    adds: bool = False
+
+    @property
+    def micro_size(self) -> int:
+        """Samples in a batch."""
+        return self.size // self.num_batches
+
+    def gradient(self, size: int, num_batches: int) -> float:
+        """How long the gradient of an update of so many samples in so many batches is, relative to that of the mean loss."""
+        return (size / num_batches if self.grows else 1) * (num_batches if self.adds else 1)
 
 
 @dataclass(frozen=True)
@@ -43,7 +56,7 @@ class Option:
     """A batch size, and what it comes to; all but `seconds` is relative to the training as it was made.
 
     Attributes:
-        size: Samples in a batch.
+        size: Samples in an update.
         seconds: Of an update, with what is done besides.
         updates: To where the training got, with the rate that goes with the size.
         samples: To where it got.
@@ -53,6 +66,7 @@ class Option:
         rate: What the learning rate is multiplied by.
         is_capped: The rate would go higher than is stable; held there it takes more updates.
         fits: An update fits into memory.
+        num_batches: Batches that the samples of an update come in.
     """
 
     size: int
@@ -65,6 +79,12 @@ class Option:
     rate: float
     is_capped: bool = False
     fits: bool = True
+    num_batches: int = 1
+
+    @property
+    def micro_size(self) -> int:
+        """Samples in a batch."""
+        return self.size // self.num_batches
 
 
 @dataclass(frozen=True)
@@ -72,13 +92,15 @@ class Choice:
     """Batch sizes, and the one that is recommended.
 
     Attributes:
-        options: By size, ascending; the training's own among them.
+        options: By size, ascending; the training's own among them. Of one that adds up batches each size comes in the fastest way that
+            fits into memory, and its own size twice where another way is faster.
         own: Its size.
         recommended: The size that is recommended: its own where no other is clearly better.
         fastest: The size with the least predicted time of those that fit.
         why: Why it is its own: "fastest", or "unclear" where others are faster, but by little, or with an interval that reaches 1;
             "busy" where updates waited for the processor, so that their times say nothing; "" where it is another.
         beyond: The size that would be faster still, but doesn't fit into memory; 0 where there is none.
+        num_batches: Batches to an update of what is recommended.
     """
 
     options: tuple[Option, ...]
@@ -87,6 +109,7 @@ class Choice:
     fastest: int
     why: str = ""
     beyond: int = 0
+    num_batches: int = 1
 
     def __getitem__(self, size: int) -> Option:
         return next(option for option in self.options if option.size == size)
@@ -102,11 +125,12 @@ def choose(
     most: float = math.inf,
     clear: float = CLEAR,
     busy: float = BUSY,
+    sizes: Sequence[int] = (),
 ) -> Choice:
     """The batch size of least predicted time to where a training got.
 
     Args:
-        own: The training as it was made; its batch size must be among those timed.
+        own: The training as it was made; its batch size, and where it adds up batches their number, must be among those timed.
         timing: Seconds of an update by batch size.
         scales: Noise scales along the training.
         weights: How much of its updates each of them stands for.
@@ -114,6 +138,7 @@ def choose(
         most: Largest batch size that is recommended; others are still in the options.
         clear: Share of the time that must be saved.
         busy: Share of the time without a processor above which no size is recommended.
+        sizes: Samples to an update that are options beside those that were timed in one batch, where batches are added up.
 
     Returns:
         All sizes that were timed, and the recommended one.
@@ -127,11 +152,11 @@ def choose(
         where there is little noise, and as long as that times the signal's share where there is much (Malladi et al. 2022), are taken
         to be half way between: both are within the interval.
     """
-    if own.size not in timing.sizes:
-        raise MisuseError(f"the own batch size, {own.size}, must be among those that are timed: {timing.sizes}")
-    here = timing.update(own.size) + own.besides
+    if own.micro_size not in timing.sizes:
+        raise MisuseError(f"the own batch size, {own.micro_size}, must be among those that are timed: {timing.sizes}")
     options = tuple(
-        _option(size, own, timing, scales, weights, here, fits=size <= max(fits, own.size)) for size in timing.sizes
+        _option(size, num_batches, own, timing, scales, weights, fits=size // num_batches <= max(fits, own.micro_size))
+        for size, num_batches in _ways(own, timing, fits, sizes)
     )
     open_to_us = [o for o in options if o.fits and o.size <= max(most, own.size)]
     fastest = min(open_to_us, key=lambda o: o.time)
@@ -148,16 +173,36 @@ def choose(
         fastest.size,
         "busy" if is_busy else "" if best is not None else "fastest" if fastest.time > 1 - _TIE else "unclear",
         0 if beyond.fits or beyond.time > (1 - _TIE) * fastest.time else beyond.size,
+        own.num_batches if best is None else best.num_batches,
     )
+
+
+def _ways(own: Own, timing: Timing, fits: float, sizes: Sequence[int]) -> list[tuple[int, int]]:
+    """Samples to an update and the batches they come in, ascending: all in one, or the fastest way where batches are added up."""
+    if own.num_batches == 1:
+        return [(size, 1) for size in timing.sizes]
+    found = {(own.size, own.num_batches)}
+    for size in {own.size, *timing.sizes, *sizes}:
+        ways = [n for n in timing.sizes if size % n == 0 and n <= max(fits, own.micro_size)]
+        if ways:
+            found.add((size, size // _fastest(size, ways, own, timing)))
+    return sorted(found, key=lambda way: (way[0], -way[1]))
+
+
+def _fastest(size: int, ways: Sequence[int], own: Own, timing: Timing) -> int:
+    """The batch size by which so many samples make an update fastest; the own one, or else the largest, of those that are alike."""
+    seconds = {n: timing.update(n, size // n) for n in ways}
+    alike = [n for n in ways if seconds[n] <= (1 + _TIE) * min(seconds.values())]
+    return own.micro_size if own.micro_size in alike else max(alike)
 
 
 def _option(
     size: int,
+    num_batches: int,
     own: Own,
     timing: Timing,
     scales: Sequence[NoiseScale],
     weights: Sequence[float],
-    here: float,
     *,
     fits: bool,
 ) -> Option:
@@ -173,11 +218,10 @@ def _option(
         wanted = [w * rate / stable for w in wanted]
         rate, is_capped = stable, True
     # loading may take as long for each sample, or for each batch: the worse of both is taken
-    seconds = timing.update(size) + own.besides * max(1.0, size / own.size)
-    ratio = seconds / here
-    apart = (
-        0.0 if size == own.size else 2 * math.hypot(_relative_error(timing, size), _relative_error(timing, own.size))
-    )
+    seconds = timing.update(size // num_batches, num_batches) + own.besides * max(1.0, size / own.size)
+    ratio = seconds / (timing.update(own.micro_size, own.num_batches) + own.besides)
+    errors = [_relative_error(timing, n // count, count) for n, count in ((size, num_batches), (own.size, own.num_batches))]
+    apart = 0.0 if (size, num_batches) == (own.size, own.num_batches) else 2 * math.hypot(*errors)
     return Option(
         size,
         seconds,
@@ -186,12 +230,13 @@ def _option(
         wanted[0] * ratio,
         min(wanted) * ratio * max(0.0, 1 - apart),
         max(wanted) * ratio * (1 + apart),
-        rate * own.size / size if own.grows else rate,
+        # an adaptive optimizer divides by the length of the gradient
+        rate if own.adaptive else rate * own.gradient(own.size, own.num_batches) / own.gradient(size, num_batches),
         is_capped,
         fits,
+        num_batches,
     )
 
 
-def _relative_error(timing: Timing, size: int) -> float:
-    at = timing.sizes.index(size)
-    return timing.errors[at] / timing.seconds[at]
+def _relative_error(timing: Timing, size: int, num_batches: int) -> float:
+    return timing.error(size, num_batches) / timing.update(size, num_batches)

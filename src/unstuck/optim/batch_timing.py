@@ -7,6 +7,7 @@ of the processor they are that thread's own time, which a busy machine changes l
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import statistics
 import time
@@ -62,6 +63,9 @@ class Timing:
         waited: Share of the time, from 0 to 1, in which this thread had no processor, though it had work: other programs had it, and
             torch's threads wait for one another then, so that times are theirs and not the batch's. 0 where it can't be told, or
             doesn't matter as only this thread's own time was taken.
+        saved: Seconds that each further batch of the same update takes less than an update with it alone: the optimizer's step, less the
+            adding up of gradients. 0 where no update of several batches was timed.
+        accumulated: Batch size, batches to an update, seconds and standard error of the update of several batches that was timed.
     """
 
     sizes: tuple[int, ...]
@@ -69,22 +73,40 @@ class Timing:
     errors: tuple[float, ...]
     lines: tuple[Line, ...]
     waited: float = 0.0
+    saved: float = 0.0
+    accumulated: tuple[int, int, float, float] | None = None
 
-    def update(self, size: float) -> float:
-        """Seconds of an update with batches of this size: as measured where it was, else by the line."""
+    def update(self, size: float, num_batches: int = 1) -> float:
+        """Seconds of an update with one or several batches of this size: as measured where it was, else by the line."""
+        if self.accumulated is not None and (size, num_batches) == self.accumulated[:2]:
+            return self.accumulated[2]
         measured = dict(zip(self.sizes, self.seconds, strict=True)).get(size)  # pyright: ignore[reportArgumentType, reportCallIssue]
-        return measured if measured is not None else next(line for line in self.lines if size <= line.upto)(size)
+        each = measured if measured is not None else next(line for line in self.lines if size <= line.upto)(size)
+        return each + (num_batches - 1) * (each - min(self.saved, each))
 
-    def epoch(self, size: int, num_samples: int) -> float:
-        """Seconds of a pass over so many samples with batches of this size, the last of which may be smaller."""
-        whole, rest = divmod(num_samples, size)
-        return whole * self.update(size) + (self.update(rest) if rest else 0.0)
+    def error(self, size: int, num_batches: int = 1) -> float:
+        """Standard error of that time, in seconds, where batches of this size were timed."""
+        if self.accumulated is None:
+            return self.errors[self.sizes.index(size)]
+        micro_size, count, _, error = self.accumulated
+        if (size, num_batches) == (micro_size, count):
+            return error
+        of_saved = math.hypot(count * self.errors[self.sizes.index(micro_size)], error) / (count - 1)
+        return math.hypot(num_batches * self.errors[self.sizes.index(size)], (num_batches - 1) * of_saved)
+
+    def epoch(self, size: int, num_samples: int, num_batches: int = 1) -> float:
+        """Seconds of a pass over so many samples with one or several batches of this size to an update; the last may be smaller."""
+        whole, rest = divmod(num_samples, size * num_batches)
+        full, part = divmod(rest, size)
+        last = (self.update(size, full) if full else 0.0) + (self.update(part) if part else 0.0)
+        return whole * self.update(size, num_batches) + last - (self.saved if full and part else 0.0)
 
 
 def time_batches(
-    step: Callable[[int], object],
+    step: Callable[..., object],
     sizes: Sequence[int],
     *,
+    accumulated: tuple[int, int] | None = None,
     keeps: Sequence[Any] = (),
     repeats: int = 9,
     warm_up: int = 2,
@@ -95,8 +117,9 @@ def time_batches(
     """Times an update with batches of several sizes.
 
     Args:
-        step: Makes an update with a batch of the size it is given.
+        step: Makes an update with a batch of the size it is given; with `accumulated` also given how many batches of it.
         sizes: Batch sizes; small ones are timed first, and where time runs out large ones are left out.
+        accumulated: Batch size, among `sizes`, and batches to an update, two or more: an update of several batches that is timed too.
         keeps: Modules and optimizers that are afterwards as they were; see `unchanged`.
         repeats: Measurements of each size, one of all sizes after the other.
         warm_up: Updates before them with each size.
@@ -110,34 +133,51 @@ def time_batches(
     Raises:
         MisuseError: No size is given, or one below 1.
     """
-    wanted = sorted(set(sizes))
-    if not wanted or wanted[0] < 1:
+    if not sizes or min(sizes) < 1:
         raise MisuseError(f"batch sizes are {list(sizes)}, but must be at least one, each 1 or more")
+    several = [accumulated] if accumulated is not None else []
+    least = max(least, *(size * count for size, count in several), 0)
+    wanted = sorted({*((size, 1) for size in sizes), *several}, key=lambda key: (key[0] * key[1], -key[1]))
+
+    def make(key: tuple[int, int]) -> None:
+        step(*(key if key[1] > 1 else key[:1]))
+
     clock = clock_for(torch.device(device))
     with unchanged(*keeps):
-        end, counts = time.perf_counter() + seconds, dict[int, int]()
-        for size in wanted:
+        end, counts = time.perf_counter() + seconds, dict[tuple[int, int], int]()
+        for key in wanted:
             began = time.perf_counter()
             for _ in range(max(1, warm_up)):
                 before = clock()
-                step(size)
+                make(key)
                 took = clock() - before
-            counts[size] = max(1, math.ceil(_SHORTEST / max(took, 1e-9)))
+            counts[key] = max(1, math.ceil(_SHORTEST / max(took, 1e-9)))
             spent = time.perf_counter() - began
-            if time.perf_counter() + 8 * spent > end and size >= least:
+            if time.perf_counter() + 8 * spent > end and key[0] * key[1] >= least and key[1] == 1:
                 break  # the next one takes twice as long, and three times that for its repeats
-        found: dict[int, list[float]] = {size: [] for size in counts}
+        found: dict[tuple[int, int], list[float]] = {key: [] for key in counts}
         began, ours = time.perf_counter(), time.thread_time()
         for repeat in range(repeats):
             if repeat >= 3 and time.perf_counter() > end:
                 break
-            for size, count in counts.items() if repeat % 2 else reversed(counts.items()):
+            for key, count in counts.items() if repeat % 2 else reversed(counts.items()):
                 before = clock()
                 for _ in range(count):
-                    step(size)
-                found[size].append((clock() - before) / count)
+                    make(key)
+                found[key].append((clock() - before) / count)
         waited = 1 - (time.thread_time() - ours) / (time.perf_counter() - began)
-    return summarized(found, waited=max(0.0, waited) if clock is time.perf_counter else 0.0)
+    timing = summarized(
+        {size: found[size, n] for size, n in found if n == 1}, waited=max(0.0, waited) if clock is time.perf_counter else 0.0
+    )
+    return timing if accumulated is None else _with_several(timing, accumulated, found[accumulated])
+
+
+def _with_several(timing: Timing, accumulated: tuple[int, int], found: Sequence[float]) -> Timing:
+    """The timing, and what it tells of updates of several batches."""
+    size, count = accumulated
+    seconds = statistics.median(found)
+    saved = (count * timing.update(size) - seconds) / (count - 1)
+    return dataclasses.replace(timing, saved=saved, accumulated=(size, count, seconds, _error(found)))
 
 
 def summarized(found: dict[int, list[float]], *, waited: float = 0.0) -> Timing:

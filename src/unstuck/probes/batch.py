@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -14,6 +15,7 @@ from unstuck.optim.batch_choice import Choice, Own, choose
 from unstuck.optim.batch_memory import MemoryLimit, memory_limit, update_bytes
 from unstuck.optim.batch_timing import Timing, time_batches
 from unstuck.optim.noise_scale import NoiseScale, critical_batch_size, noise_scale, split_batch
+from unstuck.probes.accumulated import as_update, averages
 from unstuck.probes.bench import Bench, Clock
 from unstuck.probes.course import in_order
 from unstuck.probes.critical_rate import critical_rate
@@ -37,11 +39,13 @@ class Script:
         num_samples: In the training set; 0 when unknown.
         step_seconds: Median time of a step in the script; NaN when unknown.
         optimizer: Name of the optimizer, "" where updates are written by hand.
+        num_batches: That go into each update.
     """
 
     num_samples: int = 0
     step_seconds: float = math.nan
     optimizer: str = ""
+    num_batches: int = 1
 
     @property
     def adaptive(self) -> bool:
@@ -65,22 +69,26 @@ def batch(bench: Bench, clock: Clock, script: Script) -> Iterator[tuple[str, dic
         MisuseError: Batches of another size can't be made.
     """  # noqa: DOC502
     bench.restore()
+    count = script.num_batches
+    adds = count > 1 and not averages(bench.tapes[-1], count)
+    bench.tapes[:] = [as_update(dataclasses.replace(tape, casts=True), count) for tape in bench.tapes]
     resized = Resized(bench)
     total = script.num_samples or 0
-    yield "own", _own(bench, resized, script)
+    size = count * resized.size
+    yield "own", {**_own(bench, resized, script), "adds": adds}
     points: list[tuple[int, NoiseScale]] = []
     for step, found in noise_along(bench, resized, clock.part(NOISE), total=total):
         points.append((step, found))
         yield "noise", {"step": step, **_told(found)}
     points.sort(key=lambda point: point[0])
     bench.restore()
-    stable = critical_rate(bench, clock.part(RATE)) or {}
+    stable = critical_rate(bench, clock.part(RATE), pooled=count) or {}
     bench.restore()
     if stable:
         yield "rate", {name: stable[name] for name in ("critical", "start_critical", "rate") if name in stable}
     memory = memory_of(bench, resized)
     yield "memory", {**asdict(memory), "device": str(bench.device)}
-    timing = timed(bench, resized, memory, clock.part(TIMES), total=total)
+    timing = timed(bench, resized, memory, clock.part(TIMES), total=total, num_batches=count)
     bench.restore()
     if not points:
         return
@@ -88,15 +96,18 @@ def batch(bench: Bench, clock: Clock, script: Script) -> Iterator[tuple[str, dic
     scales = [found for _, found in points]
     times = _stable_times(stable)
     own = Own(
-        resized.size,
+        size,
         adaptive=script.adaptive,
         total=total or math.inf,
-        besides=besides(script.step_seconds, timing.update(resized.size)),
+        besides=besides(script.step_seconds, timing.update(resized.size, count)),
         stable=times,
         grows=resized.reduction == "sum",
+        num_batches=count,
+        adds=adds,
     )
-    most = max(resized.size, LARGEST_SHARE * total) if total else math.inf
-    choice = choose(own, timing, scales, weights, fits=memory.size, most=most)
+    most = max(size, LARGEST_SHARE * total) if total else math.inf
+    others = ladder(size, total) if count > 1 else []
+    choice = choose(own, timing, scales, weights, fits=memory.size, most=most, sizes=others)
     yield from _sizes(choice, timing, memory, resized, total)
     yield "choice", {**_chosen(choice, own, scales, weights, timing), "most": most}
 
@@ -188,7 +199,21 @@ def _told(found: NoiseScale) -> dict[str, Any]:
 # ---------------------------------------------------------------------- time and memory
 
 
-def timed(bench: Bench, resized: Resized, memory: MemoryLimit, clock: Clock, *, total: int = 0) -> Timing:
+def ladder(size: int, total: int = 0) -> list[int]:
+    """Samples to an update, halved up to three times where that is possible, as they are, and doubled up to six times.
+
+    Args:
+        size: Samples to an update as it is.
+        total: Samples in the training set, above which there is no batch; 0 when unknown.
+    """
+    few = [size // 2**k for k in range(1, SMALLEST.bit_length()) if size % 2**k == 0]
+    many = [size * 2**k for k in range(1, LARGEST.bit_length())]
+    return [*few, size, *(n for n in many if n <= max(total, size) or not total)]
+
+
+def timed(
+    bench: Bench, resized: Resized, memory: MemoryLimit, clock: Clock, *, total: int = 0, num_batches: int = 1
+) -> Timing:
     """Seconds of an update at sizes from an eighth to 64 times the script's own.
 
     Args:
@@ -197,28 +222,31 @@ def timed(bench: Bench, resized: Resized, memory: MemoryLimit, clock: Clock, *, 
         memory: What fits: sizes that take more than half of it aren't tried, but for the script's own.
         clock: Limits which sizes are timed, and how often.
         total: Samples in the training set, above which there is no batch; 0 when unknown.
+        num_batches: That go into an update of the script; its own updates are timed too where it's more than one.
 
     Returns:
         The times.
     """
     own = resized.size
-    few = [own // 2**k for k in range(1, SMALLEST.bit_length()) if own % 2**k == 0]
-    many = [own * 2**k for k in range(1, LARGEST.bit_length())]
-    most = min(max(total, own) if total else math.inf, MEMORY_SHARE * memory.size)
-    sizes = [*few, own, *(n for n in many if n <= most)]
+    between = [n for n in ladder(own, num_batches * own) if n >= own]  # ways to make the script's own updates
+    wanted = dict.fromkeys([*ladder(num_batches * own, total), *between])
+    sizes = [n for n in wanted if n <= max(own, MEMORY_SHARE * memory.size)]
     optimizer = bench.optimizer(0.0) if bench.steps_known else torch.optim.SGD(bench.learned, lr=0.0)
     step = stepped(bench, resized, optimizer)
-    return time_batches(step, sizes, seconds=clock.left, device=bench.device, repeats=15, least=own)
+    several = (own, num_batches) if num_batches > 1 else None
+    return time_batches(
+        step, sizes, accumulated=several, seconds=clock.left, device=bench.device, repeats=15, least=num_batches * own
+    )
 
 
-def stepped(bench: Bench, resized: Resized, optimizer: Any) -> Callable[[int], object]:
-    """Makes updates on a bench with batches of any size, whose data is made once."""
+def stepped(bench: Bench, resized: Resized, optimizer: Any) -> Callable[..., object]:
+    """Makes updates on a bench with one or several batches of any size, whose data is made once."""
     made: dict[int, list[torch.Tensor]] = {}
 
-    def step(size: int) -> object:
+    def step(size: int, num_batches: int = 1) -> object:
         if size not in made:
             made[size] = resized.data(size)
-        return bench.step(optimizer, resized.number, data=lambda _: made[size])
+        return bench.step(optimizer, *[resized.number] * num_batches, data=lambda _: made[size])
 
     return step
 
@@ -261,7 +289,7 @@ def _stable_times(found: dict[str, Any]) -> float:
 def _own(bench: Bench, resized: Resized, script: Script) -> dict[str, Any]:
     training, optimizer = bench.training, bench.training.optimizer
     return {
-        "size": resized.size, "num_samples": script.num_samples or None, "updates": training.steps,
+        "size": script.num_batches * resized.size, "micro_size": resized.size, "num_batches": script.num_batches, "num_samples": script.num_samples or None, "updates": training.steps,
         "step_seconds": script.step_seconds, "optimizer": script.optimizer, "adaptive": script.adaptive,
         "rate": training.first_rate if math.isfinite(training.first_rate) else training.rate,
         "by_hand": optimizer is None, "reduction": resized.reduction, "batch_norms": resized.batch_norms,
@@ -273,12 +301,14 @@ def _own(bench: Bench, resized: Resized, script: Script) -> dict[str, Any]:
 def _sizes(
     choice: Choice, timing: Timing, memory: MemoryLimit, resized: Resized, total: int
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    for at, option in enumerate(choice.options):
+    for option in choice.options:
+        size, count = option.micro_size, option.num_batches
         yield "size", {
-            **asdict(option), "update_seconds": timing.seconds[at], "update_error": timing.errors[at],
-            "epoch_seconds": timing.epoch(option.size, total) if total else None,
-            "bytes": memory.fixed + memory.each * option.size if math.isfinite(memory.fixed) else None,
-            "repeated": option.size > resized.count,
+            **asdict(option), "micro_size": size,
+            "update_seconds": timing.update(size, count), "update_error": timing.error(size, count),
+            "epoch_seconds": timing.epoch(size, total, count) if total else None,
+            "bytes": memory.fixed + memory.each * size if math.isfinite(memory.fixed) else None,
+            "repeated": size > resized.count,
         }  # fmt: skip
 
 
@@ -287,7 +317,7 @@ def _chosen(
 ) -> dict[str, Any]:
     critical = critical_batch_size(own.size, [s.scale for s in scales], weights)
     return {
-        "own": choice.own, "recommended": choice.recommended, "fastest": choice.fastest, "why": choice.why,
+        "own": choice.own, "recommended": choice.recommended, "num_batches": choice.num_batches, "fastest": choice.fastest, "why": choice.why,
         "beyond": choice.beyond, "critical": critical, "known": any(s.is_known for s in scales), "besides": own.besides,
         "stable": own.stable, "waited": timing.waited, "lines": [asdict(line) for line in timing.lines],
     }  # fmt: skip

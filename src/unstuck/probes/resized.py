@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from unstuck.errors import MisuseError
 from unstuck.probes.bench import Bench
-from unstuck.probes.tape import Call, Datum, Tape, _mapped
+from unstuck.probes.tape import Datum, Tape, _mapped
 
 _ROUNDING = 1e-3  # relative difference of losses, up to which they are the same
+_ROUNDING_OF_HALF = 2e-2  # of those of networks whose numbers have 8 or 11 bits
 
 
 class Resized:
@@ -125,14 +126,22 @@ class Resized:
         with torch.no_grad():
             values = [float(self.loss(data, train=False)) for data in (once, twice)]
         self.bench.restore()
-        if math.isclose(values[1], values[0], rel_tol=_ROUNDING, abs_tol=1e-7):
+        rounding = _ROUNDING_OF_HALF if self._is_half else _ROUNDING
+        if math.isclose(values[1], values[0], rel_tol=rounding, abs_tol=1e-7):
             return "mean"
-        if math.isclose(values[1], 2 * values[0], rel_tol=_ROUNDING):
+        if math.isclose(values[1], 2 * values[0], rel_tol=rounding):
             return "sum"
         raise MisuseError(
             f"the loss of a batch twice over is {values[1] / values[0]:.3g} times that of the batch, neither the same (a mean) nor twice "
             "as large (a sum): samples act on each other"
         )
+
+    @property
+    def _is_half(self) -> bool:
+        """Whether anything is computed in half precision."""
+        tape = self.bench.tapes[-1]
+        half = any(t.is_floating_point() and t.itemsize == 2 for t in (*self.bench.tensors, *tape.data))
+        return half or (tape.casts and any(call.casts for call in tape.calls))
 
     @property
     def batch_norms(self) -> list[str]:
@@ -195,7 +204,9 @@ def _with_ranges_as_data(tape: Tape) -> Tape:
         data.append(torch.arange(len(value), device=device))
         return Datum(len(data) - 1)
 
-    calls = [Call(call.what, _mapped(call.args, change), _mapped(call.kwargs, change)) for call in tape.calls]
+    calls = [
+        dataclasses.replace(call, args=_mapped(call.args, change), kwargs=_mapped(call.kwargs, change)) for call in tape.calls
+    ]
     return dataclasses.replace(tape, calls=calls, data=data, versions=[t._version for t in data])
 
 

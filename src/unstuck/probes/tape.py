@@ -9,6 +9,7 @@ step's graph stays alive, and `Tape.replay` computes the same loss with other pa
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +23,7 @@ from unstuck.probes.rows import Rows
 MOST_CALLS = 4000  # calls of a forward pass outside modules; what makes more is not replayed
 SMALL_MEMORY = 1 << 20  # bytes that may be held needlessly
 _SETS = "__setitem__"
+_CAST = ("cpu", "cuda")  # kinds of device whose autocast is noted
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,12 @@ class Module:
 
 @dataclass(frozen=True)
 class Call:
-    """A call with its tensors replaced by where they come from."""
+    """A call with its tensors replaced by where they come from, and the autocast it was made under: kinds of device, with their types."""
 
     what: Callable[..., Any] | Module
     args: Any
     kwargs: Any
+    casts: tuple[tuple[str, torch.dtype], ...] = ()
 
 
 @dataclass
@@ -78,6 +81,8 @@ class Tape:
         targets: Indices of the data the outputs were compared with.
         pools: By index of a datum, all rows that its own were taken from, where they are known.
         weights: How often each of those rows is drawn, relative to others; None where all are alike.
+        casts: Whether calls are made again under the autocast that they were made under; else in the precision that tensors have, in
+            which curvature and small differences of losses can be told.
     """
 
     calls: list[Call] = field(default_factory=list)
@@ -92,6 +97,7 @@ class Tape:
     targets: tuple[int, ...] = ()
     pools: dict[int, Rows] = field(default_factory=dict)
     weights: Tensor | None = None
+    casts: bool = False
 
     @property
     def fresh(self) -> bool:
@@ -147,7 +153,8 @@ class Tape:
         for call in self.calls:
             what = modules[call.what.index] if isinstance(call.what, Module) else call.what
             args, kwargs = _mapped(call.args, fill), _mapped(call.kwargs, fill)
-            out = what(*args, **kwargs)
+            with _casting(call.casts if self.casts else ()):
+                out = what(*args, **kwargs)
             results.append(args[0] if out is None else out)
         output = _at(results[self.output.call], self.output.path) if self.output is not None else None
         return _at(results[self.root.call], self.root.path), output
@@ -159,7 +166,7 @@ class Recording:
     __slots__ = ("calls", "cuts", "full")
 
     def __init__(self) -> None:
-        self.calls: list[tuple[Any, Any, Any, Any]] = []
+        self.calls: list[tuple[Any, Any, Any, Any, tuple[tuple[str, torch.dtype], ...]]] = []
         self.cuts: dict[int, tuple[Tensor, Tensor]] = {}  # rows of a larger tensor, and that tensor
         self.full = False
 
@@ -172,7 +179,7 @@ class Recording:
         if first is None or not first.requires_grad or first.is_leaf:
             return
         if len(self.calls) < MOST_CALLS:
-            self.calls.append((what, args, kwargs or {}, out))
+            self.calls.append((what, args, kwargs or {}, out, _casts()))
         else:
             self.full = True
 
@@ -198,12 +205,12 @@ class Recording:
 class _Sealer:
     """Finds the calls a loss needs, and says of every tensor in them where it comes from."""
 
-    def __init__(self, calls: list[tuple[Any, Any, Any, Any]], cuts: dict[int, tuple[Tensor, Tensor]]) -> None:
+    def __init__(self, calls: list[tuple[Any, Any, Any, Any, Any]], cuts: dict[int, tuple[Tensor, Tensor]]) -> None:
         self.raw, self.cuts = calls, cuts
         self.tape = Tape()
         self.makers: dict[int, list[tuple[int, tuple[Any, ...]]]] = {}
         self.changes: dict[int, list[int]] = {}  # calls that write into what they are given, by its memory
-        for number, (what, args, _, out) in enumerate(calls):
+        for number, (what, args, _, out, _) in enumerate(calls):
             made = args[0] if out is None and getattr(what, "__name__", "") == _SETS else out
             if args and made is args[0] and isinstance(made, Tensor):
                 self.changes.setdefault(_memory(made), []).append(number)
@@ -226,7 +233,7 @@ class _Sealer:
             if number in needed:
                 continue
             needed.add(number)
-            _, args, kwargs, _ = self.raw[number]
+            _, args, kwargs, *_ = self.raw[number]
             for _, tensor in walk((args, kwargs)):
                 if tensor.requires_grad and not tensor.is_leaf:
                     todo.append(self._maker(tensor, number))
@@ -252,7 +259,7 @@ class _Sealer:
         raise ValueError("the loss is made of a tensor that was computed inside of a module or before this step")
 
     def _call(self, number: int, order: Mapping[int, int]) -> Call:
-        what, args, kwargs, _ = self.raw[number]
+        what, args, kwargs, _, casts = self.raw[number]
         tape = self.tape
         results = trained = 0
         data: list[int] = []
@@ -287,7 +294,7 @@ class _Sealer:
             self.inputs.update(dict.fromkeys(data))
         elif results:
             self.met.update(dict.fromkeys(data))
-        return Call(self._module(what) if isinstance(what, nn.Module) else what, *pointed)
+        return Call(self._module(what) if isinstance(what, nn.Module) else what, *pointed, casts)
 
     def _module(self, module: nn.Module) -> Module:
         if id(module) not in self.modules:
@@ -315,6 +322,19 @@ class _Sealer:
         ]  # fmt: skip
         tape.targets = tuple(known or [i for i in self.met if i not in self.inputs and tape.data[i].dim()])
         tape.inputs = tuple(i for i in self.inputs if i not in tape.targets)
+
+
+def _casts() -> tuple[tuple[str, torch.dtype], ...]:
+    """The kinds of device for which autocast is on, and to which types."""
+    return tuple((kind, torch.get_autocast_dtype(kind)) for kind in _CAST if torch.is_autocast_enabled(kind))
+
+
+@contextlib.contextmanager
+def _casting(casts: tuple[tuple[str, torch.dtype], ...]) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        for kind, dtype in casts:
+            stack.enter_context(torch.autocast(kind, dtype))
+        yield
 
 
 def _takes_rows(args: Any) -> bool:

@@ -179,7 +179,11 @@ def amount(size: Mapping[str, Any], found: Batch) -> str:
     if not found.adds_up:
         return str(size["size"])
     count = num_batches(size)
-    return f"{size['size']} ({_('in one go') if count == 1 else f'{count} × {size["size"] // count}'})"
+    return f"{size['size']} ({_('in one go') if count == 1 else _product(size)})"
+
+
+def _product(size: Mapping[str, Any]) -> str:
+    return f"{num_batches(size)} × {size['size'] // num_batches(size)}"
 
 
 def advice(found: Batch) -> str:
@@ -220,12 +224,11 @@ def advice(found: Batch) -> str:
 
 def _quicker(found: Batch) -> str:
     """In which batches updates are to be made, and what that brings: "32 in one go instead of 4 × 8: 2.1 times as fast; memory …"."""
-    chosen, count = found.chosen, num_batches(found.chosen)
-    size = chosen["size"]
+    chosen = found.chosen
     told = tell(
         "{split} instead of {own}: {speed} times as fast",
-        split=tell("{size} in one go", size=size) if count == 1 else f"{count} × {size // count}",
-        own=f"{num_batches(found.own)} × {found.own['size'] // num_batches(found.own)}",
+        split=tell("{size} in one go", size=chosen["size"]) if num_batches(chosen) == 1 else _product(chosen),
+        own=_product(found.own),
         speed=number(1 / chosen["time"], 2),
     )
     if chosen.get("bytes") and found.memory.get("limit"):
@@ -487,10 +490,10 @@ HEADER = (
 )
 
 
-def row(size: Mapping[str, Any], found: Batch) -> tuple[str, ...]:
+def row(size: Mapping[str, Any]) -> tuple[str, ...]:
     """A batch size as cells under `HEADER`."""
     return (
-        amount(size, found),
+        _product(size) if num_batches(size) > 1 else str(size["size"]),
         time_of(size["update_seconds"]),
         time_of(size["epoch_seconds"]),
         size_of(size["bytes"]),

@@ -389,6 +389,7 @@ def optimizer(item: Optimizer) -> str:
 
 
 _REASONS = (
+    marked("nothing was recorded: {why}"),
     marked("the network is wrapped by {wrappers}"),
     marked("a snapshot takes {size} MiB, and all may take {most}: there are {number} along the run"),
     marked("a snapshot takes {size} MiB, and all may take {most}: there is none between start and end"),

@@ -106,7 +106,7 @@ def _sizes(found: Batch, *, wide: bool) -> Table:
         grid.add_column(_(HEADER[i]), justify="right", no_wrap=True)
     grid.add_column("", no_wrap=True)
     for size in found.sizes:
-        cells, told = row(size, found), mark(size, found)
+        cells, told = row(size), mark(size, found)
         style = "bold" if found.is_recommended(size) else "" if told else "dim"
         sign = "→" if told in ("recommended", "kept") else ""
         grid.add_row(sign, *(cells[i] for i in shown), words.clean(told), style=style)
