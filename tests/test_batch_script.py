@@ -33,7 +33,8 @@ for _ in range(2):
         optimizer.step()
 print("loss", loss.item().hex())
 """
-FOURTH = """        count += 1
+FOURTH = """        (loss / 4).backward()
+        count += 1
         if count % 4 == 0:
             optimizer.step()
             optimizer.zero_grad()
@@ -95,16 +96,31 @@ def test_what_failed_or_never_trained(script, tmp_path):
     nothing = unstuck("batch", script("import torch", "one.py"), folder=tmp_path)
     assert nothing.returncode == 0
     assert "no training was seen" in " ".join(nothing.stderr.split())
+    without = unstuck("batch", script("print(1)", "two.py"), folder=tmp_path)
+    assert (
+        "UNKNOWN two.py: it can't be told which batch size is best: nothing was recorded: the script never imported torch."
+        in " ".join(without.stderr.split())
+    )
 
 
 @pytest.mark.slow
-def test_batches_that_are_added_up_are_no_batch_size(script, tmp_path):
+def test_batches_that_are_added_up_make_larger_ones(script, tmp_path):
+    """Four batches of 8 to an update, under autocast: what is told is of updates of 32, and of ways to make them."""
     text = TRAINING.replace("        optimizer.zero_grad()\n", "").replace(
         "for _ in range(2)", "count = 0\nfor _ in range(2)"
     )
-    text = text.replace("        optimizer.step()\n", FOURTH)
-    done = unstuck("batch", script(text), folder=tmp_path)
-    assert "4 batches go into each update" in " ".join(done.stderr.split()), done.stderr
+    text = text.replace("        loss.backward()\n        optimizer.step()\n", FOURTH)
+    text = text.replace("model(inputs), targets)", 'torch.autocast("cpu", torch.bfloat16)(model)(inputs), targets)')
+    done = unstuck("batch", "--budget", "5s", "--json", "b.json", script(text), folder=tmp_path)
+    told = json.loads((tmp_path / "b.json").read_text())
+    assert told["verdict"] in ("change", "keep"), told["why_unknown"]
+    own = told["own"]
+    assert (own["size"], own["micro_size"], own["num_batches"], own["adds"]) == (32, 8, 4, False)
+    ways = [(s["size"], s["num_batches"]) for s in told["sizes"]]
+    assert {(32, 4), (8, 1), (64, 1)} <= set(ways)
+    assert told["own"]["updates"] == 125
+    assert " 4 × 8 " in done.stderr
+    assert not [line for line in done.stderr.splitlines() if line.endswith(" ")]
 
 
 def got(loss, seconds, score=0.9):

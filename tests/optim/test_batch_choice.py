@@ -138,3 +138,53 @@ def test_points_count_by_their_weight():
 def test_the_own_size_must_be_among_those_timed():
     with pytest.raises(MisuseError, match="the own batch size, 33"):
         choose(Own(33), timing(1.0, 0.0), [scale(10)], [1])
+
+
+def accumulated(fixed=1.0, each=0.01, saved=0.5, count=4):
+    """Batches of 8, several to an update, each further one of which takes so much less."""
+    made = timing(fixed, each)
+    seconds = count * (fixed + 8 * each) - (count - 1) * saved
+    return dataclasses.replace(made, saved=saved, accumulated=(8, count, seconds, 0.0))
+
+
+def test_the_same_samples_in_one_batch_are_the_same_update():
+    """Four batches of 8 take 4 * 1.08 - 3 * 0.5 = 2.82; one of 32 takes 1.32. With batches as large as the most no other is allowed."""
+    found = choose(Own(32, num_batches=4), accumulated(), [scale(1000)], [1], most=32)
+    assert [(o.size, o.num_batches) for o in found.options if o.size == 32] == [(32, 4), (32, 1)]
+    own, other = (o for o in found.options if o.size == 32)
+    assert own.time == own.updates == own.rate == 1
+    assert (other.updates, other.samples, other.rate) == (1, 1, 1)
+    assert other.time == pytest.approx(1.32 / 2.82)
+    assert (found.recommended, found.num_batches) == (32, 1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "factor"),
+    [({}, 1), ({"adds": True}, 4), ({"grows": True}, 1 / 4), ({"grows": True, "adds": True}, 1)],
+)
+def test_the_rate_has_the_length_of_the_gradient_in_it(settings, factor):
+    """32 samples in one batch for 4 of 8: a gradient that was added up becomes a quarter, one that was a sum four times as long."""
+    found = choose(Own(32, num_batches=4, **settings), accumulated(), [scale(1000)], [1])
+    assert next(o for o in found.options if (o.size, o.num_batches) == (32, 1)).rate == pytest.approx(factor)
+    adaptive = choose(Own(32, num_batches=4, adaptive=True, **settings), accumulated(), [scale(1000)], [1])
+    assert next(o for o in adaptive.options if (o.size, o.num_batches) == (32, 1)).rate == 1
+
+
+def test_updates_too_large_for_memory_come_in_as_large_batches_as_fit():
+    found = choose(
+        Own(32, num_batches=4), accumulated(1.0, 0.001, 0.0), [scale(10_000)], [1], fits=70, sizes=(96, 8192)
+    )
+    ways = {o.size: o.num_batches for o in found.options if (o.size, o.num_batches) != (32, 4)}
+    assert (ways[64], ways[96], ways[256], ways[8192]) == (1, 3, 4, 128)
+    assert all(o.fits for o in found.options)
+    assert found.beyond == 0
+    with_128 = next(o for o in found.options if o.size == 128)
+    updates = (1 + 10_000 / 128) / (1 + 10_000 / 32)
+    assert with_128.time == pytest.approx(updates * 2 * 1.064 / (4 * 1.008))
+
+
+def test_its_own_batches_are_kept_where_others_are_hardly_faster():
+    """Where each sample costs as much in any batch, there is no other way for 32."""
+    found = choose(Own(32, num_batches=4), accumulated(0.0, 1.0, 0.0), [scale(1e6)], [1])
+    assert [o.num_batches for o in found.options if o.size == 32] == [4]
+    assert (found.recommended, found.num_batches) == (32, 4)

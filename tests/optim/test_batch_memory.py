@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -115,3 +117,15 @@ def test_limits_of_control_groups(tmp_path):
 
 def test_something_is_free_here():
     assert 1 << 20 < available_memory() < 1 << 50
+
+
+def test_bytes_are_on_the_line_or_between_what_was_tried():
+    """Tried are 16, 32, 64 and what lies between 64 and 128, of which the largest that fits is below 100."""
+    drawn = memory_limit(lambda size: 50.0 + 3 * size, [16, 32], limit=1e4)
+    tried = memory_limit(lambda size: 50.0 + 3 * size, [16], limit=350.0, device="cuda")
+    for found in (drawn, tried):
+        assert [found.bytes_of(n) for n in (4, 16, 24, 90, 200)] == pytest.approx([62.0, 98.0, 122.0, 320.0, 650.0])
+    assert drawn.measured == ()
+    assert tried.measured[0] == (16, 98.0)
+    assert tried.measured[-1] == (tried.size, 50.0 + 3 * tried.size)
+    assert math.isnan(memory_limit(lambda size: 1e3, [16], limit=10.0, device="cuda").bytes_of(16))

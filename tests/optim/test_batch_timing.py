@@ -167,3 +167,28 @@ def test_a_line_is_called():
 def test_what_tells_of_memory_may_be_imported_from_here():
     for name in ("MemoryLimit", "available_memory", "memory_limit", "saved_bytes", "update_bytes"):
         assert getattr(batch_timing, name) is getattr(batch_memory, name)
+
+
+def test_an_update_of_several_batches_tells_what_each_further_one_saves(monkeypatch):
+    """Batches take 0.01 + 0.001 n, and the optimizer's step 0.004 more, once an update."""
+    clock = Clock(monkeypatch)
+
+    def step(size, num_batches=1):
+        clock.now += num_batches * (0.01 + 0.001 * size) + 0.004
+
+    found = time_batches(step, SIZES, accumulated=(8, 4), seconds=0.0)
+    assert found.sizes == (4, 8, 16, 32)  # the update of several, and the same samples in one, are timed in any case
+    assert found.saved == pytest.approx(0.004)
+    assert found.accumulated is not None
+    assert found.update(8, 4) == pytest.approx(4 * 0.018 + 0.004)
+    assert found.update(16, 2) == pytest.approx(2 * 0.026 + 0.004)
+    assert found.update(16) == pytest.approx(0.030)
+    assert found.epoch(8, 76, 4) == pytest.approx(2 * (4 * 0.018 + 0.004) + 0.018 + 0.014 + 0.004)
+
+
+def test_errors_of_updates_of_several_batches_have_those_of_what_they_are_told_by():
+    found = Timing((8, 16), (1.0, 1.5), (0.03, 0.02), (Line(0.5, 0.0625),), 0.0, 0.4, (8, 2, 1.6, 0.08))
+    assert found.error(8) == 0.03
+    assert found.error(8, 2) == 0.08
+    of_saved = math.hypot(2 * 0.03, 0.08)
+    assert found.error(16, 3) == pytest.approx(math.hypot(3 * 0.02, 2 * of_saved))

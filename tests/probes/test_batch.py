@@ -38,6 +38,23 @@ def linear_script(count=32, size=16, mean=MEAN, rate=1e-6):
     return script
 
 
+def linear_in_parts(count, num_batches, scale):
+    """The same in batches of 4, several to an update, each loss multiplied by a number."""
+    w = nn.Parameter(torch.zeros(FEATURES))
+    optimizer = torch.optim.SGD([w], 1e-6)
+    draw = torch.Generator().manual_seed(0)
+    batches = [MEAN + torch.randn(4, FEATURES, generator=draw) for _ in range(count)]
+
+    def script():
+        for k, x in enumerate(batches):
+            ((x @ w + 1.0).mean() * scale).backward()
+            if (k + 1) % num_batches == 0:
+                optimizer.step()
+                optimizer.zero_grad()
+
+    return script
+
+
 def classifier(*, norm=False, size=8, steps=24, optimizer=torch.optim.SGD):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8) if norm else nn.ReLU(), nn.Linear(8, 3))
@@ -81,6 +98,46 @@ def test_the_noise_scale_of_a_known_distribution(along):
     for _, one in found:
         assert one.scale == pytest.approx(1 / MEAN**2, rel=0.25)
         assert one.num_samples == 512
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("scale", "adds"), [(1 / 4, False), (1.0, True)])
+def test_several_batches_to_an_update(along, monkeypatch, scale, adds):
+    """The scale is 25 samples whatever the losses are divided by; 4 * 4 samples in one batch of 16 are the same update in less time.
+
+    Batches take 1 + n / 100 seconds, so that 4 of 4 take 4.16, and one of 16 takes 1.16; the least of (1 + 25 / B)(1 + B / 100) is at 50.
+    """
+    bench = along(linear_in_parts(256, 4, scale))
+
+    def made_up(*_, **__):
+        sizes = tuple(2**k for k in range(8))
+        return Timing(
+            sizes, tuple(1 + n / 100 for n in sizes), (0.0,) * 8, (Line(1.0, 0.01),), accumulated=(4, 4, 4.16, 0.0)
+        )
+
+    monkeypatch.setattr(probe, "timed", made_up)
+    monkeypatch.setattr(probe, "critical_rate", lambda bench, clock, pooled: None)
+    found = measured(bench, Script(100_000, 0.0, "SGD", 4))
+    own, choice, sizes = found["own"][0], found["choice"][0], found["size"]
+    assert (own["size"], own["micro_size"], own["num_batches"], own["adds"]) == (16, 4, 4, adds)
+    assert choice["critical"] == pytest.approx(25, rel=0.25)
+    assert choice["recommended"] in (32, 64)
+    assert choice["num_batches"] == 1
+    same = next(s for s in sizes if (s["size"], s["num_batches"]) == (16, 1))
+    assert (same["updates"], same["rate"]) == (1, 4 if adds else 1)
+    assert same["time"] == pytest.approx(1.16 / 4.16)
+    whole = next(s for s in sizes if (s["size"], s["num_batches"]) == (16, 4))
+    assert (whole["time"], whole["rate"], whole["update_seconds"]) == (1, 1, 4.16)
+    assert whole["bytes"] == next(s for s in sizes if s["size"] == 4)["bytes"]
+
+
+def test_an_update_of_several_batches_is_timed(along):
+    bench = along(classifier())
+    found = timed(bench, Resized(bench), MemoryLimit(64, 1e9), Clock(3), num_batches=3)
+    assert found.sizes == (3, 6, 8, 12, 16, 24)
+    assert found.accumulated is not None
+    assert found.accumulated[:2] == (8, 3)
+    assert found.update(8, 3) > found.update(8)
 
 
 def test_it_is_that_of_the_parts(along):
@@ -141,7 +198,7 @@ def test_what_is_recommended_follows_from_noise_and_time(along, monkeypatch):
         return Timing(sizes, seconds, (0.0,) * 8, (Line(1.0, 0.01),))
 
     monkeypatch.setattr(probe, "timed", made_up)
-    monkeypatch.setattr(probe, "critical_rate", lambda bench, clock: None)
+    monkeypatch.setattr(probe, "critical_rate", lambda bench, clock, pooled: None)
     choice = measured(bench, Script(100_000, 0.0, "SGD"))["choice"][0]
     assert choice["recommended"] in (32, 64)
     assert choice["critical"] == pytest.approx(25, rel=0.25)

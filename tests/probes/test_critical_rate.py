@@ -112,3 +112,24 @@ def test_a_rate_that_is_not_known_tells_nothing(bench_of):
     training = bench_of(parabola(w, 0.1)).training
     unknown = type(training)(**{**vars(training), "rate": math.nan, "first_rate": math.nan})
     assert critical_rate(Bench(unknown), Clock(5)) is None
+
+
+def test_the_step_of_several_batches_is_along_their_mean(bench_of):
+    """Losses (w - 4)**2 / 2 and (w + 4)**2 / 2 in turn: half of the sum of both is w**2 / 2 + 8, whose curvature is 1."""
+    w = torch.ones(1, requires_grad=True)
+    made = torch.optim.SGD([w], lr=1e-3)
+
+    def script():
+        for k in range(4):
+            (0.5 * (w - torch.tensor(4.0 * (-1) ** (k + k // 2))) ** 2).sum().backward()
+            if k % 2:
+                made.step()
+                made.zero_grad()
+
+    bench = bench_of(script)
+    assert len(bench.batches) > 1
+    one, two = (critical_rate(bench, Clock(5), pooled=pooled) for pooled in (1, 2))
+    assert one is not None
+    assert two is not None
+    assert 2000 <= two["critical"] <= 4000
+    assert two["gain"] < 0.1 < one["gain"]

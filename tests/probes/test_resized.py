@@ -152,3 +152,42 @@ def test_the_bench_is_as_before(bench_of):
     before = [t.detach().clone() for t in bench.tensors]
     Resized(bench)
     assert all(torch.equal(a, b) for a, b in zip(before, bench.tensors, strict=True))
+
+
+LENGTHS = [1 + (3 * k) % 5 for k in range(24)]
+STARTS = torch.tensor([0, *LENGTHS]).cumsum(0)
+WORDS = torch.arange(int(STARTS[-1])) % 7
+
+
+def bags(numbers, *, ends=False):
+    """Words of samples, one behind the other, and where each begins; and where the last one ends too."""
+    pieces = [WORDS[STARTS[k] : STARTS[k + 1]] for k in numbers]
+    starts = torch.tensor([0, *(len(piece) for piece in pieces)]).cumsum(0)
+    return torch.cat(pieces), starts if ends else starts[:-1]
+
+
+@pytest.mark.parametrize("ends", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_samples_of_several_lengths_with_their_offsets(bench_of, ends, weighted):
+    """As `nn.EmbeddingBag` takes them: words, and maybe a weight of each, one sample's behind the other's."""
+    bag = nn.EmbeddingBag(7, 4, mode="sum", include_last_offset=ends)
+    head = nn.Linear(4, 3)
+    optimizer = torch.optim.SGD([*bag.parameters(), *head.parameters()], 1e-6)
+
+    def loss(numbers, bag, head):
+        words, starts = bags(numbers, ends=ends)
+        weights = {"per_sample_weights": 1.0 + 0.5 * words} if weighted else {}
+        return F.cross_entropy(head(bag(words, starts, **weights)), Y[numbers])
+
+    def script():
+        for k in range(4):
+            optimizer.zero_grad()
+            loss(torch.arange(k * SIZE, (k + 1) * SIZE), bag, head).backward()
+            optimizer.step()
+
+    made = Resized(bench_of(script))
+    assert (made.size, made.count, made.reduction) == (SIZE, 24, "mean")
+    for size, first in ((1, 0), (5, 3), (20, 7), (50, 23)):
+        numbers = (torch.arange(size) + first) % 24
+        found = made.loss(made.data(size, first))
+        assert float(found.detach()) == pytest.approx(float(loss(numbers, *made.bench.modules).detach()), rel=1e-5)

@@ -1,5 +1,6 @@
 """A tape computes the very loss again that it was recorded from, and keeps nothing of the graph."""
 
+import dataclasses
 import gc
 import weakref
 from collections import namedtuple
@@ -599,3 +600,23 @@ def test_a_walk_goes_neither_deep_nor_into_modules():
     around = [a]
     around.append(around)
     assert {id(t) for _, t in walk(around)} == {id(a)}
+
+
+def test_autocast_is_gone_through_again_where_that_is_asked_for(sealed):
+    """As they were made: the layer in bfloat16, the loss, made outside of autocast, of what it gave."""
+    model = nn.Linear(64, 8)
+    x = torch.randn(4, 64)
+
+    def forward():
+        with torch.autocast("cpu", torch.bfloat16):
+            out = model(x)
+        return F.mse_loss(out.float(), torch.zeros(4, 8))
+
+    tape = sealed(forward)
+    exact, cast = (
+        dataclasses.replace(tape, casts=casts).replay([model], tape.trained, tape.data)[0] for casts in (False, True)
+    )
+    assert torch.equal(cast, forward())
+    assert torch.allclose(exact, F.mse_loss(model(x), torch.zeros(4, 8)))
+    assert not torch.equal(exact, cast)
+    assert not torch.is_autocast_enabled("cpu")

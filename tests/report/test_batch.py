@@ -234,3 +234,51 @@ def test_a_proof_is_told(batches: SimpleNamespace, given: dict[str, Any], words:
     assert words in plain(made)
     assert words in batch_page.render(made).replace("&#39;", "'")
     assert to_json(made)["proof"]["pairs"] == 3
+
+
+def accumulated(batches: SimpleNamespace, *, recommended: tuple[int, int] = (32, 1), adds: bool = False) -> Record:
+    """Four batches of 8 to an update as it is, and other ways."""
+    sizes = [
+        batches.size(32, 1.0, 1.0, 1.0, rate=1.0, updates=1.0, samples=1.0, num_batches=4, bytes=4e6),
+        batches.size(32, 0.48, 0.45, 0.51, rate=1.0, updates=1.0, samples=1.0, num_batches=1, bytes=8e6),
+        batches.size(128, 0.35, 0.3, 0.4, num_batches=2, bytes=1.6e7),
+    ]
+    choice = {"recommended": recommended[0], "num_batches": recommended[1]}
+    return batches.record(own={"num_batches": 4, "micro_size": 8, "adds": adds}, choice=choice, sizes=sizes)
+
+
+def test_the_same_samples_in_one_go(batches: SimpleNamespace) -> None:
+    made = accumulated(batches)
+    text = plain(made)
+    assert "With batches of 32 (in one go) instead of 32 (4 × 8), train.py would get where it got in 48%" in text
+    assert (
+        "32 in one go instead of 4 × 8: 2.1 times as fast; memory 7.6 MiB of 7.5 GiB; learning rate as it is." in text
+    )
+    assert "passes over the data" not in text
+    assert "Losses are divided by 4, the batches of an update: leave that out then." in text
+    rows = [line.split() for line in told(made).splitlines() if line.rstrip().endswith(("recommended", "as it is"))]
+    assert rows[0][:3] == ["4", "×", "8"]
+    assert rows[1][:2] == ["→", "32"]
+    recommended = to_json(made)["recommended"]
+    assert (recommended["size"], recommended["num_batches"]) == (32, 1)
+    assert "32 in one go instead of 4 × 8" in batch_page.render(made)
+
+
+def test_other_numbers_of_batches(batches: SimpleNamespace) -> None:
+    text = plain(accumulated(batches, recommended=(128, 2)))
+    assert "2 × 64 instead of 4 × 8: 2.9 times as fast" in text
+    assert "1.2 times the passes over the data, so 270 updates in place of 900" in text
+    assert "Losses are divided by 4, the batches of an update: then by 2." in text
+
+
+def test_its_own_batches_are_kept(batches: SimpleNamespace) -> None:
+    made = accumulated(batches, recommended=(32, 4))
+    assert told(made).startswith("KEEP 32  train.py is best left with batches of 32 (4 × 8)")
+    assert to_json(made)["verdict"] == "keep"
+    assert "leave that out" not in plain(made)
+
+
+def test_a_gradient_that_is_added_up(batches: SimpleNamespace) -> None:
+    text = plain(accumulated(batches, adds=True))
+    assert "Losses aren't divided by 4, the batches of an update, so that its gradient is their sum" in text
+    assert "leave that out" not in text

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from unstuck._language import speaking
 from unstuck.report.batch_page import render, write
 
 
@@ -105,3 +106,9 @@ def test_it_is_written(batches: SimpleNamespace, tmp_path: Path) -> None:
 def test_a_pass_needs_the_number_of_samples(batches: SimpleNamespace, left: int) -> None:
     sizes = [{**s, "epoch_seconds": None} if left == 0 else s for s in batches.sizes]
     assert ("chart-pass" in render(batches.record(sizes=sizes))) == bool(left)
+
+
+def test_where_nothing_could_be_told_it_says_so_in_chinese_too(batches: SimpleNamespace) -> None:
+    busy = batches.record(own={"threads": 2}, choice={"recommended": 32, "why": "busy", "waited": 0.43})
+    with speaking("zh_CN"):
+        assert '<span class="badge">未知</span>' in render(busy)

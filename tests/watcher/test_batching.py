@@ -60,9 +60,11 @@ def test_random_numbers_and_weights_are_as_before(session_of):
 
 
 def test_batches_that_are_added_up(session_of):
-    (found,) = parts(session_of(script(accumulated=3), batch={"seconds": 5.0}))
-    assert found["part"] == "none"
-    assert found["why"].startswith("3 batches go into each update")
+    found = parts(session_of(script(accumulated=3), batch={"seconds": 5.0}), 2.0)
+    own = found[0]
+    assert (own["size"], own["micro_size"], own["num_batches"], own["adds"]) == (24, 8, 3, True)
+    assert found[-1]["part"] == "choice"
+    assert found[-1]["own"] == 24
 
 
 def test_nothing_was_trained(session_of):

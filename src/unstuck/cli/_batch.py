@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from unstuck._language import _, say
+from unstuck._language import _, marked, say
 from unstuck.cli._child import announce
 from unstuck.cli._cure import end_as_by_ctrl_c
 from unstuck.cli._teller import Teller
@@ -56,7 +56,7 @@ def with_reason(record: Any, verdict: Any, name: str) -> Any:
 
     if record.path is not None:
         return record
-    event = Event(0, "batch", "", {"part": "none", "why": str(verdict.why_unknown)})
+    event = Event(0, "batch", "", {"part": "none", "why": verdict.why_unknown})
     return replace(record, meta={**record.meta, "script": name}, events=(event,))
 
 
@@ -103,7 +103,7 @@ def _pairs(found: Any, command: list[str], folder: Path, seeds: int, *, quiet: b
     if found.own.get("by_hand"):
         return {"why": "its updates are written by hand, so that it isn't known where the learning rate is set"}
     if found.adds_up and num_batches(found.chosen) != num_batches(found.own):
-        return {"why": "it isn't known where the script sets how many batches go into an update"}
+        return {"why": marked("it isn't known where the script sets how many batches go into an update")}
     patient = ScriptPatient(command)
     done = 0
     with (

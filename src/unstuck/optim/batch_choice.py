@@ -220,7 +220,9 @@ def _option(
     # loading may take as long for each sample, or for each batch: the worse of both is taken
     seconds = timing.update(size // num_batches, num_batches) + own.besides * max(1.0, size / own.size)
     ratio = seconds / (timing.update(own.micro_size, own.num_batches) + own.besides)
-    errors = [_relative_error(timing, n // count, count) for n, count in ((size, num_batches), (own.size, own.num_batches))]
+    errors = [
+        _relative_error(timing, n // count, count) for n, count in ((size, num_batches), (own.size, own.num_batches))
+    ]
     apart = 0.0 if (size, num_batches) == (own.size, own.num_batches) else 2 * math.hypot(*errors)
     return Option(
         size,

@@ -24,6 +24,7 @@ class MemoryLimit:
         fixed: Bytes that it takes whatever the size; NaN where it was found by trying.
         each: Bytes a sample; NaN where it was found by trying.
         tried: It was found by trying, not by a line through smaller ones.
+        measured: Sizes that were tried and fitted, ascending, with their bytes; empty where it was a line.
     """
 
     size: int
@@ -31,6 +32,17 @@ class MemoryLimit:
     fixed: float = math.nan
     each: float = math.nan
     tried: bool = False
+    measured: tuple[tuple[int, float], ...] = ()
+
+    def bytes_of(self, size: int) -> float:
+        """Bytes that an update with batches of this size takes: on the line, or on that through the sizes next to it; NaN when unknown."""
+        if math.isfinite(self.fixed):
+            return self.fixed + self.each * size
+        if len(self.measured) < 2:
+            return dict(self.measured).get(size, math.nan)
+        above = next((i for i, (n, _) in enumerate(self.measured) if n >= size), len(self.measured) - 1)
+        (low, below), (high, most) = self.measured[max(0, above - 1)], self.measured[max(1, above)]
+        return below + (most - below) * (size - low) / (high - low)
 
 
 def update_bytes(step: Callable[[], object], forward: Callable[[], Tensor], held: Sequence[Tensor]) -> int:
@@ -135,8 +147,15 @@ def memory_limit(
         raise MisuseError("no batch sizes are given, from which the memory of others could be told")
     where = torch.device(device)
     if where.type == "cuda":
-        found = _tried(measure, max(sizes), limit or math.inf, most)
-        return MemoryLimit(found, limit or available_memory(where), tried=True)
+        fitted: dict[int, float] = {}
+
+        def kept(size: int) -> float:
+            fitted[size] = float(measure(size))
+            return fitted[size]
+
+        found = _tried(kept, max(sizes), limit or math.inf, most)
+        measured = tuple((size, fitted[size]) for size in sorted(fitted) if size <= found)
+        return MemoryLimit(found, limit or available_memory(where), tried=True, measured=measured)
     limit = limit or available_memory(where)
     known = {size: float(measure(size)) for size in sorted(set(sizes))}
     low, high = min(known), max(known)

@@ -167,7 +167,8 @@ def time_batches(
                 found[key].append((clock() - before) / count)
         waited = 1 - (time.thread_time() - ours) / (time.perf_counter() - began)
     timing = summarized(
-        {size: found[size, n] for size, n in found if n == 1}, waited=max(0.0, waited) if clock is time.perf_counter else 0.0
+        {size: found[size, n] for size, n in found if n == 1},
+        waited=max(0.0, waited) if clock is time.perf_counter else 0.0,
     )
     return timing if accumulated is None else _with_several(timing, accumulated, found[accumulated])
 

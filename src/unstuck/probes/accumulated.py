@@ -1,9 +1,10 @@
-"""Losses of which several go into each update: the loss of an update that is made of one of them, and whether they are averaged."""
+"""Losses of which several go into each update: the loss of an update that is made of one of them, and what losses are divided by."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -31,26 +32,48 @@ def as_update(tape: Tape, num_batches: int) -> Tape:
     if num_batches == 1:
         return tape
     last = len(tape.calls)
-    return dataclasses.replace(tape, calls=[*tape.calls, Call(torch.mul, (tape.root, num_batches), {})], root=Result(last, ()))
+    return dataclasses.replace(
+        tape, calls=[*tape.calls, Call(torch.mul, (tape.root, num_batches), {})], root=Result(last, ())
+    )
 
 
-def averages(tape: Tape, num_batches: int) -> bool:
-    """Whether a loss was divided by the number of batches that go into an update, in the last calls that lead to it.
+def divided(tape: Tape, num_samples: int, num_batches: int) -> tuple[bool, bool]:
+    """Whether a loss was divided by how many samples a batch has, and by how many batches an update, in the calls that lead to it at last.
+
+    Whoever divides by a number of samples, or of targets, is taken to divide by the other one where batches are of another size.
 
     Args:
         tape: Of one batch, as it was recorded.
+        num_samples: In a batch.
         num_batches: That go into an update.
 
     Returns:
-        True where one of the factors that the loss was multiplied with at last is one over that number.
+        Both; both are true where it was divided by all samples of an update at once.
     """
+    counts = {num_samples, *(tape.data[i].numel() for i in tape.targets)} - {1}
+    samples = batches = False
+    for divisor in _divisors(tape):
+        if num_batches > 1 and not batches and _is_any(divisor, {num_batches}):
+            batches = True
+        elif (
+            num_batches > 1 and not (samples or batches) and _is_any(divisor, {num_batches * count for count in counts})
+        ):
+            samples = batches = True
+        elif not samples and _is_any(divisor, counts):
+            samples = True
+    return samples, batches
+
+
+def _is_any(number: float, counts: set[int]) -> bool:
+    return any(math.isclose(number, count, rel_tol=_ROUNDING) for count in counts)
+
+
+def _divisors(tape: Tape) -> Iterator[float]:
+    """What the loss was divided by at last, the last first."""
     call = tape.calls[tape.root.call]
     while (found := _scaled(call, tape)) is not None:
-        before, factor = found
-        if math.isclose(factor, 1 / num_batches, rel_tol=_ROUNDING):
-            return True
-        call = tape.calls[before.call]
-    return False
+        yield 1 / found[1]
+        call = tape.calls[found[0].call]
 
 
 def _scaled(call: Call, tape: Tape) -> tuple[Result, float] | None:

@@ -15,7 +15,7 @@ from unstuck.optim.batch_choice import Choice, Own, choose
 from unstuck.optim.batch_memory import MemoryLimit, memory_limit, update_bytes
 from unstuck.optim.batch_timing import Timing, time_batches
 from unstuck.optim.noise_scale import NoiseScale, critical_batch_size, noise_scale, split_batch
-from unstuck.probes.accumulated import as_update, averages
+from unstuck.probes.accumulated import as_update, divided
 from unstuck.probes.bench import Bench, Clock
 from unstuck.probes.course import in_order
 from unstuck.probes.critical_rate import critical_rate
@@ -70,12 +70,14 @@ def batch(bench: Bench, clock: Clock, script: Script) -> Iterator[tuple[str, dic
     """  # noqa: DOC502
     bench.restore()
     count = script.num_batches
-    adds = count > 1 and not averages(bench.tapes[-1], count)
+    recorded = bench.tapes[-1]
     bench.tapes[:] = [as_update(dataclasses.replace(tape, casts=True), count) for tape in bench.tapes]
     resized = Resized(bench)
     total = script.num_samples or 0
     size = count * resized.size
-    yield "own", {**_own(bench, resized, script), "adds": adds}
+    by_samples, by_batches = divided(recorded, resized.size, count)
+    grows, adds = resized.reduction == "sum" and not by_samples, count > 1 and not by_batches
+    yield "own", {**_own(bench, resized, script), "reduction": "sum" if grows else "mean", "adds": adds}
     points: list[tuple[int, NoiseScale]] = []
     for step, found in noise_along(bench, resized, clock.part(NOISE), total=total):
         points.append((step, found))
@@ -101,7 +103,7 @@ def batch(bench: Bench, clock: Clock, script: Script) -> Iterator[tuple[str, dic
         total=total or math.inf,
         besides=besides(script.step_seconds, timing.update(resized.size, count)),
         stable=times,
-        grows=resized.reduction == "sum",
+        grows=grows,
         num_batches=count,
         adds=adds,
     )
@@ -259,7 +261,7 @@ def memory_of(bench: Bench, resized: Resized) -> MemoryLimit:
 
     def measure(size: int) -> float:
         data = resized.data(size)
-        held = [*bench.tensors, *kept, *(data[i] for i in resized.places)]
+        held = [*bench.tensors, *kept, *(data[i] for i in resized.batched)]
 
         def step() -> None:
             bench.step(optimizer, resized.number, data=lambda _: data)
@@ -289,10 +291,11 @@ def _stable_times(found: dict[str, Any]) -> float:
 def _own(bench: Bench, resized: Resized, script: Script) -> dict[str, Any]:
     training, optimizer = bench.training, bench.training.optimizer
     return {
-        "size": script.num_batches * resized.size, "micro_size": resized.size, "num_batches": script.num_batches, "num_samples": script.num_samples or None, "updates": training.steps,
+        "size": script.num_batches * resized.size, "micro_size": resized.size, "num_batches": script.num_batches,
+        "num_samples": script.num_samples or None, "updates": training.steps,
         "step_seconds": script.step_seconds, "optimizer": script.optimizer, "adaptive": script.adaptive,
         "rate": training.first_rate if math.isfinite(training.first_rate) else training.rate,
-        "by_hand": optimizer is None, "reduction": resized.reduction, "batch_norms": resized.batch_norms,
+        "by_hand": optimizer is None, "batch_norms": resized.batch_norms,
         "dropout": bench.has_dropout, "clipping": training.clipping, "samples": resized.count,
         "threads": torch.get_num_threads(), "device": str(bench.device),
     }  # fmt: skip
@@ -307,7 +310,7 @@ def _sizes(
             **asdict(option), "micro_size": size,
             "update_seconds": timing.update(size, count), "update_error": timing.error(size, count),
             "epoch_seconds": timing.epoch(size, total, count) if total else None,
-            "bytes": memory.fixed + memory.each * size if math.isfinite(memory.fixed) else None,
+            "bytes": memory.bytes_of(size),
             "repeated": size > resized.count,
         }  # fmt: skip
 
@@ -317,7 +320,8 @@ def _chosen(
 ) -> dict[str, Any]:
     critical = critical_batch_size(own.size, [s.scale for s in scales], weights)
     return {
-        "own": choice.own, "recommended": choice.recommended, "num_batches": choice.num_batches, "fastest": choice.fastest, "why": choice.why,
+        "own": choice.own, "recommended": choice.recommended, "num_batches": choice.num_batches,
+        "fastest": choice.fastest, "why": choice.why,
         "beyond": choice.beyond, "critical": critical, "known": any(s.is_known for s in scales), "besides": own.besides,
         "stable": own.stable, "waited": timing.waited, "lines": [asdict(line) for line in timing.lines],
     }  # fmt: skip

@@ -11,7 +11,9 @@ from unstuck.curvature.steps import searched
 from unstuck.probes.bench import Bench, Clock
 
 
-def critical_rate(bench: Bench, clock: Clock, *, most: int = 4, reach: int = 24, pooled: int = 1) -> dict[str, Any] | None:
+def critical_rate(
+    bench: Bench, clock: Clock, *, most: int = 4, reach: int = 24, pooled: int = 1
+) -> dict[str, Any] | None:
     """Goes along the update that the script's optimizer would make, by forward passes alone.
 
     Args:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -37,11 +40,11 @@ class Resized:
         self.number = len(bench.tapes) - 1
         bench.tapes[:] = [_with_ranges_as_data(tape) for tape in bench.tapes]
         tape = bench.tapes[-1]
-        self.size, batched = _batch_axes(tape, bench.training.batch_size)
+        self.size, batched, self.cut = _batch_axes(tape, bench.training.batch_size)
         self.counters = [i for i, t in enumerate(tape.data) if _counts(t) and len(t) == self.size]
         self.places = {i: place for i, place in batched.items() if i not in self.counters}
         self._gather()
-        known = {*self.places, *self.counters}
+        known = {*self.batched, *self.counters}
         others = {i: place for i, t in enumerate(tape.data) if i not in known and (place := _only(t, self.size))}
         if not self._works() and others:  # such as a first hidden state: a row a sample, and neither input nor target
             self.places |= others
@@ -50,10 +53,16 @@ class Resized:
             raise MisuseError(f"the network takes batches of {self.size} samples only")
         self.reduction = self._reduction()
 
+    @property
+    def batched(self) -> list[int]:
+        """Numbers of the data that a batch has of its own."""
+        return [*self.places, *((self.cut.offsets, *self.cut.joined) if self.cut is not None else ())]
+
     def _gather(self) -> None:
         """All samples of all batches that are alike but for their number."""
         last = self.bench.tapes[-1]
         alike = [t for t in self.bench.tapes if self._is_like(t, last)]
+        self.pieces = self.cut.pieces(alike) if self.cut is not None else {}
         self.rows = {i: torch.cat([t.data[i] for t in alike], at) for i, (at, _) in self.places.items()}
         first = next(iter(self.places))
         at, times = self.places[first]
@@ -69,6 +78,8 @@ class Resized:
             if len(one) != len(other) or one[:at] + one[at + 1 :] != other[:at] + other[at + 1 :] or one[at] % times:
                 return False
             counts.add(one[at] // times)
+        if self.cut is not None:
+            counts.add(len(tape.data[self.cut.offsets]) - self.cut.ends)
         return len(counts) == 1
 
     def data(self, size: int, first: int = 0) -> list[Tensor]:
@@ -81,13 +92,19 @@ class Resized:
         Returns:
             As a tape has it.
         """
+        return self._of((torch.arange(size) + first) % self.count)
+
+    def _of(self, samples: Tensor) -> list[Tensor]:
+        """The data of a batch of these samples, by their numbers."""
         made = list(self.bench.tapes[-1].data)
         for i, (at, times) in self.places.items():
             rows = self.rows[i]
-            which = (torch.arange(size * times, device=rows.device) + first * times) % rows.shape[at]
-            made[i] = rows.index_select(at, which)
+            which = (samples[:, None] * times + torch.arange(times)).flatten()
+            made[i] = rows.index_select(at, which.to(rows.device))
         for i in self.counters:
-            made[i] = torch.arange(size, dtype=made[i].dtype, device=made[i].device)
+            made[i] = torch.arange(len(samples), dtype=made[i].dtype, device=made[i].device)
+        if self.cut is not None:
+            self.cut.join(made, self.pieces, samples.tolist())
         return made
 
     def loss(self, data: list[Tensor], *, train: bool = True, seed: int = 0) -> Tensor:
@@ -117,14 +134,9 @@ class Resized:
         Raises:
             MisuseError: The loss of a batch twice over is neither the same nor twice as large.
         """
-        once = self.data(self.size)
-        twice = list(once)
-        for i, (at, _) in self.places.items():
-            twice[i] = torch.cat([once[i], once[i]], at)
-        for i in self.counters:
-            twice[i] = torch.arange(2 * self.size, dtype=once[i].dtype, device=once[i].device)
+        samples = torch.arange(self.size) % self.count
         with torch.no_grad():
-            values = [float(self.loss(data, train=False)) for data in (once, twice)]
+            values = [float(self.loss(self._of(samples.repeat(n)), train=False)) for n in (1, 2)]
         self.bench.restore()
         rounding = _ROUNDING_OF_HALF if self._is_half else _ROUNDING
         if math.isclose(values[1], values[0], rel_tol=rounding, abs_tol=1e-7):
@@ -156,8 +168,55 @@ class Resized:
         ]
 
 
-def _batch_axes(tape: Tape, told: int) -> tuple[int, dict[int, tuple[int, int]]]:
-    """Samples in a batch; and of all inputs and targets the axis that they lie along, and entries along it a sample.
+@dataclass(frozen=True)
+class _Cut:
+    """Samples of several lengths that lie one behind the other, as `nn.EmbeddingBag` takes them.
+
+    Attributes:
+        offsets: Number of the datum that has where each of them begins.
+        joined: Numbers of the data in which they lie: words, and maybe a weight of each.
+        ends: 1 where the offsets have the end of the last one too, else 0.
+    """
+
+    offsets: int
+    joined: tuple[int, ...]
+    ends: int
+
+    def pieces(self, tapes: Sequence[Tape]) -> dict[int, list[Tensor]]:
+        """All samples of some batches, by the datum that they are of."""
+        return {i: [piece for tape in tapes for piece in self._pieces(tape, i)] for i in self.joined}
+
+    def _pieces(self, tape: Tape, index: int) -> list[Tensor]:
+        whole, starts = tape.data[index], tape.data[self.offsets].tolist()
+        return [whole[a:b] for a, b in pairwise(starts if self.ends else [*starts, len(whole)])]
+
+    def join(self, data: list[Tensor], pieces: Mapping[int, Sequence[Tensor]], samples: Sequence[int]) -> None:
+        """Puts samples, one behind the other, and where they begin into the data of a batch."""
+        for i in self.joined:
+            data[i] = torch.cat([pieces[i][k] for k in samples])
+        starts = [0, *accumulate(len(pieces[self.joined[0]][k]) for k in samples)]
+        old = data[self.offsets]
+        data[self.offsets] = torch.tensor(starts if self.ends else starts[:-1], dtype=old.dtype, device=old.device)
+
+
+def _cut(tape: Tape, size: int) -> _Cut | None:
+    """How samples of several lengths lie one behind the other, so many of them; None where they don't."""
+    for i in tape.inputs:
+        starts = tape.data[i]
+        if starts.dim() != 1 or starts.is_floating_point() or len(starts) not in (size, size + 1) or _counts(starts):
+            continue
+        first, last = int(starts[0]), int(starts[-1])
+        if first or bool((starts.diff() < 0).any()):
+            continue
+        others = [j for j in tape.inputs if j != i and tape.data[j].dim() and len(tape.data[j]) not in (size, size + 1)]
+        ends = len(starts) - size
+        if others and all(len(tape.data[j]) == len(tape.data[others[0]]) and len(tape.data[j]) >= last for j in others):
+            return _Cut(i, tuple(others), ends) if not ends or last == len(tape.data[others[0]]) else None
+    return None
+
+
+def _batch_axes(tape: Tape, told: int) -> tuple[int, dict[int, tuple[int, int]], _Cut | None]:
+    """Samples in a batch; of inputs and targets the axis that they lie along, and entries along it a sample; and which are cut otherwise.
 
     Raises:
         MisuseError: It can't be told.
@@ -165,12 +224,14 @@ def _batch_axes(tape: Tape, told: int) -> tuple[int, dict[int, tuple[int, int]]]
     known = [i for i in (*tape.targets, *tape.inputs) if tape.data[i].dim()]
     sizes = [told, *(len(tape.data[i]) for i in known)]
     for size in dict.fromkeys(sizes):
-        placed = {i: _placed(tape.data[i], size) for i in known}
+        cut = _cut(tape, size)
+        whole = known if cut is None else [i for i in known if i not in (cut.offsets, *cut.joined)]
+        placed = {i: _placed(tape.data[i], size) for i in whole}
         places = {i: place for i, place in placed.items() if place is not None}
         first = all(at == 0 for at, _ in places.values())
         times = [times for _, times in places.values()]
-        if known and len(places) == len(placed) and 1 in times and (first or set(times) == {1}):
-            return size, places
+        if whole and len(places) == len(placed) and 1 in times and (first or set(times) == {1}):
+            return size, places, cut
     shapes = ", ".join(str(tuple(tape.data[i].shape)) for i in known)
     raise MisuseError(f"it can't be told which axis of the data is the batch's: their shapes are {shapes or 'unknown'}")
 
@@ -205,7 +266,8 @@ def _with_ranges_as_data(tape: Tape) -> Tape:
         return Datum(len(data) - 1)
 
     calls = [
-        dataclasses.replace(call, args=_mapped(call.args, change), kwargs=_mapped(call.kwargs, change)) for call in tape.calls
+        dataclasses.replace(call, args=_mapped(call.args, change), kwargs=_mapped(call.kwargs, change))
+        for call in tape.calls
     ]
     return dataclasses.replace(tape, calls=calls, data=data, versions=[t._version for t in data])
 

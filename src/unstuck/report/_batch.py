@@ -196,7 +196,7 @@ def advice(found: Batch) -> str:
         tell(" ({rate} becomes {new_rate})", rate=number(rate, 2), new_rate=number(found.new_rate, 2)) if rate else ""
     )
     if found.adds_up:
-        told = f"{_quicker(found)}; {told if chosen['rate'] != 1 else _('learning rate as it is')}"
+        told = f"{_quicker(found)}{_('; ')}{told if chosen['rate'] != 1 else _('learning rate as it is')}"
         if chosen["size"] == found.own["size"]:
             return told
     rule = _("the square root of what the updates save") if found.own.get("adaptive") else _("by what the updates save")
@@ -232,7 +232,9 @@ def _quicker(found: Batch) -> str:
         speed=number(1 / chosen["time"], 2),
     )
     if chosen.get("bytes") and found.memory.get("limit"):
-        told += tell("; memory {memory} of {room}", memory=size_of(chosen["bytes"]), room=size_of(found.memory["limit"]))
+        told += tell(
+            "; memory {memory} of {room}", memory=size_of(chosen["bytes"]), room=size_of(found.memory["limit"])
+        )
     return told
 
 
@@ -526,7 +528,8 @@ def to_json(found: Batch, record: Record) -> dict[str, Any]:
         "says": headline(found, record),
         "why_unknown": found.why or None if found.verdict == "unknown" else None,
         "recommended": {
-            "size": chosen["size"], "num_batches": num_batches(chosen), "rate": found.new_rate, "rate_factor": chosen["rate"], "updates": found.new_updates,
+            "size": chosen["size"], "num_batches": num_batches(chosen),
+            "rate": found.new_rate, "rate_factor": chosen["rate"], "updates": found.new_updates,
             "passes_factor": chosen["samples"], "time": chosen["time"], "low": chosen["low"], "high": chosen["high"],
         } if chosen and found.verdict != "unknown" else None,
         **{name: _without_part(getattr(found, name)) for name in ("own", "choice", "memory", "rate", "proof")},

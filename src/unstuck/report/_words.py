@@ -362,7 +362,9 @@ def moment(told: object) -> str:
 
 def reason(text: object) -> str:
     """Why something could not be measured, as the watcher wrote it into a record."""
-    return clean(stored(str(text), *_REASONS)) if text else ""
+    if not text:
+        return ""
+    return clean(text if isinstance(text, Said) else stored(str(text), *_REASONS))
 
 
 def not_found(record: Record) -> list[str]:
@@ -389,7 +391,6 @@ def optimizer(item: Optimizer) -> str:
 
 
 _REASONS = (
-    marked("nothing was recorded: {why}"),
     marked("the network is wrapped by {wrappers}"),
     marked("a snapshot takes {size} MiB, and all may take {most}: there are {number} along the run"),
     marked("a snapshot takes {size} MiB, and all may take {most}: there is none between start and end"),
