@@ -20,6 +20,7 @@ from unstuck.probes.bench import Training, tensors_of
 from unstuck.probes.pool import from_loader
 from unstuck.probes.tape import Recording, Tape
 from unstuck.watcher.labels import label_counts
+from unstuck.watcher.scores import score_of
 
 MOST_TAPES = 32
 MOST_BATCH_BYTES = 64 << 20  # of all kept batches
@@ -135,7 +136,7 @@ class Capture:
         rates = session.optimizers.rate() if lead is not None else session.optimizers.hand_rate
 
         def score(output: Tensor, target: Tensor) -> float:
-            return losses.score_of(output.detach(), target)
+            return score_of(losses.main, output.detach(), target)
 
         def counts(output: Tensor, target: Tensor) -> list[list[float]] | None:
             if main is None or main.kind not in ("class index", "one-hot", "binary", "multi-label"):

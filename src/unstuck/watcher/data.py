@@ -19,6 +19,7 @@ from unstuck.watcher.losses import LossBook
 from unstuck.watcher.patches import Patches, like
 from unstuck.watcher.recorder import Columns, Sample
 from unstuck.watcher.registry import Registry
+from unstuck.watcher.scores import evaluated
 from unstuck.watcher.transparent import transparent
 
 EVAL_BATCHES = 8  # of an evaluation pass that are looked at
@@ -287,7 +288,7 @@ class DataBook:
         tracer.restart(measure=False)
 
     def _look_at_results(self, trace: Any, losses: LossBook) -> None:
-        result = losses.evaluated(trace, self._eval_batch)
+        result = evaluated(trace, losses.main, self._eval_batch)
         if result is not None:
             self._eval_results.append(result)
         entry = self._entry() if self._entry is not None else None

@@ -8,6 +8,7 @@ from typing import Any
 from unstuck._language import marked
 from unstuck.evidence import Layer, Model, Parameter, Program
 from unstuck.watcher import ops
+from unstuck.watcher.scores import task_of
 
 
 def program_of(session: Any) -> Program:
@@ -23,7 +24,7 @@ def program_of(session: Any) -> Program:
         parameters=tuple(parameters),
         optimizers=tuple(optimizers),
         losses=tuple(session.losses.facts(batches)),
-        task=session.losses.task(batches),
+        task=task_of(session.losses.main, batches),
         data=session.data.facts(),
         features=tuple(_features(session)),
         not_found=tuple(_not_found(session)),

@@ -10,7 +10,7 @@ from unstuck.signals.moments import DESCRIBE
 from unstuck.watcher import ops
 from unstuck.watcher.recorder import Columns, Sample
 from unstuck.watcher.registry import Registry
-from unstuck.watcher.tracer import LayerState, Reach
+from unstuck.watcher.trace import LayerState, Reach
 
 _BACK = ("back_rms", "back_max", "back_zero", "back_nonfinite")
 _LARGEST = frozenset({"act_max", "act_nonfinite", "back_max", "back_nonfinite"})

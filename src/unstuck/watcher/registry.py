@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from unstuck.watcher import keras, ops
+from unstuck.watcher.trace import LayerState
 
 _TORCH = str(Path(torch.__path__[0]))
 _HERE = Path(__file__).parents[1]
@@ -68,8 +69,8 @@ class Registry:
     def __init__(self) -> None:
         self.models: list[ModelState] = []
         self.roots: dict[int, weakref.ref[nn.Module]] = {}
-        self.layers: dict[tuple[Any, ...], Any] = {}
-        self.ordered: list[Any] = []
+        self.layers: dict[tuple[Any, ...], LayerState] = {}
+        self.ordered: list[LayerState] = []
         self.parameters: list[ParameterState] = []
         self._parameter_by_id: dict[int, ParameterState] = {}
         self._module_paths: dict[int, tuple[weakref.ref[nn.Module], ModelState | None, str]] = {}
@@ -217,10 +218,8 @@ class Registry:
 
     # --- layers
 
-    def new_layer(self, key: tuple[Any, ...], op: str) -> Any:
+    def new_layer(self, key: tuple[Any, ...], op: str) -> LayerState:
         """A layer not seen before."""
-        from unstuck.watcher.tracer import LayerState
-
         layer = LayerState(len(self.ordered), key, op)
         self.layers[key] = layer
         self.ordered.append(layer)
@@ -244,7 +243,7 @@ class Registry:
         users = [layer.name for layer in self.ordered if state.index in layer.parameters]
         return f"parameter of {users[0]}" if users else f"parameter {state.index}"
 
-    def _wanted(self, layer: Any, several: bool) -> str:
+    def _wanted(self, layer: LayerState, several: bool) -> str:
         where, _, path = layer.path.rpartition(":")
         model = self.models[int(where)] if where.isdigit() else None
         layer.model = model.name if model is not None else ""
@@ -261,7 +260,7 @@ class Registry:
             return f"{path or layer.model} {label}"
         return f"{path} {layer.site} {label}" if path else f"{layer.site} {label}"
 
-    def name_layer(self, layer: Any, module: nn.Module | None, name: str) -> None:
+    def name_layer(self, layer: LayerState, module: nn.Module | None, name: str) -> None:
         """Notes, when a layer is made, what its name will depend on."""
         if module is None:
             return
@@ -284,7 +283,7 @@ class Registry:
                 layer.settings["owned"] = True
                 layer.settings["composite"] = len(own - used) > 0
 
-    def _unique(self, name: str, layer: Any) -> str:
+    def _unique(self, name: str, layer: LayerState) -> str:
         if name in self._names:
             before = [self.ordered[i].name for i in layer.near if i < len(self.ordered)] if not layer.parameters else []
             if before and before[-1]:
