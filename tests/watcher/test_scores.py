@@ -90,6 +90,16 @@ def test_evaluation_by_a_difference():
     assert math.isnan(loss) and (value, weight) == (0.5, 4.0)
 
 
+@pytest.mark.parametrize("compares", [False, True])
+def test_what_is_on_an_accelerator_stays_there(compares):
+    """`meta` stands for it: what is on two devices can't be stacked there either."""
+    loss = LossSeen("cross_entropy", None, None, None, None, {}, "eval.py:1", torch.tensor(0.5, device="meta"))
+    compared = [(OUTPUT.argmax(1), TARGET, OUTPUT.argmax(1) == TARGET)] if compares else []
+    found = evaluated(Trace(losses=[loss], compared=compared), classes(), [])
+    assert found is not None
+    assert (found.device.type, found.shape) == ("meta", (3,))
+
+
 def test_nothing_is_told_of_nothing():
     assert evaluated(Trace(), classes(), []) is None
     assert evaluated(Trace(root_outputs=[OUTPUT]), None, [TARGET]) is None

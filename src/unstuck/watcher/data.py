@@ -328,7 +328,8 @@ class DataBook:
         step = max(0, session.step - 1)
         self._send_inputs(session, step)
         self._send_labels(session, step)
-        stacked = torch.stack([r.float() for r in self._eval_results])
+        device = self._eval_results[-1].device
+        stacked = torch.stack([r.float().to(device, non_blocking=True) for r in self._eval_results])
         session.pending.send(
             stacked.reshape(-1), lambda numbers: self._evaluated(session, step, numbers.reshape(-1, 3))
         )

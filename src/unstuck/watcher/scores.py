@@ -104,10 +104,12 @@ def evaluated(trace: Trace, main: LossState | None, batch: list[Tensor]) -> Tens
         value = 1 - value.float() / max(spread * spread, 1e-30)
     if loss is None and value is None:
         return None
-    nan = torch.full((), math.nan)
+    devices = [part.device for part in (loss, value) if part is not None]
+    device = next((d for d in devices if d.type != "cpu"), devices[0])
+    nan = torch.full((), math.nan, device=device)
     parts = [loss if loss is not None else nan, value if value is not None else nan]
-    numbers = [part.detach().float().reshape(()) for part in parts]
-    return torch.stack([*numbers, torch.full((), weight, device=parts[0].device)])
+    numbers = [part.detach().float().reshape(()).to(device, non_blocking=True) for part in parts]
+    return torch.stack([*numbers, torch.full((), weight, device=device)])
 
 
 def _by_losses(trace: Trace, main: LossState | None) -> tuple[Tensor | None, Tensor | None, float]:
