@@ -19,8 +19,15 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_threa
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+LONG = ("/gallery/", "test_faithful", "test_tutorials", "/integrations/", "/trials/", "test_on_ray", "/examples/", "test_cli.py")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What starts processes or a browser can lose a race with all else this machine does: it runs once more, and the summary says RERUN."""
+    """Files that take minutes come first, so that no process is left alone with one at the end.
+
+    What starts processes or a browser can lose a race with all else this machine does: it runs once more, and the summary says RERUN.
+    """
+    items.sort(key=lambda item: not any(part in item.nodeid for part in LONG))
     for item in items:
         if item.get_closest_marker("slow"):
             item.add_marker(pytest.mark.flaky(reruns=1))

@@ -73,7 +73,7 @@ def test_a_healthy_training_from_start_to_report(script, tmp_path):
     assert (record.steps, record.meta["progress"]["measuring"]["what"]) == (120, "experiments")
     assert "<html" in (tmp_path / "r.html").read_text()
     listed = unstuck("runs", folder=tmp_path)
-    assert "train.py" in listed.stdout
+    assert "-train " in listed.stdout
 
 
 @pytest.mark.slow

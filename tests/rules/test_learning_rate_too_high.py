@@ -24,6 +24,11 @@ def test_a_loss_that_rises_to_nan(runs, peak, found):
     assert all("no longer finite" in f.says and "0.1" in f.says for f in findings)
 
 
+def test_a_few_steps_to_nan_are_enough(runs):
+    (found,) = learning_rate_too_high(runs.stuck(loss([1.4, 2e7, 2e14, 8e30, *[np.nan] * 20])))
+    assert "rises from 1.40 to 8e30 before it is no longer finite" in found.says
+
+
 def test_a_nan_out_of_the_blue_is_silent(runs):
     assert learning_rate_too_high(runs.stuck(loss([*np.linspace(2.3, 0.1, 50), np.nan, np.nan]))) == []
 

@@ -160,7 +160,7 @@ def _compared(rates: Trial, learning: Learning, where: str) -> str:
 
 
 def _rises(learning: Learning, values: np.ndarray, steps: np.ndarray, rise: float) -> Sign | None:
-    if learning.status != "diverges" or len(values) < FEW:
+    if learning.status != "diverges" or (learning.broke_at is None and len(values) < FEW):
         return None
     peak, start = int(np.argmax(values)), float(values[0])
     if learning.broke_at is None:
