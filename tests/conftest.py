@@ -19,7 +19,16 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_threa
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-LONG = ("/gallery/", "test_faithful", "test_tutorials", "/integrations/", "/trials/", "test_on_ray", "/examples/", "test_cli.py")
+LONG = (
+    "/gallery/",
+    "test_faithful",
+    "test_tutorials",
+    "/integrations/",
+    "/trials/",
+    "test_on_ray",
+    "/examples/",
+    "test_cli.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
