@@ -42,6 +42,47 @@ def test_a_sound_network_learns_random_labels_by_heart(bench_of):
     assert found["steps"] == 150
 
 
+class Counted:
+    """A clock with time for so many looks at it."""
+
+    def __init__(self, looks):
+        self.looks = looks
+
+    def part(self, share):
+        return Counted(self.looks)
+
+    @property
+    def left(self):
+        self.looks -= 1
+        return max(0, self.looks)
+
+
+@pytest.mark.parametrize("steps", [5, 40])
+def test_a_try_that_is_cut_short_says_that_its_loss_still_fell(bench_of, steps):
+    torch.manual_seed(0)
+    found = overfit_batch(
+        bench_of(training(nn.Linear(6, 4), labels=lambda x: (x[:, 0] > 0).long())), Counted(steps + 1), most=5000
+    )
+    assert found["steps"] == steps
+    assert found["falling"]
+
+
+def test_what_levelled_off_is_not_falling_however_early_it_was_cut(bench_of):
+    """A constant fits random labels no better after the first steps."""
+
+    class Constant(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.logits = nn.Parameter(torch.zeros(4))
+
+        def forward(self, x):
+            return self.logits.expand(len(x), 4)
+
+    found = overfit_batch(bench_of(training(Constant())), Counted(61), most=400)
+    assert found["steps"] == 60
+    assert "falling" not in found
+
+
 def test_a_linear_network_does_not(bench_of):
     """Six numbers and a bias can't tell 32 samples with random labels of four classes."""
     torch.manual_seed(0)

@@ -24,6 +24,13 @@ def test_a_network_that_fits_a_handful_is_silent(runs, state):
     assert too_little_capacity(getattr(runs, state)(events=probes(after=1.0))) == []
 
 
+def test_nothing_is_said_where_time_was_up_while_the_loss_fell(runs):
+    overfit, *others = probes()
+    assert len(too_little_capacity(runs.stuck(events=[overfit, *others]))) == 1
+    cut = Event(100, "probe", data={**overfit.data, "falling": True})
+    assert too_little_capacity(runs.stuck(events=[cut, *others])) == []
+
+
 def test_without_experiments_nothing_is_said(runs):
     assert too_little_capacity(runs.stuck()) == []
     for left_out in ("overfit-batch", "reference"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from statistics import median
 from typing import Any
 
 from torch import nn
@@ -21,29 +22,43 @@ def overfit_batch(bench: Bench, clock: Clock, *, most: int = 400, samples: int =
 
     Returns:
         `before`, `after`, `score_before`, `score_after` of the better try from the end; `start_before`, ... from the
-        start; `samples`, `steps`.
+        start; `samples`, `steps`; `falling` where one of the two was cut short while its
+        loss still fell: what it hasn't fitted it might have.
     """
     batch = bench.batches[-1]
     data, count = _some(bench, batch, samples)
     found: dict[str, Any] = {"samples": count}
+    falling: dict[str, bool] = {}
     tries = [(prefix, rate) for prefix in ("", "start_") for rate in (1e-2, 1e-3) if not prefix or bench.starts]
     for i, (prefix, rate) in enumerate(tries):
         share = clock.part(1 / (len(tries) - i))
         bench.restore(start=bool(prefix))
         with without_dropout(bench):
             before, score_before = bench.measured([batch], data=lambda _: data)
-            optimizer, steps, loss = bench.adam(rate), 0, before
-            while steps < most and share.left and math.isfinite(loss):
-                loss = bench.step(optimizer, batch, data=lambda _: data)
-                steps += 1
+            optimizer, losses = bench.adam(rate), [before]
+            while len(losses) <= most and share.left and math.isfinite(losses[-1]):
+                losses.append(bench.step(optimizer, batch, data=lambda _: data))
             after, score = bench.measured([batch], data=lambda _: data)
         known = found.get(prefix + "after")
         if math.isfinite(after) and (known is None or after < known):
             found.update({
                 prefix + "before": before, prefix + "after": after, prefix + "score_before": score_before,
-                prefix + "score_after": score, "steps": max(steps, found.get("steps", 0)),
+                prefix + "score_after": score, "steps": max(len(losses) - 1, found.get("steps", 0)),
             })  # fmt: skip
+            falling[prefix] = len(losses) <= most and _falls(losses)
+    if any(falling.values()):
+        found["falling"] = True
     return found if "after" in found else None
+
+
+def _falls(losses: list[float]) -> bool:
+    """Whether the last tenth lies a tenth lower than that in the middle, or there are too few to tell; no where it broke."""
+    if not math.isfinite(losses[-1]):
+        return False
+    part, middle = len(losses) // 10, len(losses) // 2
+    if part < 1:
+        return True
+    return median(losses[-part:]) < 0.9 * median(losses[middle : middle + part])
 
 
 def _some(bench: Bench, batch: int, samples: int) -> tuple[list[Any], int]:

@@ -53,7 +53,7 @@ def too_little_capacity(
     start = trial(record, "from-start")
     if start is not None and start.adam - learning.skill > far:
         return []  # with another optimizer it gets further: something else holds it back
-    if not best < fits or not behind > far or number_of(batch, "samples") < samples:
+    if not best < fits or not behind > far or number_of(batch, "samples") < samples or batch.get("falling"):
         return []
     rates = trial(record, "step-sizes")
     if (
