@@ -1,6 +1,7 @@
 """A search whose controller is spread over processes, which are killed while it goes on. One cluster for all of this file."""
 
 import contextlib
+import gc
 import itertools
 import json
 import os
@@ -262,6 +263,7 @@ def test_its_actors_and_checkpoints_go_with_it(cluster, tmp_path):
     actors = [*sampler._crew.replicas, *sampler._crew.shards]
     assert len(list((tmp_path / "shards").glob("*.pt"))) == 1
     del sampler
+    gc.collect()  # what it is part of may hold itself
     for actor in actors:
         with pytest.raises(ray.exceptions.RayActorError):
             ray.get(actor.__ray_call__.remote(lambda self: 1), timeout=30)
