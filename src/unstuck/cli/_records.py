@@ -33,7 +33,7 @@ def visit_folder(runs_folder: Path | None, script: list[str]) -> Path:
 
     Raises:
         MisuseError: It can't be made.
-    """
+    """  # noqa: DOC502
     import hashlib
 
     from unstuck.source import own_files
@@ -42,8 +42,17 @@ def visit_folder(runs_folder: Path | None, script: list[str]) -> Path:
     name = hashlib.sha256(b"\0".join([*(part.encode() for part in script), *texts])).hexdigest()[:8]
     stem = Path(script[0]).stem if script else "run"
     folder = (runs_folder or FOLDER) / f"cure-{stem}-{name}"
+    return made_folder(folder, exist_ok=True)
+
+
+def made_folder(folder: Path, *, exist_ok: bool = False) -> Path:
+    """A folder for runs, made.
+
+    Raises:
+        MisuseError: It can't be.
+    """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=exist_ok)
     except OSError as error:
         raise MisuseError(
             say(

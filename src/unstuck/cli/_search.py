@@ -13,7 +13,7 @@ from typing import Any
 from unstuck._language import _, say, stored
 from unstuck.cli._child import announce
 from unstuck.cli._cure import end_as_by_ctrl_c, executor
-from unstuck.cli._records import FOLDER
+from unstuck.cli._records import FOLDER, made_folder
 from unstuck.cli._teller import Teller
 from unstuck.errors import MisuseError
 
@@ -69,18 +69,7 @@ def search_folder(runs_folder: Path | None, file: str, *, resume: bool) -> Path:
                 say("there is no search of {file!r} in {runs!r} to go on with", file=file, runs=str(runs))
             )
         return runs / f"{stem}-{found[-1]}"
-    folder = runs / f"{stem}-{found[-1] + 1 if found else 1}"
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise MisuseError(
-            say(
-                "{folder!r} can't be written: {error}; name another folder by --runs",
-                folder=str(folder),
-                error=str(error),
-            )
-        ) from None
-    return folder
+    return made_folder(runs / f"{stem}-{found[-1] + 1 if found else 1}")
 
 
 def sampler_settings(given: list[str] | None) -> dict[str, Any]:

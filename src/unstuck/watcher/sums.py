@@ -19,9 +19,7 @@ from torch import Tensor
 
 from unstuck.watcher.recorder import Columns, Sample
 
-_NEAR = (
-    1.25  # how far a divisor is from the count that it is meant to be: labels that are shifted by one, an uneven batch
-)
+_NEAR = 1.25  # how far a divisor may be from the count that is meant: labels shifted by one, an uneven batch
 _SAME = 1e-3  # rounding
 _MOST_LOOKS = 1000
 _MASKS = ("mul", "where")
