@@ -66,9 +66,8 @@ class Standardizing:
         start, end = self.source.span(self.expression)
         at, until = self.source.span(self.of)
         text = self.source.text[start:at] + other + self.source.text[until:end]
-        call = self.expression
-        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "fit_transform":
-            scaler = self.source.of(call.func.value)
+        if self._scaler is not None:
+            scaler = self.source.of(self._scaler)
             scaler = f"{scaler}.fit({of})" if self._fits_anew else scaler
             text = f"{scaler}.transform({other})"
         return f"{held} = {text}"
@@ -76,22 +75,20 @@ class Standardizing:
     @property
     def fits(self) -> bool:
         """Whether a scaler that has a name learns its numbers here."""
-        call = self.expression
-        is_fit = (
-            isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "fit_transform"
-        )
-        return is_fit and not self._fits_anew
+        return self._scaler is not None and not self._fits_anew
 
     @property
     def _fits_anew(self) -> bool:
         """Whether the scaler is made in the expression, which nothing else can use."""
+        return isinstance(self._scaler, ast.Call)
+
+    @property
+    def _scaler(self) -> ast.expr | None:
+        """What learns its numbers here and standardises by them at once."""
         call = self.expression
-        return (
-            isinstance(call, ast.Call)
-            and isinstance(call.func, ast.Attribute)
-            and call.func.attr == "fit_transform"
-            and isinstance(call.func.value, ast.Call)
-        )
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "fit_transform":
+            return call.func.value
+        return None
 
     @property
     def _of_part(self) -> bool:
